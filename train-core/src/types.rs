@@ -1,0 +1,77 @@
+//! The data that stages hand to one another.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A question for the policy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prompt {
+    /// Position in the data set (files) or in the endless stream of generated prompts.
+    pub id: u64,
+    /// The task it belongs to, such as `reverse`; metrics are kept per task.
+    pub task: String,
+    /// What the policy reads, as token ids. Never derived from text twice.
+    pub tokens: Vec<u32>,
+    /// The same prompt for people and for reward functions.
+    pub text: String,
+    /// The right answer, when there is one.
+    pub answer: Option<String>,
+    /// Every further column of the data set's row, for rewards that need more than `answer`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub columns: BTreeMap<String, Value>,
+}
+
+/// The identity of one sample; also the key of its random numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SampleKey {
+    /// [`Prompt::id`].
+    pub prompt: u64,
+    /// How many times the prompt has been used before.
+    pub epoch: u32,
+    /// Place within the group of samples for the same prompt.
+    pub index: u32,
+}
+
+/// Why a response ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finish {
+    /// The policy drew a stop token (which is the last token of the response).
+    Stop,
+    /// The limit on new tokens, or the end of the context.
+    Length,
+}
+
+/// What a rewarder is shown of one sample.
+#[derive(Clone, Debug)]
+pub struct Scored<'a> {
+    /// The sample's identity.
+    pub key: SampleKey,
+    /// The question.
+    pub prompt: &'a Prompt,
+    /// The response as text, without the stop token and special tokens.
+    pub response: &'a str,
+    /// Number of response tokens, the stop token included.
+    pub response_tokens: usize,
+    /// Why it ended.
+    pub finish: Finish,
+}
+
+/// A sample's reward.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RewardOutcome {
+    /// The weighted sum that the advantage is computed from.
+    pub total: f64,
+    /// Every part before its weight, by the part's name.
+    pub parts: BTreeMap<String, f64>,
+    /// Whether the response is the right answer, whole and properly ended; `None` when there is no answer.
+    pub exact: Option<bool>,
+    /// Why the sample could not be scored. Such a sample never trains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
