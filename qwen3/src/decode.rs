@@ -1,0 +1,334 @@
+//! Incremental forward passes with a key/value cache, on plain slices.
+//!
+//! A [`Decoder`] is a frozen copy of a model's weights: training may go on while it generates. It runs the
+//! kernels that the training forward runs, row by row with the same bits, so a log-probability recorded while
+//! sampling equals the one that training computes with the same weights.
+
+use std::sync::Arc;
+
+use moe_routing::Dispatch;
+use rayon::prelude::*;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::kernel::activation::swiglu_row;
+use crate::kernel::attention::{HeadShape, Run, attend_row};
+use crate::kernel::matmul::matmul_nt;
+use crate::kernel::norm::rms_norm_row;
+use crate::kernel::rope::RopeTable;
+use crate::kernel::{ROW_CHUNK, experts};
+use crate::model::{Model, Routes};
+use crate::ops::QkNormRope;
+
+struct Layer {
+    input_norm: Vec<f32>,
+    qkv: Vec<f32>,
+    qk_norms: Option<(Vec<f32>, Vec<f32>)>,
+    output: Vec<f32>,
+    post_norm: Vec<f32>,
+    mlp: Mlp,
+}
+
+enum Mlp {
+    Dense { gate_up: Vec<f32>, down: Vec<f32> },
+    Experts { router: Vec<f32>, gate_up: Vec<f32>, down: Vec<f32> },
+}
+
+/// Keys and values of one run of tokens, for every layer.
+#[derive(Clone, Debug, Default)]
+pub struct KvCache {
+    layers: Vec<LayerCache>,
+    len: usize,
+}
+
+#[derive(Clone, Debug, Default)]
+struct LayerCache {
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+impl KvCache {
+    /// Number of tokens.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it holds no token.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// What one sequence has seen: a prefix that other sequences may share, then its own tokens.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    prefix: Option<Arc<KvCache>>,
+    own: KvCache,
+}
+
+impl Context {
+    /// A sequence that starts after a shared prefix.
+    pub fn after(prefix: Arc<KvCache>) -> Self {
+        Self { prefix: Some(prefix), own: KvCache::default() }
+    }
+
+    /// Number of tokens seen.
+    pub fn len(&self) -> usize {
+        self.prefix.as_ref().map_or(0, |p| p.len) + self.own.len
+    }
+
+    /// Whether nothing was seen yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The tokens seen so far as a prefix to share; `None` when this context itself started after one.
+    pub fn into_prefix(self) -> Option<Arc<KvCache>> {
+        match self.prefix {
+            None => Some(Arc::new(self.own)),
+            Some(_) => None,
+        }
+    }
+
+    fn runs<'a>(&'a self, layer: usize, width: usize, own: usize) -> Vec<Run<'a>> {
+        let run = |cache: &'a KvCache, len: usize| Run {
+            keys: &cache.layers[layer].keys,
+            values: &cache.layers[layer].values,
+            stride: width,
+            len,
+        };
+        self.prefix.iter().map(|p| run(p, p.len)).chain([run(&self.own, own)]).collect()
+    }
+}
+
+/// One token to feed: which context it extends, and its id. Rows of one context come in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Index into the contexts of the call.
+    pub context: usize,
+    /// The token.
+    pub token: u32,
+}
+
+/// What [`Decoder::step`] gives.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// States after the final norm: `[rows, hidden_size]`.
+    pub states: Vec<f32>,
+    /// The experts that ran, by MoE layer: `[rows · top_k]` each.
+    pub routes: Routes,
+    rows: usize,
+}
+
+impl Step {
+    /// Experts of a row in a layer; 0 without MoE layers.
+    pub fn top_k(&self) -> usize {
+        self.routes.first().map_or(0, |ids| ids.len() / self.rows)
+    }
+}
+
+/// A frozen copy of a model for generation.
+pub struct Decoder {
+    config: Config,
+    shape: HeadShape,
+    embedding: Vec<f32>,
+    layers: Vec<Layer>,
+    norm: Vec<f32>,
+    head: Option<Vec<f32>>,
+    rope: Arc<RopeTable>,
+}
+
+impl Decoder {
+    /// Copies the weights of `model`; sequences may grow to `max_len` tokens.
+    pub fn new(model: &Model, max_len: usize) -> Result<Self> {
+        let config = model.config().clone();
+        if max_len > config.max_position_embeddings {
+            return Err(Error::Batch(format!(
+                "sequences of {max_len} tokens are longer than max_position_embeddings = {}",
+                config.max_position_embeddings
+            )));
+        }
+        let mut tensors = model.to_tensors()?.into_iter().map(|t| t.data);
+        let mut next = || tensors.next().ok_or_else(|| Error::Batch("too few parameters".into()));
+        let embedding = next()?;
+        let mut layers = Vec::with_capacity(config.num_hidden_layers);
+        for layer in 0..config.num_hidden_layers {
+            layers.push(Layer {
+                input_norm: next()?,
+                qkv: next()?,
+                qk_norms: if config.has_qk_norm() { Some((next()?, next()?)) } else { None },
+                output: next()?,
+                post_norm: next()?,
+                mlp: if config.is_moe_layer(layer) {
+                    Mlp::Experts { router: next()?, gate_up: next()?, down: next()? }
+                } else {
+                    Mlp::Dense { gate_up: next()?, down: next()? }
+                },
+            });
+        }
+        let norm = next()?;
+        let head = if config.tie_word_embeddings { None } else { Some(next()?) };
+        let rope = Arc::new(RopeTable::new(config.head_dim, config.rope_theta, max_len));
+        Ok(Self { shape: model.head_shape(), config, embedding, layers, norm, head, rope })
+    }
+
+    /// The architecture.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The longest sequence this decoder can hold.
+    pub fn max_len(&self) -> usize {
+        self.rope.len()
+    }
+
+    /// Feeds `rows` and extends their contexts. Prompt rows and single new tokens may be mixed freely.
+    pub fn step(&self, rows: &[Row], contexts: &mut [&mut Context]) -> Result<Step> {
+        let config = &self.config;
+        let (hidden, width) = (config.hidden_size, self.shape.kv_width());
+        let eps = config.rms_norm_eps as f32;
+        let places = self.place(rows, contexts)?;
+        let prepare =
+            QkNormRope { shape: self.shape, eps, table: self.rope.clone(), positions: Vec::new().into() };
+        let mut x = Vec::with_capacity(rows.len() * hidden);
+        for row in rows {
+            x.extend_from_slice(&self.embedding[row.token as usize * hidden..][..hidden]);
+        }
+        let norm_rows = |x: &[f32], w: &[f32]| {
+            let mut u = vec![0f32; x.len()];
+            u.par_chunks_mut(hidden * ROW_CHUNK).zip(x.par_chunks(hidden * ROW_CHUNK)).for_each(|(u, x)| {
+                for (u, x) in u.chunks_exact_mut(hidden).zip(x.chunks_exact(hidden)) {
+                    rms_norm_row(x, w, eps, u);
+                }
+            });
+            u
+        };
+        let linear = |x: &[f32], w: &[f32]| {
+            let (k, n) = (x.len() / rows.len(), w.len() / (x.len() / rows.len()));
+            let mut y = vec![0f32; rows.len() * n];
+            matmul_nt(x, w, &mut y, rows.len(), n, k, false);
+            y
+        };
+        let add = |x: &mut [f32], y: &[f32]| {
+            for (x, y) in x.iter_mut().zip(y) {
+                *x += y;
+            }
+        };
+
+        let query_width = self.shape.query_width();
+        let qkv_width = query_width + 2 * width;
+        let mut routes = Routes::new();
+        for (index, layer) in self.layers.iter().enumerate() {
+            let projected = linear(&norm_rows(&x, &layer.input_norm), &layer.qkv);
+            let norms = layer.qk_norms.as_ref().map(|(q, k)| (q.as_slice(), k.as_slice()));
+            let mut qkv = vec![0f32; projected.len()];
+            qkv.par_chunks_mut(qkv_width * ROW_CHUNK).enumerate().for_each(|(chunk, qkv)| {
+                for (i, qkv) in qkv.chunks_exact_mut(qkv_width).enumerate() {
+                    let row = chunk * ROW_CHUNK + i;
+                    prepare.row(&projected[row * qkv_width..][..qkv_width], norms, places[row].position, qkv);
+                }
+            });
+            for (row, qkv) in rows.iter().zip(qkv.chunks_exact(qkv_width)) {
+                let cache = &mut contexts[row.context].own.layers[index];
+                cache.keys.extend_from_slice(&qkv[query_width..query_width + width]);
+                cache.values.extend_from_slice(&qkv[query_width + width..]);
+            }
+            let mut attended = vec![0f32; rows.len() * query_width];
+            let seen: Vec<&Context> = contexts.iter().map(|c| &**c).collect();
+            attended.par_chunks_mut(query_width * ROW_CHUNK).enumerate().for_each(|(chunk, out)| {
+                let mut scratch = Vec::new();
+                for (i, out) in out.chunks_exact_mut(query_width).enumerate() {
+                    let row = chunk * ROW_CHUNK + i;
+                    let runs = seen[rows[row].context].runs(index, width, places[row].own_len);
+                    attend_row(
+                        self.shape,
+                        &qkv[row * qkv_width..][..query_width],
+                        &runs,
+                        out,
+                        None,
+                        &mut scratch,
+                    );
+                }
+            });
+            add(&mut x, &linear(&attended, &layer.output));
+            let u = norm_rows(&x, &layer.post_norm);
+            let out = match &layer.mlp {
+                Mlp::Dense { gate_up, down } => {
+                    let (pre, inner) = (linear(&u, gate_up), config.intermediate_size);
+                    let mut h = vec![0f32; rows.len() * inner];
+                    h.par_chunks_mut(inner * ROW_CHUNK).zip(pre.par_chunks(2 * inner * ROW_CHUNK)).for_each(
+                        |(h, pre)| {
+                            for (h, pre) in h.chunks_exact_mut(inner).zip(pre.chunks_exact(2 * inner)) {
+                                swiglu_row(pre, h);
+                            }
+                        },
+                    );
+                    linear(&h, down)
+                }
+                Mlp::Experts { router, gate_up, down } => {
+                    let moe = config.moe()?;
+                    let (logits, inner) = (linear(&u, router), moe.moe_intermediate_size);
+                    let (experts_of, k, router) = (moe.num_experts, moe.num_experts_per_tok, moe.router());
+                    let ids = moe_routing::top_k(&logits, experts_of, k, &router)?;
+                    let gates = moe_routing::gates(&logits, experts_of, &ids, k, &router)?;
+                    let dispatch = Dispatch::new(&ids, rows.len(), moe.num_experts, moe.num_experts_per_tok)?;
+                    let (_, h) = experts::up(&u, gate_up, &dispatch, hidden, inner);
+                    let o = experts::down(&h, down, &dispatch, hidden, inner);
+                    routes.push(ids);
+                    experts::combine(&o, &gates, &dispatch, hidden)
+                }
+            };
+            add(&mut x, &out);
+        }
+        for row in rows {
+            contexts[row.context].own.len += 1;
+        }
+        Ok(Step { states: norm_rows(&x, &self.norm), routes, rows: rows.len() })
+    }
+
+    /// Logits of some rows of states: `[rows, hidden_size]` to `[rows, vocab_size]`.
+    pub fn logits(&self, states: &[f32]) -> Vec<f32> {
+        let (rows, vocabulary) = (states.len() / self.config.hidden_size, self.config.vocab_size);
+        let mut z = vec![0f32; rows * vocabulary];
+        let head = self.head.as_ref().unwrap_or(&self.embedding);
+        matmul_nt(states, head, &mut z, rows, vocabulary, self.config.hidden_size, false);
+        z
+    }
+
+    /// Where each row stands in its context, and room in the caches.
+    fn place(&self, rows: &[Row], contexts: &mut [&mut Context]) -> Result<Vec<Place>> {
+        if rows.is_empty() {
+            return Err(Error::Batch("a decoding step needs at least one row".into()));
+        }
+        let mut added = vec![0usize; contexts.len()];
+        let mut places = Vec::with_capacity(rows.len());
+        for row in rows {
+            let Some(context) = contexts.get_mut(row.context) else {
+                return Err(Error::Batch(format!("row of context {}, of {}", row.context, added.len())));
+            };
+            if row.token as usize >= self.config.vocab_size {
+                return Err(Error::Batch(format!(
+                    "token id {} is outside the vocabulary of {}",
+                    row.token, self.config.vocab_size
+                )));
+            }
+            let position = context.len() + added[row.context];
+            if position >= self.max_len() {
+                return Err(Error::Batch(format!(
+                    "a context is longer than the decoder's {}",
+                    self.max_len()
+                )));
+            }
+            context.own.layers.resize_with(self.layers.len(), LayerCache::default);
+            added[row.context] += 1;
+            places.push(Place { position, own_len: context.own.len + added[row.context] });
+        }
+        Ok(places)
+    }
+}
+
+struct Place {
+    position: usize,
+    /// How many of the context's own tokens the row sees, itself included.
+    own_len: usize,
+}

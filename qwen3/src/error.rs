@@ -1,0 +1,72 @@
+//! What can go wrong with a model.
+
+use std::path::{Path, PathBuf};
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Input that does not fit the model.
+    #[error("{0}")]
+    Batch(String),
+    /// A configuration that cannot be used, with the field that is at fault.
+    #[error("model configuration: {field}: {reason}")]
+    Config {
+        /// The field of `config.json`.
+        field: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An architecture that this crate does not implement.
+    #[error("unsupported architecture `{0}` (supported: llama, qwen3, qwen3_moe)")]
+    UnsupportedArchitecture(String),
+    /// Weights that do not fit the configuration; everything that is wrong, at once.
+    #[error("{}: weights do not fit the configuration: {}", path.display(), problems.join("; "))]
+    Weights {
+        /// The directory.
+        path: PathBuf,
+        /// One line for each tensor at fault.
+        problems: Vec<String>,
+    },
+    /// A file that cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A file whose content is broken.
+    #[error("{}: {reason}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Parameters that the loss does not reach: they would silently never learn.
+    #[error("no gradient reaches {}", .0.join(", "))]
+    NoGradient(Vec<String>),
+    /// The router refused.
+    #[error(transparent)]
+    Routing(#[from] moe_routing::Error),
+    /// candle refused.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+impl Error {
+    pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
+        Self::Io { path: path.to_path_buf(), source }
+    }
+
+    pub(crate) fn format(path: &Path, reason: impl ToString) -> Self {
+        Self::Format { path: path.to_path_buf(), reason: reason.to_string() }
+    }
+
+    pub(crate) fn config(field: &str, reason: impl Into<String>) -> Self {
+        Self::Config { field: field.into(), reason: reason.into() }
+    }
+}
+
+/// A result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;

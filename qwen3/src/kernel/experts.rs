@@ -1,0 +1,100 @@
+//! The expert computation of a mixture-of-experts layer, over rows sorted by expert.
+//!
+//! `order` position `p` of the dispatch holds one (token, expert) pair. Weights are stacked by expert:
+//! `gate_up` `[experts, 2 I, H]`, `down` `[experts, H, I]`.
+
+use moe_routing::Dispatch;
+use rayon::prelude::*;
+
+use super::activation::swiglu_row;
+use super::matmul::matmul_nt;
+use super::{ROW_CHUNK, SharedMut};
+
+/// Runs `f(expert, rows)` for every expert that has rows, in parallel.
+pub(crate) fn each_expert(dispatch: &Dispatch, f: impl Fn(usize, std::ops::Range<usize>) + Sync) {
+    (0..dispatch.num_experts()).into_par_iter().for_each(|expert| {
+        let rows = dispatch.rows_of(expert);
+        if !rows.is_empty() {
+            f(expert, rows);
+        }
+    });
+}
+
+/// Copies the rows of `x` `[tokens, n]` that `range` of the dispatch order stands for.
+pub(crate) fn gather(x: &[f32], n: usize, dispatch: &Dispatch, range: std::ops::Range<usize>) -> Vec<f32> {
+    let mut rows = Vec::with_capacity(range.len() * n);
+    for &token in &dispatch.token_of()[range] {
+        rows.extend_from_slice(&x[token as usize * n..][..n]);
+    }
+    rows
+}
+
+/// First half: `pre = x · gate_upᵀ` (`[pairs, 2 I]`) and `h = swiglu(pre)` (`[pairs, I]`), in dispatch order.
+pub fn up(
+    x: &[f32],
+    gate_up: &[f32],
+    dispatch: &Dispatch,
+    hidden: usize,
+    inner: usize,
+) -> (Vec<f32>, Vec<f32>) {
+    let pairs = dispatch.token_of().len();
+    let (mut pre, mut h) = (vec![0f32; pairs * 2 * inner], vec![0f32; pairs * inner]);
+    let (pre_out, h_out) = (SharedMut::new(&mut pre), SharedMut::new(&mut h));
+    each_expert(dispatch, |expert, range| {
+        let rows = range.len();
+        let x = gather(x, hidden, dispatch, range.clone());
+        let w = &gate_up[expert * 2 * inner * hidden..][..2 * inner * hidden];
+        // SAFETY: an expert owns its range of the dispatch order.
+        let (pre, h) = unsafe {
+            (
+                pre_out.range(range.start * 2 * inner, rows * 2 * inner),
+                h_out.range(range.start * inner, rows * inner),
+            )
+        };
+        matmul_nt(&x, w, pre, rows, 2 * inner, hidden, false);
+        for (h, pre) in h.chunks_exact_mut(inner).zip(pre.chunks_exact(2 * inner)) {
+            swiglu_row(pre, h);
+        }
+    });
+    (pre, h)
+}
+
+/// Second half: `o = h · downᵀ` (`[pairs, H]`), in dispatch order, not yet weighted by gates.
+pub fn down(h: &[f32], down: &[f32], dispatch: &Dispatch, hidden: usize, inner: usize) -> Vec<f32> {
+    let mut o = vec![0f32; dispatch.token_of().len() * hidden];
+    let out = SharedMut::new(&mut o);
+    each_expert(dispatch, |expert, range| {
+        let rows = range.len();
+        let w = &down[expert * hidden * inner..][..hidden * inner];
+        // SAFETY: an expert owns its range of the dispatch order.
+        let o = unsafe { out.range(range.start * hidden, rows * hidden) };
+        matmul_nt(&h[range.start * inner..][..rows * inner], w, o, rows, hidden, inner, false);
+    });
+    o
+}
+
+/// `y_t = Σ_k gate · o`, added in ascending expert order, so that a trace which lists the same experts in
+/// another order gives the same bits.
+pub fn combine(o: &[f32], gates: &[f32], dispatch: &Dispatch, hidden: usize) -> Vec<f32> {
+    let k = dispatch.top_k();
+    let mut y = vec![0f32; gates.len() / k.max(1) * hidden];
+    y.par_chunks_mut(hidden * ROW_CHUNK).enumerate().for_each(|(chunk, y)| {
+        let mut slots = Vec::with_capacity(k);
+        for (i, y) in y.chunks_exact_mut(hidden).enumerate() {
+            for slot in ascending(dispatch, chunk * ROW_CHUNK + i, &mut slots) {
+                let position = dispatch.inverse()[*slot] as usize;
+                super::attention::axpy(gates[*slot], &o[position * hidden..][..hidden], y);
+            }
+        }
+    });
+    y
+}
+
+/// The slots `t · K + k` of a token, by ascending expert.
+pub(crate) fn ascending<'a>(dispatch: &Dispatch, token: usize, slots: &'a mut Vec<usize>) -> &'a [usize] {
+    let k = dispatch.top_k();
+    slots.clear();
+    slots.extend(token * k..(token + 1) * k);
+    slots.sort_unstable_by_key(|slot| dispatch.inverse()[*slot]);
+    slots
+}

@@ -1,0 +1,341 @@
+//! The trainable model: forward passes whose every parameter receives a gradient.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::backprop::GradStore;
+use candle_core::{Device, Tensor, Var};
+use moe_routing::Dispatch;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::kernel::attention::HeadShape;
+use crate::kernel::rope::RopeTable;
+use crate::ops::{
+    CausalAttention, ExpertsDown, ExpertsUp, GatherRows, HeadLogProbs, Linear, QkNormRope, RmsNorm, SwiGlu,
+};
+use crate::weights::{self, NamedTensor, ParameterGroup};
+
+/// A trainable tensor under its stable name.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    /// Such as `model.layers.0.self_attn.qkv_proj.weight`; projections that run together are stored together.
+    pub name: String,
+    /// What kind of parameter it is; optimisers choose by it.
+    pub group: ParameterGroup,
+    /// The value.
+    pub var: Var,
+}
+
+/// Packed token sequences.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// All sequences, one after the other: `[rows]`.
+    pub tokens: Vec<u32>,
+    /// Where each sequence starts, and the end: `[sequences + 1]`, starting at 0.
+    pub cu_seqlens: Vec<u32>,
+}
+
+impl Batch {
+    /// Packs sequences without padding.
+    pub fn pack<'a>(sequences: impl IntoIterator<Item = &'a [u32]>) -> Self {
+        let mut batch = Self { tokens: Vec::new(), cu_seqlens: vec![0] };
+        for sequence in sequences {
+            batch.tokens.extend_from_slice(sequence);
+            batch.cu_seqlens.push(batch.tokens.len() as u32);
+        }
+        batch
+    }
+
+    /// Each row's place in its own sequence.
+    pub fn positions(&self) -> Vec<u32> {
+        self.cu_seqlens.windows(2).flat_map(|w| 0..w[1] - w[0]).collect()
+    }
+
+    fn check(&self, config: &Config) -> Result<()> {
+        let bad = |why: String| Err(Error::Batch(why));
+        if self.cu_seqlens.first() != Some(&0)
+            || self.cu_seqlens.last().copied() != Some(self.tokens.len() as u32)
+            || self.cu_seqlens.windows(2).any(|w| w[0] > w[1])
+        {
+            return bad(format!(
+                "cu_seqlens must rise from 0 to the number of tokens ({}), got {:?}",
+                self.tokens.len(),
+                self.cu_seqlens
+            ));
+        }
+        if self.tokens.is_empty() {
+            return bad("a batch needs at least one token".into());
+        }
+        let longest = self.cu_seqlens.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0) as usize;
+        if longest > config.max_position_embeddings {
+            return bad(format!(
+                "a sequence of {longest} tokens is longer than max_position_embeddings = {}",
+                config.max_position_embeddings
+            ));
+        }
+        if let Some(token) = self.tokens.iter().find(|t| **t as usize >= config.vocab_size) {
+            return bad(format!("token id {token} is outside the vocabulary of {}", config.vocab_size));
+        }
+        Ok(())
+    }
+}
+
+/// Expert ids by MoE layer, in layer order; each `[rows · top_k]`.
+pub type Routes = Vec<Vec<u32>>;
+
+/// How to run a forward pass.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ForwardOptions<'a> {
+    /// Use these experts in place of the router's own choice. Gates still come from the current router logits,
+    /// and their gradient reaches the router (Routing Replay, arXiv 2512.01374).
+    pub replay: Option<&'a Routes>,
+    /// Build no graph: for scoring.
+    pub no_grad: bool,
+}
+
+/// What a forward pass gives.
+#[derive(Clone, Debug)]
+pub struct Hidden {
+    /// After the final norm: `[rows, hidden_size]`.
+    pub states: Tensor,
+    /// One `[rows, experts]` for each MoE layer.
+    pub router_logits: Vec<Tensor>,
+    /// The experts that ran.
+    pub routes: Routes,
+}
+
+/// What [`Model::log_probs`] gives, in nats.
+#[derive(Clone, Debug)]
+pub struct LogProbs {
+    /// The target's log-probability: `[rows]`.
+    pub logp: Tensor,
+    /// Entropy of the row's distribution: `[rows]`.
+    pub entropy: Tensor,
+}
+
+struct Layer {
+    input_norm: Tensor,
+    qkv: Tensor,
+    qk_norms: Option<(Tensor, Tensor)>,
+    output: Tensor,
+    post_norm: Tensor,
+    mlp: Mlp,
+}
+
+enum Mlp {
+    Dense { gate_up: Tensor, down: Tensor },
+    Experts { router: Tensor, gate_up: Tensor, down: Tensor },
+}
+
+/// A Qwen3, Qwen3-MoE or Llama-shaped decoder in `f32` on the CPU.
+pub struct Model {
+    config: Config,
+    parameters: Vec<Parameter>,
+    embedding: Tensor,
+    layers: Vec<Layer>,
+    norm: Tensor,
+    head: Tensor,
+    rope: Mutex<Arc<RopeTable>>,
+}
+
+/// Rows of logits that [`Model::log_probs`] holds at once.
+const HEAD_CHUNK: usize = 1024;
+
+impl Model {
+    /// Builds a model from its parameters, in the order of [`weights::parameter_specs`].
+    pub fn from_tensors(config: Config, tensors: Vec<NamedTensor>) -> Result<Self> {
+        let specs = weights::parameter_specs(&config);
+        if tensors.len() != specs.len() {
+            return Err(Error::Batch(format!("{} tensors for {} parameters", tensors.len(), specs.len())));
+        }
+        let mut parameters = Vec::with_capacity(specs.len());
+        for (spec, tensor) in specs.into_iter().zip(tensors) {
+            if spec.name != tensor.name || spec.shape != tensor.shape {
+                return Err(Error::Batch(format!(
+                    "expected {} {:?}, got {} {:?}",
+                    spec.name, spec.shape, tensor.name, tensor.shape
+                )));
+            }
+            let var = Var::from_vec(tensor.data, tensor.shape, &Device::Cpu)?;
+            parameters.push(Parameter { name: spec.name, group: spec.group, var });
+        }
+        let mut rest = parameters.iter().map(|p| p.var.as_tensor().clone());
+        let mut next = || rest.next().ok_or_else(|| Error::Batch("too few parameters".into()));
+        let embedding = next()?;
+        let mut layers = Vec::with_capacity(config.num_hidden_layers);
+        for layer in 0..config.num_hidden_layers {
+            layers.push(Layer {
+                input_norm: next()?,
+                qkv: next()?,
+                qk_norms: if config.has_qk_norm() { Some((next()?, next()?)) } else { None },
+                output: next()?,
+                post_norm: next()?,
+                mlp: if config.is_moe_layer(layer) {
+                    Mlp::Experts { router: next()?, gate_up: next()?, down: next()? }
+                } else {
+                    Mlp::Dense { gate_up: next()?, down: next()? }
+                },
+            });
+        }
+        let norm = next()?;
+        let head = if config.tie_word_embeddings { embedding.clone() } else { next()? };
+        drop(rest);
+        let rope = Mutex::new(Arc::new(RopeTable::new(config.head_dim, config.rope_theta, 0)));
+        Ok(Self { config, parameters, embedding, layers, norm, head, rope })
+    }
+
+    /// Reads a Hugging Face directory.
+    pub fn load(dir: &Path) -> Result<Self> {
+        let config = Config::from_dir(dir)?;
+        let tensors = weights::load(dir, &config)?;
+        Self::from_tensors(config, tensors)
+    }
+
+    /// Random weights: normal with the configuration's `initializer_range`, ones for norms. `rng` is asked for
+    /// one generator a parameter, by its index.
+    pub fn init<R: rand::RngCore>(config: Config, rng: impl FnMut(usize) -> R) -> Result<Self> {
+        let tensors = weights::init(&config, rng);
+        Self::from_tensors(config, tensors)
+    }
+
+    /// Writes a Hugging Face directory that other engines load.
+    pub fn save(&self, dir: &Path) -> Result<()> {
+        weights::save(dir, &self.config, &self.to_tensors()?, weights::SaveType::F32)
+    }
+
+    /// Copies of all parameters, in order.
+    pub fn to_tensors(&self) -> Result<Vec<NamedTensor>> {
+        self.parameters
+            .iter()
+            .map(|p| {
+                Ok(NamedTensor {
+                    name: p.name.clone(),
+                    shape: p.var.dims().to_vec(),
+                    data: p.var.flatten_all()?.to_vec1()?,
+                })
+            })
+            .collect()
+    }
+
+    /// The architecture.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// All parameters in a fixed order.
+    pub fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    /// The heads of every attention layer.
+    pub fn head_shape(&self) -> HeadShape {
+        HeadShape {
+            query_heads: self.config.num_attention_heads,
+            kv_heads: self.config.num_key_value_heads,
+            head_dim: self.config.head_dim,
+        }
+    }
+
+    fn rope(&self, len: usize) -> Arc<RopeTable> {
+        let mut table = self.rope.lock().unwrap_or_else(PoisonError::into_inner);
+        if table.len() < len {
+            let len = len.next_power_of_two().min(self.config.max_position_embeddings.max(len));
+            *table = Arc::new(RopeTable::new(self.config.head_dim, self.config.rope_theta, len));
+        }
+        table.clone()
+    }
+
+    /// Runs the decoder over packed sequences.
+    pub fn forward(&self, batch: &Batch, options: &ForwardOptions<'_>) -> Result<Hidden> {
+        batch.check(&self.config)?;
+        let weight = |t: &Tensor| if options.no_grad { t.detach() } else { t.clone() };
+        let rms = RmsNorm { eps: self.config.rms_norm_eps as f32 };
+        let positions: Arc<[u32]> = batch.positions().into();
+        let cu_seqlens: Arc<[u32]> = batch.cu_seqlens.clone().into();
+        let longest = positions.iter().max().map_or(0, |p| *p as usize + 1);
+        let prepare =
+            QkNormRope { shape: self.head_shape(), eps: rms.eps, table: self.rope(longest), positions };
+
+        let mut router_logits = Vec::new();
+        let mut routes = Routes::new();
+        let mut x = weight(&self.embedding).apply_op1(GatherRows { rows: batch.tokens.clone().into() })?;
+        for layer in &self.layers {
+            let u = x.apply_op2(&weight(&layer.input_norm), rms)?;
+            let qkv = u.apply_op2(&weight(&layer.qkv), Linear)?;
+            let qkv = match &layer.qk_norms {
+                Some((q, k)) => qkv.apply_op3(&weight(q), &weight(k), prepare.clone())?,
+                None => qkv.apply_op1(prepare.clone())?,
+            };
+            let attended = qkv.apply_op1(CausalAttention::new(prepare.shape, cu_seqlens.clone()))?;
+            x = (x + attended.apply_op2(&weight(&layer.output), Linear)?)?;
+            let u = x.apply_op2(&weight(&layer.post_norm), rms)?;
+            let out =
+                match &layer.mlp {
+                    Mlp::Dense { gate_up, down } => u
+                        .apply_op2(&weight(gate_up), Linear)?
+                        .apply_op1(SwiGlu)?
+                        .apply_op2(&weight(down), Linear)?,
+                    Mlp::Experts { router, gate_up, down } => {
+                        let logits = u.apply_op2(&weight(router), Linear)?;
+                        let ids = self.route(&logits, options.replay, routes.len())?;
+                        let moe = self.config.moe()?;
+                        let dispatch = Arc::new(Dispatch::new(
+                            &ids,
+                            logits.dim(0)?,
+                            moe.num_experts,
+                            moe.num_experts_per_tok,
+                        )?);
+                        let gates =
+                            moe_routing::op::gates(&logits, &ids, moe.num_experts_per_tok, &moe.router())?;
+                        let out = u
+                            .apply_op2(&weight(gate_up), ExpertsUp::new(dispatch.clone()))?
+                            .apply_op3(&weight(down), &gates, ExpertsDown::new(dispatch))?;
+                        router_logits.push(logits);
+                        routes.push(ids);
+                        out
+                    }
+                };
+            x = (x + out)?;
+        }
+        let states = x.apply_op2(&weight(&self.norm), rms)?;
+        Ok(Hidden { states, router_logits, routes })
+    }
+
+    /// The experts of one layer: recorded ones when there are some, else the router's choice.
+    fn route(&self, logits: &Tensor, replay: Option<&Routes>, layer: usize) -> Result<Vec<u32>> {
+        let moe = self.config.moe()?;
+        let Some(routes) = replay else {
+            return Ok(moe_routing::op::choose(logits, moe.num_experts_per_tok, &moe.router())?);
+        };
+        let expected = self.config.moe_layers().len();
+        match routes.get(layer) {
+            Some(ids) if routes.len() == expected => Ok(ids.clone()),
+            _ => Err(Error::Batch(format!(
+                "replay has {} layers, the model routes in {expected}",
+                routes.len()
+            ))),
+        }
+    }
+
+    /// Refuses gradients in which a parameter is absent: an operation on its path has detached it.
+    pub fn check_gradients(&self, gradients: &GradStore) -> Result<()> {
+        let absent = |p: &&Parameter| gradients.get(p.var.as_tensor()).is_none();
+        let names: Vec<String> = self.parameters.iter().filter(absent).map(|p| p.name.clone()).collect();
+        if names.is_empty() { Ok(()) } else { Err(Error::NoGradient(names)) }
+    }
+
+    /// Logits of some rows of states: `[rows, hidden_size]` to `[rows, vocab_size]`.
+    pub fn logits(&self, states: &Tensor) -> Result<Tensor> {
+        Ok(states.apply_op2(&self.head, Linear)?)
+    }
+
+    /// Log-probabilities of `targets` and entropies for rows of states `[rows, hidden_size]`, under
+    /// `softmax(logits / temperature)`, without ever holding all logits.
+    pub fn log_probs(&self, states: &Tensor, targets: &[u32], temperature: f64) -> Result<LogProbs> {
+        let head = if states.track_op() { self.head.clone() } else { self.head.detach() };
+        let op = HeadLogProbs { targets: targets.into(), temperature: temperature as f32, chunk: HEAD_CHUNK };
+        let both = states.apply_op2(&head, op)?;
+        Ok(LogProbs { logp: both.narrow(1, 0, 1)?.squeeze(1)?, entropy: both.narrow(1, 1, 1)?.squeeze(1)? })
+    }
+}

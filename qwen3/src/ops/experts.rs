@@ -1,0 +1,194 @@
+use std::sync::{Arc, OnceLock};
+
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use moe_routing::Dispatch;
+use rayon::prelude::*;
+
+use super::{read, slice};
+use crate::kernel::activation::swiglu_row_backward;
+use crate::kernel::attention::axpy;
+use crate::kernel::experts::{ascending, combine, down, each_expert, gather, up};
+use crate::kernel::matmul::{matmul_nn, matmul_tn};
+use crate::kernel::softmax::dot;
+use crate::kernel::{ROW_CHUNK, SharedMut};
+
+/// First half of the experts: `x` `[tokens, H]` and stacked `gate_up` `[experts, 2 I, H]` to the SwiGLU
+/// activations `[pairs, I]` in dispatch order. Keeps the pre-activations for the backward.
+#[derive(Debug)]
+pub struct ExpertsUp {
+    dispatch: Arc<Dispatch>,
+    pre: OnceLock<Vec<f32>>,
+}
+
+impl ExpertsUp {
+    /// `dispatch` says which tokens each expert reads.
+    pub fn new(dispatch: Arc<Dispatch>) -> Self {
+        Self { dispatch, pre: OnceLock::new() }
+    }
+}
+
+impl CustomOp2 for ExpertsUp {
+    fn name(&self) -> &'static str {
+        "experts-up"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        xl: &Layout,
+        w: &CpuStorage,
+        wl: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let ((tokens, hidden), (experts, twice, inner_hidden)) = (xl.shape().dims2()?, wl.shape().dims3()?);
+        let pairs = self.dispatch.token_of().len();
+        if inner_hidden != hidden || twice % 2 != 0 || experts != self.dispatch.num_experts() {
+            bail!(
+                "experts: input [{tokens}, {hidden}], weights [{experts}, {twice}, {inner_hidden}], {} experts in the dispatch",
+                self.dispatch.num_experts()
+            );
+        }
+        if pairs != tokens * self.dispatch.top_k() {
+            bail!("experts: the dispatch has {pairs} pairs for {tokens} tokens");
+        }
+        let (x, w) = (slice(x, xl, "the input of the experts")?, slice(w, wl, "gate_up")?);
+        let (pre, h) = up(x, w, &self.dispatch, hidden, twice / 2);
+        // A second forward of the same operation would see the same input, so the first value stands.
+        let _ = self.pre.set(pre);
+        Ok((CpuStorage::F32(h), (pairs, twice / 2).into()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        h: &Tensor,
+        dh: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let dh = dh.contiguous()?;
+        let ((tokens, hidden), (pairs, inner)) = (x.dims2()?, h.dims2()?);
+        let (xr, wr, dhr) = (read(x), read(w), read(&dh));
+        let (xs, ws, dhs) = (xr.slice("x")?, wr.slice("w")?, dhr.slice("dh")?);
+        let Some(pre) = self.pre.get() else { bail!("experts: backward before forward") };
+        let (mut dw, mut dx_pairs) = (vec![0f32; ws.len()], vec![0f32; pairs * hidden]);
+        let (dw_out, dx_out) = (SharedMut::new(&mut dw), SharedMut::new(&mut dx_pairs));
+        each_expert(&self.dispatch, |expert, range| {
+            let (rows, size) = (range.len(), 2 * inner * hidden);
+            let mut d_pre = vec![0f32; rows * 2 * inner];
+            for (i, d_pre) in d_pre.chunks_exact_mut(2 * inner).enumerate() {
+                let p = range.start + i;
+                swiglu_row_backward(&pre[p * 2 * inner..][..2 * inner], &dhs[p * inner..][..inner], d_pre);
+            }
+            let x = gather(xs, hidden, &self.dispatch, range.clone());
+            // SAFETY: an expert owns its weights and its range of the dispatch order.
+            let (dw, dx) = unsafe {
+                (dw_out.range(expert * size, size), dx_out.range(range.start * hidden, rows * hidden))
+            };
+            matmul_tn(&d_pre, &x, dw, rows, 2 * inner, hidden, false);
+            matmul_nn(&d_pre, &ws[expert * size..][..size], dx, rows, 2 * inner, hidden, false);
+        });
+        let ones = vec![1f32; pairs];
+        let dx = combine(&dx_pairs, &ones, &self.dispatch, hidden);
+        Ok((
+            Some(Tensor::from_vec(dx, (tokens, hidden), x.device())?),
+            Some(Tensor::from_vec(dw, w.shape(), w.device())?),
+        ))
+    }
+}
+
+/// Second half of the experts: activations `[pairs, I]` in dispatch order, stacked `down` `[experts, H, I]` and
+/// gates `[tokens, K]` to `[tokens, H]`. The gradient to the gates is the router's only path to learn.
+#[derive(Debug)]
+pub struct ExpertsDown {
+    dispatch: Arc<Dispatch>,
+    unweighted: OnceLock<Vec<f32>>,
+}
+
+impl ExpertsDown {
+    /// `dispatch` as given to [`ExpertsUp`].
+    pub fn new(dispatch: Arc<Dispatch>) -> Self {
+        Self { dispatch, unweighted: OnceLock::new() }
+    }
+}
+
+impl CustomOp3 for ExpertsDown {
+    fn name(&self) -> &'static str {
+        "experts-down"
+    }
+
+    fn cpu_fwd(
+        &self,
+        h: &CpuStorage,
+        hl: &Layout,
+        w: &CpuStorage,
+        wl: &Layout,
+        gates: &CpuStorage,
+        gl: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let ((pairs, inner), (experts, hidden, wi), (tokens, k)) =
+            (hl.shape().dims2()?, wl.shape().dims3()?, gl.shape().dims2()?);
+        if wi != inner
+            || k != self.dispatch.top_k()
+            || tokens * k != pairs
+            || experts != self.dispatch.num_experts()
+        {
+            bail!(
+                "experts: activations [{pairs}, {inner}], weights [{experts}, {hidden}, {wi}], gates [{tokens}, {k}]"
+            );
+        }
+        let o = down(slice(h, hl, "activations")?, slice(w, wl, "down")?, &self.dispatch, hidden, inner);
+        let y = combine(&o, slice(gates, gl, "gates")?, &self.dispatch, hidden);
+        // A second forward of the same operation would see the same input, so the first value stands.
+        let _ = self.unweighted.set(o);
+        Ok((CpuStorage::F32(y), (tokens, hidden).into()))
+    }
+
+    fn bwd(
+        &self,
+        h: &Tensor,
+        w: &Tensor,
+        gates: &Tensor,
+        y: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let dy = dy.contiguous()?;
+        let ((pairs, inner), (tokens, hidden), k) = (h.dims2()?, y.dims2()?, self.dispatch.top_k());
+        let (hr, wr, gr, dyr) = (read(h), read(w), read(gates), read(&dy));
+        let (hs, ws, gs, dys) = (hr.slice("h")?, wr.slice("w")?, gr.slice("gates")?, dyr.slice("dy")?);
+        let Some(o) = self.unweighted.get() else { bail!("experts: backward before forward") };
+
+        let mut d_gates = vec![0f32; pairs];
+        let mut d_o = vec![0f32; pairs * hidden];
+        let d_o_out = SharedMut::new(&mut d_o);
+        d_gates.par_chunks_mut(k * ROW_CHUNK).enumerate().for_each(|(chunk, d_gates)| {
+            let mut slots = Vec::with_capacity(k);
+            for (i, d_gates) in d_gates.chunks_exact_mut(k).enumerate() {
+                let token = chunk * ROW_CHUNK + i;
+                let dy = &dys[token * hidden..][..hidden];
+                for &slot in ascending(&self.dispatch, token, &mut slots) {
+                    let position = self.dispatch.inverse()[slot] as usize;
+                    d_gates[slot - token * k] = dot(dy, &o[position * hidden..][..hidden]);
+                    // SAFETY: each slot has its own position in the dispatch order.
+                    axpy(gs[slot], dy, unsafe { d_o_out.range(position * hidden, hidden) });
+                }
+            }
+        });
+
+        let (mut dw, mut dh) = (vec![0f32; ws.len()], vec![0f32; pairs * inner]);
+        let (dw_out, dh_out) = (SharedMut::new(&mut dw), SharedMut::new(&mut dh));
+        each_expert(&self.dispatch, |expert, range| {
+            let (rows, size) = (range.len(), hidden * inner);
+            let d_o = &d_o[range.start * hidden..][..rows * hidden];
+            // SAFETY: an expert owns its weights and its range of the dispatch order.
+            let (dw, dh) = unsafe {
+                (dw_out.range(expert * size, size), dh_out.range(range.start * inner, rows * inner))
+            };
+            matmul_tn(d_o, &hs[range.start * inner..][..rows * inner], dw, rows, hidden, inner, false);
+            matmul_nn(d_o, &ws[expert * size..][..size], dh, rows, hidden, inner, false);
+        });
+        Ok((
+            Some(Tensor::from_vec(dh, (pairs, inner), h.device())?),
+            Some(Tensor::from_vec(dw, w.shape(), w.device())?),
+            Some(Tensor::from_vec(d_gates, (tokens, k), gates.device())?),
+        ))
+    }
+}

@@ -1,0 +1,60 @@
+use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+
+use super::{read, rows_of, slice};
+use crate::kernel::matmul::{matmul_nn, matmul_nt, matmul_tn};
+
+/// `y = x · wᵀ`: `x` is `[.., k]`, `w` is `[n, k]` as checkpoints store it, the result `[.., n]`.
+///
+/// Against candle's `x.matmul(&w.t()?)`: no transposed copy of the weight in the backward, and the bits of a
+/// row do not depend on the number of rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Linear;
+
+impl CustomOp2 for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        xl: &Layout,
+        w: &CpuStorage,
+        wl: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (m, k) = rows_of(xl, "the input of linear")?;
+        let (n, inner) = wl.shape().dims2()?;
+        if inner != k {
+            bail!("linear: the input has {k} features, the weight [{n}, {inner}] expects {inner}");
+        }
+        let mut y = vec![0f32; m * n];
+        matmul_nt(slice(x, xl, "the input of linear")?, slice(w, wl, "the weight")?, &mut y, m, n, k, false);
+        let mut dims = xl.dims().to_vec();
+        if let Some(last) = dims.last_mut() {
+            *last = n;
+        }
+        Ok((CpuStorage::F32(y), dims.into()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        _y: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let dy = dy.contiguous()?;
+        let (n, k) = w.dims2()?;
+        let m = x.elem_count() / k.max(1);
+        let (xr, wr, dyr) = (read(x), read(w), read(&dy));
+        let (xs, ws, dys) = (xr.slice("x")?, wr.slice("w")?, dyr.slice("dy")?);
+        let mut dx = vec![0f32; m * k];
+        matmul_nn(dys, ws, &mut dx, m, n, k, false);
+        let mut dw = vec![0f32; n * k];
+        matmul_tn(dys, xs, &mut dw, m, n, k, false);
+        Ok((
+            Some(Tensor::from_vec(dx, x.shape(), x.device())?),
+            Some(Tensor::from_vec(dw, (n, k), w.device())?),
+        ))
+    }
+}
