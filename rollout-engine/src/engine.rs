@@ -1,0 +1,327 @@
+//! Continuous batching: every step feeds one row for each running sequence and fills up with prompt rows.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use qwen3::decode::{Context, Decoder, KvCache, Row, Step};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::random::{Stream, uniform_at};
+use crate::sampling::{Draw, SamplingParams, draw};
+
+/// A prompt and the samples wanted of it. The prompt is run once, however many samples there are.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Comes back with every [`Generation`].
+    pub id: u64,
+    /// What the model reads: at least one token.
+    pub prompt: Vec<u32>,
+    /// One key of random numbers a sample: with the seed and the place in the response it decides each draw.
+    pub samples: Vec<[u64; 2]>,
+    /// The run's seed.
+    pub seed: u64,
+    /// How to draw.
+    pub params: Arc<SamplingParams>,
+}
+
+/// Why a response ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finish {
+    /// The policy drew a stop token (which is the last token of the response).
+    Stop,
+    /// The limit on new tokens, or the end of the context.
+    Length,
+}
+
+/// One finished sample.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generation {
+    /// [`Request::id`].
+    pub request: u64,
+    /// Index into [`Request::samples`].
+    pub sample: usize,
+    /// The response: at least one token.
+    pub tokens: Vec<u32>,
+    /// [`Draw::logp`] of each response token.
+    pub logps: Vec<f32>,
+    /// [`Draw::truncated_logp`] of each response token.
+    pub truncated_logps: Vec<f32>,
+    /// [`Draw::entropy`] at each response token.
+    pub entropies: Vec<f32>,
+    /// Why it ended.
+    pub finish: Finish,
+    /// When recorded: the experts of every token that was fed (prompt and response without its last token),
+    /// `[rows][moe layers][top_k]`.
+    pub routes: Option<Vec<u32>>,
+}
+
+/// Limits of an [`Engine`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// Most rows in one step, and most sequences running at once: bounds the memory of caches.
+    pub max_rows: usize,
+    /// Record which experts ran.
+    pub record_routes: bool,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self { max_rows: 256, record_routes: false }
+    }
+}
+
+/// A prompt on its way through the model.
+struct Prefill {
+    request: Request,
+    context: Context,
+    fed: usize,
+    routes: Vec<u32>,
+}
+
+/// A sample on its way.
+struct Sequence {
+    key: [u64; 2],
+    seed: u64,
+    params: Arc<SamplingParams>,
+    context: Context,
+    generation: Generation,
+}
+
+/// Generates for many requests at once. What a sample comes out as depends on its prompt, its key, the seed and
+/// the weights; not on the other requests, `max_rows` or the number of threads.
+pub struct Engine {
+    decoder: Arc<Decoder>,
+    options: EngineOptions,
+    waiting: VecDeque<Prefill>,
+    ready: VecDeque<Sequence>,
+    running: Vec<Sequence>,
+}
+
+impl Engine {
+    /// An engine over frozen weights.
+    pub fn new(decoder: Arc<Decoder>, options: EngineOptions) -> Result<Self> {
+        if options.max_rows == 0 {
+            return Err(Error::Parameter { name: "max_rows", value: 0.0, expected: "1 or more" });
+        }
+        Ok(Self { decoder, options, waiting: VecDeque::new(), ready: VecDeque::new(), running: Vec::new() })
+    }
+
+    /// Queues a request.
+    pub fn submit(&mut self, request: Request) -> Result<()> {
+        request.params.validate()?;
+        let refuse = |reason: String| Err(Error::Request { id: request.id, reason });
+        if request.prompt.is_empty() {
+            return refuse("the prompt has no tokens".into());
+        }
+        if request.prompt.len() >= self.decoder.max_len() {
+            return refuse(format!(
+                "the prompt has {} tokens, which leaves no room for a response in a context of {}",
+                request.prompt.len(),
+                self.decoder.max_len()
+            ));
+        }
+        let vocabulary = self.decoder.config().vocab_size;
+        if let Some(token) = request.prompt.iter().find(|t| **t as usize >= vocabulary) {
+            return refuse(format!("token id {token} is outside the vocabulary of {vocabulary}"));
+        }
+        self.waiting.push_back(Prefill { request, context: Context::default(), fed: 0, routes: Vec::new() });
+        Ok(())
+    }
+
+    /// Whether nothing is queued or running.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.ready.is_empty() && self.running.is_empty()
+    }
+
+    /// Sequences that run at the moment.
+    pub fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Runs the model once and returns the samples that ended.
+    pub fn step(&mut self) -> Result<Vec<Generation>> {
+        while self.running.len() < self.options.max_rows {
+            let Some(sequence) = self.ready.pop_front() else { break };
+            self.running.push(sequence);
+        }
+        let mut rows: Vec<Row> = Vec::with_capacity(self.options.max_rows);
+        for (context, sequence) in self.running.iter().enumerate() {
+            let token = sequence.generation.tokens[sequence.generation.tokens.len() - 1];
+            rows.push(Row { context, token });
+        }
+        let decoding = rows.len();
+        // New prompts enter only while their samples will find room soon.
+        let mut chunks = Vec::new();
+        if self.ready.len() < self.options.max_rows {
+            for (i, prefill) in self.waiting.iter().enumerate() {
+                let room = self.options.max_rows - rows.len();
+                let chunk = &prefill.request.prompt[prefill.fed..];
+                let chunk = &chunk[..chunk.len().min(room)];
+                if chunk.is_empty() {
+                    break;
+                }
+                chunks.push(chunk.len());
+                rows.extend(chunk.iter().map(|&token| Row { context: decoding + i, token }));
+            }
+        }
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let step = {
+            let running = self.running.iter_mut().map(|s| &mut s.context);
+            let prompts = self.waiting.iter_mut().take(chunks.len()).map(|p| &mut p.context);
+            let mut contexts: Vec<&mut Context> = running.chain(prompts).collect();
+            self.decoder.step(&rows, &mut contexts)?
+        };
+        let mut finished = self.continue_running(&step)?;
+        self.continue_prompts(&step, decoding, &chunks, &mut finished)?;
+        Ok(finished)
+    }
+
+    /// Runs `requests` to their ends; generations come in the order of requests and samples.
+    pub fn generate(&mut self, requests: Vec<Request>) -> Result<Vec<Generation>> {
+        let order: Vec<u64> = requests.iter().map(|r| r.id).collect();
+        for request in requests {
+            self.submit(request)?;
+        }
+        let mut all = Vec::new();
+        while !self.is_idle() {
+            all.extend(self.step()?);
+        }
+        all.sort_by_key(|g| (order.iter().position(|id| *id == g.request), g.sample));
+        Ok(all)
+    }
+
+    fn continue_running(&mut self, step: &Step) -> Result<Vec<Generation>> {
+        let hidden = self.decoder.config().hidden_size;
+        let count = self.running.len();
+        let mut logits = self.decoder.logits(&step.states[..count * hidden]);
+        let draws: Vec<Draw> = logits
+            .par_chunks_mut(self.decoder.config().vocab_size)
+            .zip(&self.running)
+            .map(|(row, sequence)| next_token(row, sequence))
+            .collect::<Result<_>>()?;
+        let max_len = self.decoder.max_len();
+        let mut finished = Vec::new();
+        let mut row = 0;
+        let top_k = step.top_k();
+        self.running.retain_mut(|sequence| {
+            let i = row;
+            row += 1;
+            if let Some(routes) = &mut sequence.generation.routes {
+                push_routes(routes, step, i, top_k);
+            }
+            let ended = sequence.accept(draws[i], max_len);
+            if ended {
+                finished.push(std::mem::replace(&mut sequence.generation, Generation::empty()));
+            }
+            !ended
+        });
+        Ok(finished)
+    }
+
+    fn continue_prompts(
+        &mut self,
+        step: &Step,
+        first: usize,
+        chunks: &[usize],
+        finished: &mut Vec<Generation>,
+    ) -> Result<()> {
+        let (hidden, max_len) = (self.decoder.config().hidden_size, self.decoder.max_len());
+        let mut row = first;
+        let mut whole = Vec::new();
+        for (prefill, &len) in self.waiting.iter_mut().zip(chunks) {
+            if self.options.record_routes {
+                for r in row..row + len {
+                    push_routes(&mut prefill.routes, step, r, step.top_k());
+                }
+            }
+            prefill.fed += len;
+            row += len;
+            whole.push((prefill.fed == prefill.request.prompt.len(), row - 1));
+        }
+        // A prompt that was cut is the last of the chunks, so whole prompts leave from the front.
+        for (_, last_row) in whole.into_iter().filter(|(whole, _)| *whole) {
+            let Some(prefill) = self.waiting.pop_front() else { break };
+            let logits = self.decoder.logits(&step.states[last_row * hidden..][..hidden]);
+            for sequence in start(prefill, self.options.record_routes) {
+                let mut sequence = sequence;
+                let first_token = next_token(&mut logits.clone(), &sequence)?;
+                if sequence.accept(first_token, max_len) {
+                    finished.push(sequence.generation);
+                } else {
+                    self.ready.push_back(sequence);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Generation {
+    fn empty() -> Self {
+        Self {
+            request: 0,
+            sample: 0,
+            tokens: Vec::new(),
+            logps: Vec::new(),
+            truncated_logps: Vec::new(),
+            entropies: Vec::new(),
+            finish: Finish::Length,
+            routes: None,
+        }
+    }
+}
+
+impl Sequence {
+    /// Takes a token; says whether the sample is at its end.
+    fn accept(&mut self, draw: Draw, max_len: usize) -> bool {
+        let g = &mut self.generation;
+        g.tokens.push(draw.token);
+        g.logps.push(draw.logp);
+        g.truncated_logps.push(draw.truncated_logp);
+        g.entropies.push(draw.entropy);
+        if self.params.stop_tokens.contains(&draw.token) {
+            g.finish = Finish::Stop;
+            return true;
+        }
+        g.tokens.len() >= self.params.max_new_tokens || self.context.len() >= max_len
+    }
+}
+
+/// The samples of a prompt that has been read.
+fn start(prefill: Prefill, record_routes: bool) -> Vec<Sequence> {
+    let Prefill { request, context, routes, .. } = prefill;
+    let prefix: Arc<KvCache> = context.into_prefix().unwrap_or_default();
+    let samples = request.samples.iter().enumerate();
+    samples
+        .map(|(sample, &key)| Sequence {
+            key,
+            seed: request.seed,
+            params: request.params.clone(),
+            context: Context::after(prefix.clone()),
+            generation: Generation {
+                request: request.id,
+                sample,
+                routes: record_routes.then(|| routes.clone()),
+                ..Generation::empty()
+            },
+        })
+        .collect()
+}
+
+fn next_token(logits: &mut [f32], sequence: &Sequence) -> Result<Draw> {
+    let position = sequence.generation.tokens.len() as u64;
+    let uniform = uniform_at(sequence.seed, Stream::Sample, sequence.key, position);
+    draw(logits, &sequence.params, uniform)
+}
+
+/// Appends the experts of one row, layer by layer.
+fn push_routes(routes: &mut Vec<u32>, step: &Step, row: usize, top_k: usize) {
+    for layer in &step.routes {
+        routes.extend_from_slice(&layer[row * top_k..][..top_k]);
+    }
+}
