@@ -105,7 +105,7 @@ impl PolicyLoss {
         m.sum("loss/policy_centered", policy - at_start);
         m.sum("loss/kl", kl);
         m.sum("loss/entropy", entropy);
-        m.max("loss/empty", if parts.iter().all(|p| p.gradients.is_empty()) { 1.0 } else { 0.0 });
+        m.min("loss/empty", if parts.iter().all(|p| p.gradients.is_empty()) { 1.0 } else { 0.0 });
         Ok(out)
     }
 

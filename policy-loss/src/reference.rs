@@ -18,7 +18,7 @@ pub struct Inputs {
     pub logp: Array2<f64>,
     /// `log π_old`.
     pub logp_old: Array2<f64>,
-    /// `log μ`.
+    /// `log μ`; `log π_old` where the sampler's are unknown.
     pub logp_mu: Array2<f64>,
     /// `log π_ref`.
     pub logp_ref: Array2<f64>,
@@ -62,12 +62,11 @@ pub fn evaluate(config: &LossConfig, x: &Inputs, normalizer: &Normalizer) -> Out
     let kept = |i: usize| (0..len).filter(|t| mask[[i, *t]]).collect::<Vec<_>>();
 
     // The off-policy sequence mask drops whole rows.
-    let behaviour = if config.needs_logp_mu() { &x.logp_mu } else { old };
     let dropped: Vec<bool> = (0..n_seq)
         .map(|i| match config.opsm {
             Some(opsm) if valid(i).count() > 0 => {
                 let n = valid(i).count() as f64;
-                let drift = valid(i).map(|t| behaviour[[i, t]] - x.logp[[i, t]]).sum::<f64>() / n;
+                let drift = valid(i).map(|t| x.logp_mu[[i, t]] - x.logp[[i, t]]).sum::<f64>() / n;
                 valid(i).map(|t| x.advantages[[i, t]]).sum::<f64>() < 0.0 && drift > opsm.delta
             }
             _ => false,
