@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+pub use rollout_engine::Finish;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -34,16 +35,6 @@ pub struct SampleKey {
     pub epoch: u32,
     /// Place within the group of samples for the same prompt.
     pub index: u32,
-}
-
-/// Why a response ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Finish {
-    /// The policy drew a stop token (which is the last token of the response).
-    Stop,
-    /// The limit on new tokens, or the end of the context.
-    Length,
 }
 
 /// What a rewarder is shown of one sample.

@@ -1,0 +1,105 @@
+//! Where prompts come from: generated tasks and files, both with held-out prompts that never train.
+
+mod codec;
+mod file;
+mod generated;
+mod task;
+
+pub use codec::TextCodec;
+pub use file::{FileSource, read_rows};
+pub use generated::GeneratedSource;
+pub use task::{TASKS, Task};
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::types::Prompt;
+
+/// What can go wrong with data.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// A file that cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A line of a data file at fault.
+    #[error("{}, line {line}: {reason}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A data set without a usable prompt.
+    #[error("{} has no prompts{detail}", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+        /// Such as how many were dropped.
+        detail: String,
+    },
+    /// A prompt that does not fit the context.
+    #[error("prompt {id} has {tokens} tokens; with {new} new ones that is more than the context of {context}: {text}")]
+    TooLong {
+        /// Its place in the data.
+        id: u64,
+        /// Its length.
+        tokens: usize,
+        /// `rollout.max_new_tokens`.
+        new: usize,
+        /// `max_position_embeddings`.
+        context: usize,
+        /// Its beginning.
+        text: String,
+    },
+    /// Text that cannot become tokens, or a broken tokenizer.
+    #[error("tokenizer: {0}")]
+    Tokenizer(String),
+    /// State of another source.
+    #[error("the data's saved state does not fit this configuration: {0}")]
+    State(String),
+}
+
+/// A stage that gives prompts. Everything it draws is a function of the run's seed and its saved state.
+pub trait PromptSource: Send {
+    /// The next `count` prompts and the epoch each belongs to.
+    ///
+    /// # Errors
+    /// When the data is at fault.
+    fn next(&mut self, count: usize) -> Result<Vec<(Prompt, u32)>, DataError>;
+
+    /// Tells the source how the last batch went, as its share of exact answers (when known). Returns a message when
+    /// this changed the data, such as a new level.
+    fn observe(&mut self, exact_rate: Option<f64>) -> Option<String>;
+
+    /// Held-out prompts, the same at every call.
+    fn held_out(&self) -> &[Prompt];
+
+    /// A number for how hard the data is at the moment.
+    fn level(&self) -> f64;
+
+    /// What a checkpoint must hold.
+    fn state(&self) -> Value;
+
+    /// Goes back to a saved state.
+    ///
+    /// # Errors
+    /// When the state is another source's.
+    fn restore(&mut self, state: &Value) -> Result<(), DataError>;
+}
+
+/// The beginning of a text, for messages.
+fn beginning(text: &str) -> String {
+    let mut cut: String = text.chars().take(60).collect();
+    if cut.len() < text.len() {
+        cut.push('…');
+    }
+    format!("{cut:?}")
+}

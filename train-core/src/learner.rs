@@ -1,0 +1,378 @@
+//! From scored samples to better weights: old log-probabilities, mini-batches, micro-batches, loss, backward, step.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use candle_core::{Device, Tensor};
+use moe_routing::{AuxForm, op as routing};
+use policy_loss::{Advantages, Metrics, Normalizer, PolicyLoss, TokenBatch};
+use qwen3::ops::GatherRows;
+use qwen3::{ForwardOptions, Hidden, Model, Routes};
+use rand::Rng;
+use rollout_engine::random::{Stream, keyed_rng};
+
+use crate::config::{Config, Routing, Update};
+use crate::optim::{AdamW, Gradients, learning_rate};
+use crate::sample::{Packed, Sample, micro_batches, routes_of};
+
+/// What a step of the learner did.
+#[derive(Clone, Debug, Default)]
+pub struct UpdateReport {
+    /// Diagnostics of all mini-batches.
+    pub metrics: Metrics,
+    /// Mean loss of the optimiser steps.
+    pub loss: f64,
+    /// Gradient norms before clipping, one an optimiser step.
+    pub grad_norms: Vec<f64>,
+    /// Optimiser steps skipped, with the reason.
+    pub skipped: Vec<String>,
+    /// Learning rate.
+    pub lr: f64,
+    /// Tokens that went through forward and backward.
+    pub tokens: usize,
+    /// Seconds in old log-probabilities, forward, backward, optimiser.
+    pub seconds: [f64; 4],
+    /// Share of (token, layer) pairs whose natural experts are those that ran, when routes are replayed.
+    pub route_agreement: Option<f64>,
+    /// Largest load of an expert over the mean, and share of experts without a token, for models with experts.
+    pub load: Option<(f64, f64)>,
+}
+
+/// The policy with its optimiser.
+pub struct Learner {
+    /// The trainable model.
+    pub model: Model,
+    /// Its optimiser.
+    pub optimizer: AdamW,
+    loss: PolicyLoss,
+    reference: Option<Model>,
+    settings: Update,
+    temperature: f64,
+    total_steps: u64,
+    seed: u64,
+    /// Running record of gradient norms, for the skip rule and the spike guard.
+    norms: Vec<f64>,
+}
+
+/// Gradient norms remembered.
+const NORMS: usize = 50;
+
+impl Learner {
+    /// A learner at step 0. `reference` is the frozen policy of the KL penalty.
+    #[must_use]
+    pub fn new(model: Model, reference: Option<Model>, loss: PolicyLoss, config: &Config) -> Self {
+        Self {
+            optimizer: AdamW::new(&model, &config.update),
+            model,
+            loss,
+            reference,
+            settings: config.update.clone(),
+            temperature: f64::from(config.rollout.temperature),
+            total_steps: config.run.steps,
+            seed: config.run.seed,
+            norms: Vec::new(),
+        }
+    }
+
+    /// Gradient norms of the last optimiser steps.
+    #[must_use]
+    pub fn norms(&self) -> &[f64] {
+        &self.norms
+    }
+
+    /// Takes back saved gradient norms.
+    pub fn restore_norms(&mut self, norms: Vec<f64>) {
+        self.norms = norms;
+    }
+
+    /// One update on a batch of samples: every mini-batch of every epoch. Fills in `logp_old`.
+    ///
+    /// # Errors
+    /// When the model or the loss refuses.
+    pub fn update(&mut self, samples: &mut [Sample], step: u64) -> Result<UpdateReport, UpdateError> {
+        let mut report =
+            UpdateReport { lr: learning_rate(&self.settings, step, self.total_steps), ..UpdateReport::default() };
+        let updates = self.settings.minibatches * self.settings.epochs;
+        let start = Instant::now();
+        if updates > 1 {
+            self.score_old(samples)?;
+        }
+        report.seconds[0] = start.elapsed().as_secs_f64();
+        let mut losses = 0.0;
+        for epoch in 0..self.settings.epochs {
+            for batch in self.mini_batches(samples, step, epoch) {
+                let loss = if updates == 1 { self.loss.on_policy() } else { self.loss.clone() };
+                let mut new_logp = Vec::new();
+                losses += self.optimise(&loss, &batch, &mut report, &mut new_logp)?;
+                if updates == 1 {
+                    let keys: Vec<_> = batch.iter().map(|s| s.key).collect();
+                    for (key, logp) in keys.into_iter().zip(new_logp) {
+                        if let Some(sample) = samples.iter_mut().find(|s| s.key == key) {
+                            sample.logp_old = logp;
+                        }
+                    }
+                    break;
+                }
+            }
+        }
+        report.loss = losses / updates as f64;
+        Ok(report)
+    }
+
+    /// Splits by whole groups, in a new order every epoch.
+    fn mini_batches<'a>(&self, samples: &'a [Sample], step: u64, epoch: usize) -> Vec<Vec<&'a Sample>> {
+        let mut groups: Vec<u32> = samples.iter().map(|s| s.group).collect();
+        groups.dedup();
+        if self.settings.minibatches * self.settings.epochs > 1 {
+            let mut rng = keyed_rng(self.seed, Stream::Shuffle, [step, epoch as u64]);
+            for i in (1..groups.len()).rev() {
+                groups.swap(i, rng.random_range(0..=i));
+            }
+        }
+        let size = groups.len().div_ceil(self.settings.minibatches).max(1);
+        groups
+            .chunks(size)
+            .map(|chunk| {
+                // Batch order, so that one mini-batch is the batch itself.
+                samples.iter().filter(|s| chunk.contains(&s.group)).collect()
+            })
+            .collect()
+    }
+
+    /// Log-probabilities at the start of the step; with R2, also the experts that ran.
+    fn score_old(&self, samples: &mut [Sample]) -> Result<(), UpdateError> {
+        let all: Vec<&Sample> = samples.iter().collect();
+        let mut scored = Vec::with_capacity(all.len());
+        for micro in micro_batches(&all, self.settings.tokens_per_micro) {
+            let packed = Packed::new(&micro);
+            let replay = if self.settings.routing == Routing::R3 { self.routes(&micro) } else { None };
+            let options = ForwardOptions { replay: replay.as_ref(), no_grad: true };
+            let hidden = self.model.forward(&packed.batch, &options)?;
+            let logp = self.log_probs(&self.model, &hidden, &packed)?;
+            for (i, w) in packed.offsets.windows(2).enumerate() {
+                let rows = packed.batch.cu_seqlens[i] as usize..packed.batch.cu_seqlens[i + 1] as usize;
+                scored.push((logp[w[0]..w[1]].to_vec(), by_row(&hidden.routes, rows, packed.batch.tokens.len())));
+            }
+        }
+        for (sample, (logp, routes)) in samples.iter_mut().zip(scored) {
+            sample.logp_old = logp;
+            if self.settings.routing == Routing::R2 {
+                sample.routes = Some(routes);
+            }
+        }
+        Ok(())
+    }
+
+    fn log_probs(&self, model: &Model, hidden: &Hidden, packed: &Packed) -> Result<Vec<f32>, UpdateError> {
+        let states = hidden.states.apply_op1(GatherRows { rows: Arc::from(packed.rows.as_slice()) })?;
+        Ok(model.log_probs(&states, &packed.targets, self.temperature)?.logp.to_vec1::<f32>()?)
+    }
+
+    fn routes(&self, samples: &[&Sample]) -> Option<Routes> {
+        let config = self.model.config();
+        let moe = config.moe.as_ref()?;
+        routes_of(samples, config.moe_layers().len(), moe.num_experts_per_tok)
+    }
+
+    /// One optimiser step; returns the loss. `logps` takes the log-probabilities of each sample.
+    fn optimise(
+        &mut self,
+        loss: &PolicyLoss,
+        batch: &[&Sample],
+        report: &mut UpdateReport,
+        logps: &mut Vec<Vec<f32>>,
+    ) -> Result<f64, UpdateError> {
+        let tokens: usize = batch.iter().map(|s| s.response.len()).sum();
+        let mut groups: Vec<u32> = batch.iter().map(|s| s.group).collect();
+        groups.dedup();
+        let normalizer = Normalizer {
+            tokens: Some(tokens as f64),
+            seqs: Some(batch.len() as f64),
+            groups: Some(groups.len() as f64),
+            ..Normalizer::default()
+        };
+        let mut gradients = Gradients::zeros(&self.model);
+        let mut total = 0.0;
+        for micro in micro_batches(batch, self.settings.tokens_per_micro) {
+            let share = micro.iter().map(|s| s.response.len()).sum::<usize>() as f64 / tokens as f64;
+            total += self.micro(loss, &micro, &normalizer, share, &mut gradients, report, logps)?;
+        }
+        let start = Instant::now();
+        let norm = gradients.norm();
+        report.grad_norms.push(norm);
+        if let Some(reason) = self.skip_reason(total, norm) {
+            report.skipped.push(reason);
+            return Ok(total);
+        }
+        let clip = self.settings.clip_norm;
+        let scale = if clip > 0.0 && norm > clip { clip / norm } else { 1.0 };
+        self.optimizer.step(&self.model, &gradients, report.lr, scale)?;
+        self.norms.push(norm);
+        if self.norms.len() > NORMS {
+            self.norms.remove(0);
+        }
+        report.seconds[3] += start.elapsed().as_secs_f64();
+        Ok(total)
+    }
+
+    fn skip_reason(&self, loss: f64, norm: f64) -> Option<String> {
+        if !loss.is_finite() || !norm.is_finite() {
+            return Some(format!("loss {loss}, gradient norm {norm}"));
+        }
+        let limit = self.settings.skip_norm * median(&self.norms)?;
+        (self.settings.skip_norm > 0.0 && norm > limit)
+            .then(|| format!("gradient norm {norm:.3} is above update.skip_norm × the running median ({limit:.3})"))
+    }
+
+    /// Forward and backward of one micro-batch.
+    fn micro(
+        &self,
+        loss: &PolicyLoss,
+        micro: &[&Sample],
+        normalizer: &Normalizer,
+        share: f64,
+        gradients: &mut Gradients,
+        report: &mut UpdateReport,
+        logps: &mut Vec<Vec<f32>>,
+    ) -> Result<f64, UpdateError> {
+        let start = Instant::now();
+        let packed = Packed::new(micro);
+        let replay = if self.settings.routing == Routing::Natural { None } else { self.routes(micro) };
+        let hidden = self.model.forward(&packed.batch, &ForwardOptions { replay: replay.as_ref(), no_grad: false })?;
+        let states = hidden.states.apply_op1(GatherRows { rows: Arc::from(packed.rows.as_slice()) })?;
+        let scores = self.model.log_probs(&states, &packed.targets, self.temperature)?;
+        let (logp, entropy) = (scores.logp.to_vec1::<f32>()?, scores.entropy.to_vec1::<f32>()?);
+        let reference = match &self.reference {
+            Some(model) => {
+                let hidden = model.forward(&packed.batch, &ForwardOptions { replay: None, no_grad: true })?;
+                Some(self.log_probs(model, &hidden, &packed)?)
+            }
+            None => None,
+        };
+        let join = |f: fn(&Sample) -> &[f32]| micro.iter().flat_map(|s| f(s)).copied().collect::<Vec<f32>>();
+        let (old, mu) = (join(|s| &s.logp_old), join(|s| &s.logp_mu));
+        let advantages: Vec<f32> = micro.iter().map(|s| s.advantage as f32).collect();
+        let groups: Vec<u32> = micro.iter().map(|s| s.group).collect();
+        let batch = TokenBatch {
+            logp_old: (!old.is_empty()).then_some(&old[..]),
+            logp_mu: Some(&mu),
+            logp_ref: reference.as_deref(),
+            entropy: Some(&entropy),
+            groups: Some(&groups),
+            ..TokenBatch::new(&packed.offsets, &logp, Advantages::PerSequence(&advantages))
+        };
+        let out = loss.evaluate(&batch, normalizer)?;
+        report.metrics.merge(&out.metrics);
+        report.tokens += packed.batch.tokens.len();
+        logps.extend(packed.offsets.windows(2).map(|w| logp[w[0]..w[1]].to_vec()));
+        // The loss is a function of log-probabilities and entropies whose gradients are known.
+        let constant = |values: Vec<f32>| Tensor::from_vec(values, logp.len(), &Device::Cpu);
+        let mut scalar = (scores.logp * constant(out.grad_logp)?)?.sum_all()?;
+        if out.grad_entropy.iter().any(|h| *h != 0.0) {
+            scalar = (scalar + (scores.entropy * constant(out.grad_entropy)?)?.sum_all()?)?;
+        }
+        scalar = self.router_terms(scalar, &hidden, share, report, replay.is_some())?;
+        report.seconds[1] += start.elapsed().as_secs_f64();
+        let start = Instant::now();
+        let store = scalar.backward()?;
+        gradients.add(&self.model, &store)?;
+        report.seconds[2] += start.elapsed().as_secs_f64();
+        Ok(out.loss)
+    }
+
+    /// Adds the load-balance loss and measures routing.
+    fn router_terms(
+        &self,
+        mut scalar: Tensor,
+        hidden: &Hidden,
+        share: f64,
+        report: &mut UpdateReport,
+        replayed: bool,
+    ) -> Result<Tensor, UpdateError> {
+        let Some(moe) = &self.model.config().moe else { return Ok(scalar) };
+        let k = moe.num_experts_per_tok;
+        let layers = hidden.routes.len().max(1) as f64;
+        let (mut imbalance, mut dead, mut agree) = (0.0, 0.0, 0.0);
+        for (logits, ids) in hidden.router_logits.iter().zip(&hidden.routes) {
+            let mut load = vec![0u32; moe.num_experts];
+            ids.iter().for_each(|id| load[*id as usize] += 1);
+            let mean = ids.len() as f64 / moe.num_experts as f64;
+            imbalance += load.iter().copied().max().map_or(0.0, f64::from) / mean.max(1e-9);
+            dead += load.iter().filter(|c| **c == 0).count() as f64 / moe.num_experts as f64;
+            if self.settings.router_aux_coef > 0.0 {
+                let aux = routing::load_balance_loss(logits, ids, k, AuxForm::Switch)?;
+                scalar = (scalar + aux.affine(self.settings.router_aux_coef * share / layers, 0.0)?)?;
+            }
+            if replayed {
+                let natural = routing::choose(logits, k, &moe.router())?;
+                let pairs = natural.chunks_exact(k).zip(ids.chunks_exact(k));
+                let same = pairs.filter(|(a, b)| a.iter().all(|e| b.contains(e))).count();
+                agree += same as f64 / (ids.len() / k).max(1) as f64;
+            }
+        }
+        report.load = Some((imbalance / layers, dead / layers));
+        if replayed {
+            report.route_agreement = Some(agree / layers);
+        }
+        Ok(scalar)
+    }
+
+    /// Supervised learning on right answers: one step of mean cross-entropy. Returns the loss.
+    ///
+    /// # Errors
+    /// When the model refuses.
+    pub fn imitate(&mut self, samples: &[Sample], lr: f64) -> Result<f64, UpdateError> {
+        let all: Vec<&Sample> = samples.iter().collect();
+        let tokens: usize = all.iter().map(|s| s.response.len()).sum();
+        let mut gradients = Gradients::zeros(&self.model);
+        let mut total = 0.0;
+        for micro in micro_batches(&all, self.settings.tokens_per_micro) {
+            let packed = Packed::new(&micro);
+            let hidden = self.model.forward(&packed.batch, &ForwardOptions::default())?;
+            let states = hidden.states.apply_op1(GatherRows { rows: Arc::from(packed.rows.as_slice()) })?;
+            let scores = self.model.log_probs(&states, &packed.targets, 1.0)?;
+            let loss = scores.logp.sum_all()?.affine(-1.0 / tokens as f64, 0.0)?;
+            total += f64::from(loss.to_scalar::<f32>()?);
+            gradients.add(&self.model, &loss.backward()?)?;
+        }
+        let norm = gradients.norm();
+        let clip = self.settings.clip_norm;
+        let scale = if clip > 0.0 && norm > clip { clip / norm } else { 1.0 };
+        self.optimizer.step(&self.model, &gradients, lr, scale)?;
+        Ok(total)
+    }
+}
+
+/// The middle of some values.
+#[must_use]
+pub fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied()
+}
+
+/// Routes by layer to `[rows][layers][top_k]` for some rows.
+fn by_row(routes: &Routes, rows: std::ops::Range<usize>, all: usize) -> Vec<u32> {
+    let mut out = Vec::new();
+    for row in rows {
+        for ids in routes {
+            let k = ids.len() / all.max(1);
+            out.extend_from_slice(&ids[row * k..][..k]);
+        }
+    }
+    out
+}
+
+/// Why an update failed.
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateError {
+    /// The model refused.
+    #[error(transparent)]
+    Model(#[from] qwen3::Error),
+    /// The loss refused.
+    #[error(transparent)]
+    Loss(#[from] policy_loss::Error),
+    /// candle refused.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}

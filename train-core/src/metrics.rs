@@ -1,0 +1,207 @@
+//! The metrics of a run: one name for each, everywhere.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+/// A metric and what it means.
+#[derive(Clone, Copy, Debug)]
+pub struct MetricDoc {
+    /// Its name in code, logs, report and docs.
+    pub name: &'static str,
+    /// What it is, with its unit.
+    pub meaning: &'static str,
+}
+
+macro_rules! metrics {
+    ($($name:literal: $meaning:literal),* $(,)?) => {
+        /// Every metric that is written in each step. Parts of the reward (`reward/part/<name>`) and sets of
+        /// held-out prompts (`eval/<set>/…`) come on top.
+        pub const METRICS: &[MetricDoc] = &[$(MetricDoc { name: $name, meaning: $meaning }),*];
+    };
+}
+
+metrics! {
+    "reward/mean": "mean reward of the step's samples",
+    "reward/std": "standard deviation of the rewards",
+    "reward/min": "smallest reward",
+    "reward/max": "largest reward",
+    "reward/p10": "tenth percentile of the rewards",
+    "reward/p50": "median reward",
+    "reward/p90": "ninetieth percentile of the rewards",
+    "reward/exact_rate": "share of samples that are the right answer and ended by themselves",
+    "reward/errors": "samples that could not be scored",
+    "group/zero_std_share": "share of groups whose samples all got the same reward",
+    "group/mean_std": "mean standard deviation of rewards within a group",
+    "group/kept": "groups that trained",
+    "group/drawn": "groups that were rolled out",
+    "len/response_mean": "mean response length, tokens",
+    "len/response_p95": "95th percentile of the response length, tokens",
+    "len/response_max": "longest response, tokens",
+    "len/truncated_share": "share of responses cut at the limit",
+    "data/level": "difficulty of the generated task, or epoch of the file",
+    "policy/entropy": "mean entropy of the policy at sampled positions, nats",
+    "policy/entropy_p10": "tenth percentile of that entropy, nats",
+    "policy/logp_mean": "mean log-probability of sampled tokens, nats",
+    "policy/ratio_mean": "mean of π_θ/π_old",
+    "policy/ratio_max": "largest π_θ/π_old",
+    "policy/ratio_p99": "99th percentile of π_θ/π_old",
+    "policy/clip_high": "share of tokens clipped above",
+    "policy/clip_low": "share of tokens clipped below",
+    "policy/gate_mean": "mean SAPO gate; 1 is a full gradient",
+    "policy/gate_pos": "mean SAPO gate of tokens with a positive advantage",
+    "policy/gate_neg": "mean SAPO gate of tokens with a negative advantage",
+    "policy/kl_old": "k3 estimate of KL(π_old‖π_θ), nats",
+    "policy/kl_ref": "k3 estimate of the KL divergence from the reference policy, nats",
+    "policy/advantage_std": "standard deviation of the advantages",
+    "policy/advantage_zero": "share of tokens with advantage 0",
+    "mismatch/k1": "KL(μ‖π_old): mean of log μ − log π_old, nats",
+    "mismatch/k3": "its non-negative estimate, nats",
+    "mismatch/mean_abs": "mean of |log π_old − log μ|, nats",
+    "mismatch/max_abs": "largest |log π_old − log μ|, nats",
+    "mismatch/chi2": "χ² divergence by token",
+    "mismatch/extreme": "share of tokens where π_old and μ differ by more than a factor of 2",
+    "mismatch/is_weight_mean": "mean importance-sampling weight",
+    "mismatch/is_weight_max": "largest importance-sampling weight",
+    "mismatch/ess": "effective sample size of the importance-sampling weights, share",
+    "route/agreement": "share of token and layer pairs whose natural experts are those replayed",
+    "route/load_imbalance": "largest load of an expert over the mean, averaged over layers",
+    "route/dead_experts": "share of experts without a token",
+    "optim/loss": "policy loss, mean of the step's optimiser steps",
+    "optim/grad_norm": "gradient norm before clipping, mean of the step's optimiser steps",
+    "optim/lr": "learning rate",
+    "optim/skipped": "optimiser steps skipped",
+    "time/total": "seconds of the step",
+    "time/rollout": "seconds of generation",
+    "time/reward": "seconds of scoring",
+    "time/logp": "seconds in old log-probabilities",
+    "time/forward": "seconds in forward passes with loss",
+    "time/backward": "seconds in backward passes",
+    "time/optimizer": "seconds in the optimiser",
+    "time/sync": "seconds to hand new weights to the sampler",
+    "time/eval": "seconds of evaluation",
+    "time/checkpoint": "seconds of saving",
+    "perf/rollout_tokens_per_s": "sampled tokens a second of generation",
+    "perf/train_tokens_per_s": "tokens through forward and backward a second of both",
+    "perf/samples_per_s": "samples a second of the step",
+    "mem/peak_mib": "peak resident memory of the process, MiB",
+}
+
+/// Metrics of `policy-loss` under the names of a run.
+const FROM_LOSS: &[(&str, &str)] = &[
+    ("ratio/mean", "policy/ratio_mean"),
+    ("ratio/max", "policy/ratio_max"),
+    ("ratio/p99", "policy/ratio_p99"),
+    ("clip/high_frac", "policy/clip_high"),
+    ("clip/low_frac", "policy/clip_low"),
+    ("cispo/high_frac", "policy/clip_high"),
+    ("cispo/low_frac", "policy/clip_low"),
+    ("gate/mean", "policy/gate_mean"),
+    ("gate/mean_pos", "policy/gate_pos"),
+    ("gate/mean_neg", "policy/gate_neg"),
+    ("kl/policy_k3", "policy/kl_old"),
+    ("kl/ref", "policy/kl_ref"),
+    ("adv/std", "policy/advantage_std"),
+    ("adv/zero_frac", "policy/advantage_zero"),
+    ("mismatch/kl_k1", "mismatch/k1"),
+    ("mismatch/kl_k3", "mismatch/k3"),
+    ("mismatch/abs_mean", "mismatch/mean_abs"),
+    ("mismatch/abs_max", "mismatch/max_abs"),
+    ("mismatch/chi2_token", "mismatch/chi2"),
+    ("mismatch/extreme_frac", "mismatch/extreme"),
+    ("is/mean", "mismatch/is_weight_mean"),
+    ("is/max", "mismatch/is_weight_max"),
+    ("is/ess", "mismatch/ess"),
+];
+
+/// The metrics of one step.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Row {
+    /// The step; 0 is before the first.
+    pub step: u64,
+    values: BTreeMap<String, f64>,
+}
+
+impl Row {
+    /// A row without values.
+    #[must_use]
+    pub fn new(step: u64) -> Self {
+        Self { step, values: BTreeMap::new() }
+    }
+
+    /// Sets a metric.
+    pub fn set(&mut self, name: impl Into<String>, value: f64) {
+        self.values.insert(name.into(), value);
+    }
+
+    /// A metric, when it was measured.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<f64> {
+        self.values.get(name).copied()
+    }
+
+    /// Takes what `policy-loss` measured.
+    pub fn loss(&mut self, metrics: &policy_loss::Metrics) {
+        for (theirs, ours) in FROM_LOSS {
+            if let Some(value) = metrics.get(theirs) {
+                self.set(*ours, value);
+            }
+        }
+    }
+
+    /// Mean, spread and percentiles of some values under `prefix`; nothing without values.
+    pub fn distribution(&mut self, prefix: &str, values: &[f64]) {
+        if values.is_empty() {
+            return;
+        }
+        let n = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / n;
+        let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
+        for (name, value) in [
+            ("mean", mean),
+            ("std", variance.sqrt()),
+            ("min", percentile(values, 0.0)),
+            ("max", percentile(values, 1.0)),
+            ("p10", percentile(values, 0.1)),
+            ("p50", percentile(values, 0.5)),
+            ("p90", percentile(values, 0.9)),
+        ] {
+            self.set(format!("{prefix}/{name}"), value);
+        }
+    }
+
+    /// One JSON object with every metric; what was not measured is `null`, what is not a number is a string.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let number = |v: f64| match v {
+            v if v.is_nan() => Value::from("nan"),
+            v if v.is_infinite() => Value::from(if v > 0.0 { "inf" } else { "-inf" }),
+            v => Value::from(v),
+        };
+        let mut object = Map::from_iter([("step".to_owned(), Value::from(self.step))]);
+        for metric in METRICS {
+            object.insert(metric.name.into(), self.get(metric.name).map_or(Value::Null, number));
+        }
+        for (name, value) in &self.values {
+            object.entry(name.clone()).or_insert_with(|| number(*value));
+        }
+        Value::Object(object)
+    }
+}
+
+/// The value below which a share `q` of the values lies (nearest rank); `NaN` without values.
+#[must_use]
+pub fn percentile(values: &[f64], q: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    let rank = (q * (sorted.len().max(1) - 1) as f64).round() as usize;
+    sorted.get(rank).copied().unwrap_or(f64::NAN)
+}
+
+/// Peak resident memory of this process in MiB, where the system tells.
+#[must_use]
+pub fn peak_memory_mib() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse::<f64>().ok().map(|kib| kib / 1024.0)
+}

@@ -1,0 +1,164 @@
+//! The built-in parts.
+
+use regex::Regex;
+use serde::{Deserialize, Serialize};
+
+use super::command::Command;
+use crate::types::{Finish, Scored};
+
+/// A part as configured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartSpec {
+    /// `exact`, `numeric`, `regex`, `position`, `ended`, `tool_call`, `length` or `command`.
+    pub kind: String,
+    /// Multiplies the part's value.
+    #[serde(default = "one")]
+    pub weight: f64,
+    /// Its name in metrics; the kind when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// `regex`: 1 when it matches. `numeric`: its first group is the number (default: the last number).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<String>,
+    /// `numeric`: largest difference that counts as right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tolerance: Option<f64>,
+    /// `length`: tokens before the limit where the penalty begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<usize>,
+    /// `command`: the program and its arguments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    /// `command`: seconds a batch may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<f64>,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+enum Kind {
+    Exact,
+    Numeric { pattern: Regex, tolerance: f64 },
+    Regex(Regex),
+    Position,
+    Ended,
+    ToolCall,
+    Length { budget: usize, cache: usize },
+    Command(Command),
+}
+
+/// A part, ready to score.
+pub(super) struct Part {
+    pub(super) name: String,
+    pub(super) weight: f64,
+    kind: Kind,
+}
+
+/// Whether the response is the answer and ended by itself; `None` without an answer.
+pub(super) fn is_exact(sample: &Scored<'_>) -> Option<bool> {
+    let answer = sample.prompt.answer.as_deref()?;
+    Some(sample.finish == Finish::Stop && sample.response.trim() == answer.trim())
+}
+
+impl Part {
+    pub(super) fn new(spec: &PartSpec, max_new_tokens: usize) -> Result<Self, String> {
+        let regex = |pattern: &str| Regex::new(pattern).map_err(|e| format!("pattern: {e}"));
+        if !spec.weight.is_finite() {
+            return Err(format!("weight of {} is {}", spec.kind, spec.weight));
+        }
+        let given = |field: &str, given: bool, kinds: &[&str]| {
+            if given && !kinds.contains(&spec.kind.as_str()) {
+                return Err(format!("`{field}` belongs to {}, not to {}", kinds.join(" or "), spec.kind));
+            }
+            Ok(())
+        };
+        given("pattern", spec.pattern.is_some(), &["regex", "numeric"])?;
+        given("tolerance", spec.tolerance.is_some(), &["numeric"])?;
+        given("cache", spec.cache.is_some(), &["length"])?;
+        given("command", spec.command.is_some(), &["command"])?;
+        given("timeout", spec.timeout.is_some(), &["command"])?;
+        let kind = match spec.kind.as_str() {
+            "exact" => Kind::Exact,
+            "position" => Kind::Position,
+            "ended" => Kind::Ended,
+            "tool_call" => Kind::ToolCall,
+            "numeric" => Kind::Numeric {
+                pattern: regex(spec.pattern.as_deref().unwrap_or(r"(-?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?)"))?,
+                tolerance: spec.tolerance.unwrap_or(1e-6),
+            },
+            "regex" => Kind::Regex(regex(spec.pattern.as_deref().ok_or("regex needs a `pattern`")?)?),
+            "length" => {
+                Kind::Length { budget: max_new_tokens, cache: spec.cache.unwrap_or(max_new_tokens.div_ceil(5)) }
+            }
+            "command" => Kind::Command(Command::new(
+                spec.command.clone().unwrap_or_default(),
+                spec.timeout.unwrap_or(60.0),
+            )?),
+            other => {
+                return Err(format!(
+                    "unknown kind `{other}` (exact, numeric, regex, position, ended, tool_call, length, command)"
+                ));
+            }
+        };
+        Ok(Self { name: spec.name.clone().unwrap_or_else(|| spec.kind.clone()), weight: spec.weight, kind })
+    }
+
+    /// One value a sample, or why it has none.
+    pub(super) fn score(&self, samples: &[Scored<'_>]) -> Vec<Result<f64, String>> {
+        if let Kind::Command(command) = &self.kind {
+            return command.score(samples);
+        }
+        samples.iter().map(|s| self.one(s)).collect()
+    }
+
+    fn one(&self, s: &Scored<'_>) -> Result<f64, String> {
+        let answer = || s.prompt.answer.as_deref().ok_or_else(|| format!("prompt {} has no answer", s.prompt.id));
+        let flag = |b: bool| f64::from(u8::from(b));
+        Ok(match &self.kind {
+            Kind::Exact => {
+                answer()?;
+                flag(is_exact(s) == Some(true))
+            }
+            Kind::Numeric { pattern, tolerance } => {
+                let wanted: f64 =
+                    number(answer()?).ok_or_else(|| format!("the answer {:?} is not a number", answer().unwrap_or("")))?;
+                let found = pattern.captures_iter(s.response).last();
+                let found = found.and_then(|c| c.get(1).or(c.get(0)).and_then(|m| number(m.as_str())));
+                flag(found.is_some_and(|x| (x - wanted).abs() <= *tolerance))
+            }
+            Kind::Regex(pattern) => flag(pattern.is_match(s.response)),
+            Kind::Position => {
+                let (answer, response) = (answer()?, s.response);
+                let right = answer.chars().zip(response.chars()).filter(|(a, b)| a == b).count();
+                right as f64 / answer.chars().count().max(response.chars().count()).max(1) as f64
+            }
+            // Ended by itself, at the right length.
+            Kind::Ended => {
+                flag(s.finish == Finish::Stop && s.response.chars().count() == answer()?.chars().count())
+            }
+            Kind::ToolCall => tool_call(answer()?, s.response)?,
+            Kind::Length { budget, cache } => {
+                policy_loss::overlong_penalty(s.response_tokens, *budget, *cache)
+            }
+            Kind::Command(_) => return Err("scored in batches".into()),
+        })
+    }
+}
+
+fn number(text: &str) -> Option<f64> {
+    text.trim().replace(',', "").parse().ok()
+}
+
+/// A third each for valid JSON with a name and arguments, the right name, and the share of right arguments.
+fn tool_call(answer: &str, response: &str) -> Result<f64, String> {
+    let wanted: serde_json::Value =
+        serde_json::from_str(answer).map_err(|e| format!("the answer {answer:?} is not JSON: {e}"))?;
+    let Ok(found) = serde_json::from_str::<serde_json::Value>(response.trim()) else { return Ok(0.0) };
+    let (Some(args), Some(given)) = (wanted["args"].as_array(), found["args"].as_array()) else { return Ok(0.0) };
+    let right = args.iter().zip(given).filter(|(a, b)| a == b).count() as f64;
+    let share = right / args.len().max(given.len()).max(1) as f64;
+    Ok((1.0 + f64::from(u8::from(found["name"] == wanted["name"])) + share) / 3.0)
+}

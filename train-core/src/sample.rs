@@ -1,0 +1,136 @@
+//! Samples: what rollouts give, what training reads.
+
+use std::sync::Arc;
+
+use qwen3::{Batch, Routes};
+use rollout_engine::Generation;
+
+use crate::types::{Finish, Prompt, RewardOutcome, SampleKey};
+
+/// One response of the policy and everything known of it.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// Its identity.
+    pub key: SampleKey,
+    /// The question.
+    pub prompt: Arc<Prompt>,
+    /// Samples of one prompt share a group.
+    pub group: u32,
+    /// Response tokens.
+    pub response: Vec<u32>,
+    /// The response as text.
+    pub text: String,
+    /// Behaviour log-probabilities, recorded while sampling.
+    pub logp_mu: Vec<f32>,
+    /// Log of the probability mass that truncated sampling kept.
+    pub log_kept_mass: Vec<f32>,
+    /// Log-probabilities at the start of the step; empty until they are known.
+    pub logp_old: Vec<f32>,
+    /// Entropies while sampling.
+    pub entropy: Vec<f32>,
+    /// Why it ended.
+    pub finish: Finish,
+    /// Experts by fed token, `[rows][layers][top_k]`, when they are recorded.
+    pub routes: Option<Vec<u32>>,
+    /// Its reward.
+    pub reward: RewardOutcome,
+    /// Its advantage.
+    pub advantage: f64,
+}
+
+impl Sample {
+    /// From a finished generation.
+    #[must_use]
+    pub fn new(key: SampleKey, prompt: Arc<Prompt>, group: u32, text: String, g: Generation) -> Self {
+        let log_kept_mass = g.logps.iter().zip(&g.truncated_logps).map(|(raw, cut)| raw - cut).collect();
+        Self {
+            key,
+            prompt,
+            group,
+            response: g.tokens,
+            text,
+            logp_mu: g.logps,
+            log_kept_mass,
+            logp_old: Vec::new(),
+            entropy: g.entropies,
+            finish: g.finish,
+            routes: g.routes,
+            reward: RewardOutcome::default(),
+            advantage: 0.0,
+        }
+    }
+
+    /// Tokens fed to the model when it is scored: prompt and response without its last token.
+    #[must_use]
+    pub fn fed(&self) -> usize {
+        self.prompt.tokens.len() + self.response.len() - 1
+    }
+}
+
+/// Samples packed for one forward pass.
+pub struct Packed {
+    /// Inputs.
+    pub batch: Batch,
+    /// Rows that predict response tokens.
+    pub rows: Vec<u32>,
+    /// What they predict.
+    pub targets: Vec<u32>,
+    /// Where each sample's response starts among `rows`, and the end.
+    pub offsets: Vec<usize>,
+}
+
+impl Packed {
+    /// Packs samples without padding.
+    #[must_use]
+    pub fn new(samples: &[&Sample]) -> Self {
+        let mut packed = Self {
+            batch: Batch { tokens: Vec::new(), cu_seqlens: vec![0] },
+            rows: Vec::new(),
+            targets: Vec::new(),
+            offsets: vec![0],
+        };
+        for sample in samples {
+            let start = packed.batch.tokens.len() + sample.prompt.tokens.len() - 1;
+            packed.batch.tokens.extend_from_slice(&sample.prompt.tokens);
+            packed.batch.tokens.extend_from_slice(&sample.response[..sample.response.len() - 1]);
+            packed.batch.cu_seqlens.push(packed.batch.tokens.len() as u32);
+            packed.rows.extend((start..start + sample.response.len()).map(|r| r as u32));
+            packed.targets.extend_from_slice(&sample.response);
+            packed.offsets.push(packed.targets.len());
+        }
+        packed
+    }
+}
+
+/// Recorded experts of some samples, as a packed forward pass wants them: by layer. `None` when one has none.
+#[must_use]
+pub fn routes_of(samples: &[&Sample], layers: usize, top_k: usize) -> Option<Routes> {
+    let mut routes = vec![Vec::new(); layers];
+    for sample in samples {
+        let ids = sample.routes.as_deref().filter(|ids| ids.len() == sample.fed() * layers * top_k)?;
+        for row in ids.chunks_exact(layers * top_k) {
+            for (layer, ids) in row.chunks_exact(top_k).enumerate() {
+                routes[layer].extend_from_slice(ids);
+            }
+        }
+    }
+    Some(routes)
+}
+
+/// Cuts samples into runs of at most `tokens` fed tokens (a longer sample is a run of its own).
+#[must_use]
+pub fn micro_batches<'a>(samples: &[&'a Sample], tokens: usize) -> Vec<Vec<&'a Sample>> {
+    let mut out: Vec<Vec<&Sample>> = Vec::new();
+    let mut filled = 0;
+    for sample in samples {
+        if out.is_empty() || filled + sample.fed() > tokens {
+            out.push(Vec::new());
+            filled = 0;
+        }
+        filled += sample.fed();
+        if let Some(last) = out.last_mut() {
+            last.push(sample);
+        }
+    }
+    out
+}
