@@ -213,19 +213,22 @@ impl Checkpoint {
             std::fs::read_to_string(&file).map_err(StorageError::at(&file))
         };
         for line in text("DIGESTS")?.lines() {
-            let Some((wanted, name)) = line.split_once("  ") else { return Err(broken(path, "DIGESTS is broken")) };
+            let Some((wanted, name)) = line.split_once("  ") else {
+                return Err(broken(path, "DIGESTS is broken"));
+            };
             let file = path.join(name);
             let bytes = std::fs::read(&file).map_err(StorageError::at(&file))?;
             if digest(&bytes) != wanted {
                 return Err(broken(path, format!("{name} is not what was written")));
             }
         }
-        let meta: Meta = serde_json::from_str(&text("meta.json")?).map_err(|e| broken(path, format!("meta.json: {e}")))?;
+        let meta: Meta =
+            serde_json::from_str(&text("meta.json")?).map_err(|e| broken(path, format!("meta.json: {e}")))?;
         if meta.format != FORMAT {
             return Err(broken(path, format!("form {}, this version reads {FORMAT}", meta.format)));
         }
-        let stages =
-            serde_json::from_str(&text("stages.json")?).map_err(|e| broken(path, format!("stages.json: {e}")))?;
+        let stages = serde_json::from_str(&text("stages.json")?)
+            .map_err(|e| broken(path, format!("stages.json: {e}")))?;
         Ok(Self { path: path.to_path_buf(), meta, stages })
     }
 

@@ -64,9 +64,11 @@ impl Guards {
         let exact = row.get("reward/exact_rate");
         let solved = exact.map_or(value("reward/mean") >= value("reward/max"), |rate| rate >= s.solved);
         let entropy = value("policy/entropy");
-        self.state.low_entropy = if entropy < s.entropy_min && !solved { self.state.low_entropy + 1 } else { 0 };
+        self.state.low_entropy =
+            if entropy < s.entropy_min && !solved { self.state.low_entropy + 1 } else { 0 };
         let mut signs = Vec::new();
-        let mut sign = |on: bool, name, message: String, advice| signs.push((on, Alarm { name, message, advice }));
+        let mut sign =
+            |on: bool, name, message: String, advice| signs.push((on, Alarm { name, message, advice }));
         sign(
             self.state.low_entropy >= s.entropy_steps,
             "entropy_collapse",
@@ -86,7 +88,10 @@ impl Guards {
         sign(
             zero > s.zero_variance_max && !solved,
             "no_signal",
-            format!("{:.0} % of groups got the same reward for all samples: there is almost nothing to learn from", 100.0 * zero),
+            format!(
+                "{:.0} % of groups got the same reward for all samples: there is almost nothing to learn from",
+                100.0 * zero
+            ),
             &[
                 "make the reward finer, or the task easier (data.levels)",
                 "draw new prompts for such groups: --set filter.zero_variance=drop --set filter.dynamic=true",
@@ -96,8 +101,14 @@ impl Guards {
         sign(
             truncated > s.truncated_max,
             "truncation",
-            format!("{:.0} % of responses are cut at the limit: their endings are never rewarded", 100.0 * truncated),
-            &["allow longer responses: --set rollout.max_new_tokens=…", "reward ending (kind = \"ended\" or \"length\")"],
+            format!(
+                "{:.0} % of responses are cut at the limit: their endings are never rewarded",
+                100.0 * truncated
+            ),
+            &[
+                "allow longer responses: --set rollout.max_new_tokens=…",
+                "reward ending (kind = \"ended\" or \"length\")",
+            ],
         );
         let norm = value("optim/grad_norm");
         let usual = median(norms).filter(|_| norms.len() >= 10).unwrap_or(f64::INFINITY);
@@ -112,7 +123,10 @@ impl Guards {
             mismatch > s.mismatch_max,
             "mismatch",
             format!("sampler and trainer disagree on log-probabilities (k3 {mismatch:.4} nats a token)"),
-            &["correct for it: --set loss.correction=tis", "replay the sampler's experts: --set update.routing=r3"],
+            &[
+                "correct for it: --set loss.correction=tis",
+                "replay the sampler's experts: --set update.routing=r3",
+            ],
         );
         self.hacking(row, &mut signs);
         let mut fired = Vec::new();
@@ -130,7 +144,9 @@ impl Guards {
 
     /// Training reward rises while held-out reward falls.
     fn hacking(&mut self, row: &Row, signs: &mut Vec<(bool, Alarm)>) {
-        let (Some(reward), Some(eval)) = (row.get("reward/mean"), row.get("eval/heldout/reward")) else { return };
+        let (Some(reward), Some(eval)) = (row.get("reward/mean"), row.get("eval/heldout/reward")) else {
+            return;
+        };
         self.state.rewards.push(reward);
         self.state.evals.push(eval);
         let n = self.state.rewards.len();
@@ -142,8 +158,13 @@ impl Guards {
             on,
             Alarm {
                 name: "reward_hacking",
-                message: format!("reward rises in training ({reward:.3}) while it falls on held-out prompts ({eval:.3})"),
-                advice: &["read samples: trainer rollouts RUN --sort reward", "hold the policy back: --set loss.kl_coef=0.01"],
+                message: format!(
+                    "reward rises in training ({reward:.3}) while it falls on held-out prompts ({eval:.3})"
+                ),
+                advice: &[
+                    "read samples: trainer rollouts RUN --sort reward",
+                    "hold the policy back: --set loss.kl_coef=0.01",
+                ],
             },
         ));
     }

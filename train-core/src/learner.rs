@@ -58,20 +58,31 @@ pub struct Learner {
 const NORMS: usize = 50;
 
 impl Learner {
-    /// A learner at step 0. `reference` is the frozen policy of the KL penalty.
+    /// A learner at step 0.
     #[must_use]
-    pub fn new(model: Model, reference: Option<Model>, loss: PolicyLoss, config: &Config) -> Self {
+    pub fn new(model: Model, loss: PolicyLoss, config: &Config) -> Self {
         Self {
             optimizer: AdamW::new(&model, &config.update),
             model,
             loss,
-            reference,
+            reference: None,
             settings: config.update.clone(),
             temperature: f64::from(config.rollout.temperature),
             total_steps: config.run.steps,
             seed: config.run.seed,
             norms: Vec::new(),
         }
+    }
+
+    /// The loss it minimises.
+    #[must_use]
+    pub fn loss(&self) -> &PolicyLoss {
+        &self.loss
+    }
+
+    /// Sets the frozen policy of the KL penalty.
+    pub fn set_reference(&mut self, model: Model) {
+        self.reference = Some(model);
     }
 
     /// Gradient norms of the last optimiser steps.
@@ -90,8 +101,10 @@ impl Learner {
     /// # Errors
     /// When the model or the loss refuses.
     pub fn update(&mut self, samples: &mut [Sample], step: u64) -> Result<UpdateReport, UpdateError> {
-        let mut report =
-            UpdateReport { lr: learning_rate(&self.settings, step, self.total_steps), ..UpdateReport::default() };
+        let mut report = UpdateReport {
+            lr: learning_rate(&self.settings, step, self.total_steps),
+            ..UpdateReport::default()
+        };
         let updates = self.settings.minibatches * self.settings.epochs;
         let start = Instant::now();
         if updates > 1 {
@@ -151,7 +164,10 @@ impl Learner {
             let logp = self.log_probs(&self.model, &hidden, &packed)?;
             for (i, w) in packed.offsets.windows(2).enumerate() {
                 let rows = packed.batch.cu_seqlens[i] as usize..packed.batch.cu_seqlens[i + 1] as usize;
-                scored.push((logp[w[0]..w[1]].to_vec(), by_row(&hidden.routes, rows, packed.batch.tokens.len())));
+                scored.push((
+                    logp[w[0]..w[1]].to_vec(),
+                    by_row(&hidden.routes, rows, packed.batch.tokens.len()),
+                ));
             }
         }
         for (sample, (logp, routes)) in samples.iter_mut().zip(scored) {
@@ -220,8 +236,9 @@ impl Learner {
             return Some(format!("loss {loss}, gradient norm {norm}"));
         }
         let limit = self.settings.skip_norm * median(&self.norms)?;
-        (self.settings.skip_norm > 0.0 && norm > limit)
-            .then(|| format!("gradient norm {norm:.3} is above update.skip_norm × the running median ({limit:.3})"))
+        (self.settings.skip_norm > 0.0 && norm > limit).then(|| {
+            format!("gradient norm {norm:.3} is above update.skip_norm × the running median ({limit:.3})")
+        })
     }
 
     /// Forward and backward of one micro-batch.
@@ -238,7 +255,8 @@ impl Learner {
         let start = Instant::now();
         let packed = Packed::new(micro);
         let replay = if self.settings.routing == Routing::Natural { None } else { self.routes(micro) };
-        let hidden = self.model.forward(&packed.batch, &ForwardOptions { replay: replay.as_ref(), no_grad: false })?;
+        let hidden =
+            self.model.forward(&packed.batch, &ForwardOptions { replay: replay.as_ref(), no_grad: false })?;
         let states = hidden.states.apply_op1(GatherRows { rows: Arc::from(packed.rows.as_slice()) })?;
         let scores = self.model.log_probs(&states, &packed.targets, self.temperature)?;
         let (logp, entropy) = (scores.logp.to_vec1::<f32>()?, scores.entropy.to_vec1::<f32>()?);

@@ -91,12 +91,20 @@ impl AdamW {
     ///
     /// # Errors
     /// When candle refuses.
-    pub fn step(&mut self, model: &Model, gradients: &Gradients, lr: f64, scale: f64) -> candle_core::Result<()> {
+    pub fn step(
+        &mut self,
+        model: &Model,
+        gradients: &Gradients,
+        lr: f64,
+        scale: f64,
+    ) -> candle_core::Result<()> {
         self.steps += 1;
         let t = self.steps as f64;
         let (correct1, correct2) = (1.0 - self.beta1.powf(t), 1.0 - self.beta2.powf(t));
         let moments = self.first.iter_mut().zip(&mut self.second);
-        for ((parameter, gradient), (first, second)) in model.parameters().iter().zip(&gradients.0).zip(moments) {
+        for ((parameter, gradient), (first, second)) in
+            model.parameters().iter().zip(&gradients.0).zip(moments)
+        {
             let decays = !matches!(parameter.group, ParameterGroup::Norm | ParameterGroup::Embedding);
             let decay = if decays { self.weight_decay } else { 0.0 };
             let op = Step {
@@ -119,7 +127,10 @@ impl AdamW {
     pub fn state<'a>(&'a self, model: &'a Model) -> impl Iterator<Item = (String, &'a [f32])> {
         let moments = self.first.iter().zip(&self.second);
         model.parameters().iter().zip(moments).flat_map(|(p, (first, second))| {
-            [(format!("first.{}", p.name), first.as_slice()), (format!("second.{}", p.name), second.as_slice())]
+            [
+                (format!("first.{}", p.name), first.as_slice()),
+                (format!("second.{}", p.name), second.as_slice()),
+            ]
         })
     }
 

@@ -17,7 +17,8 @@ pub struct StorageError {
 }
 
 impl StorageError {
-    pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> Self {
+    /// For `map_err`: names the file.
+    pub fn at(path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self { path: path.to_path_buf(), source }
     }
 }
@@ -95,8 +96,16 @@ impl RunDir {
     ///
     /// # Errors
     /// When the system refuses.
-    pub fn event(&self, step: u64, kind: &str, name: &str, message: &str, advice: &[&str]) -> Result<(), StorageError> {
-        let mut event = json!({ "time": unix_time(), "step": step, "kind": kind, "name": name, "message": message });
+    pub fn event(
+        &self,
+        step: u64,
+        kind: &str,
+        name: &str,
+        message: &str,
+        advice: &[&str],
+    ) -> Result<(), StorageError> {
+        let mut event =
+            json!({ "time": unix_time(), "step": step, "kind": kind, "name": name, "message": message });
         if !advice.is_empty() {
             event["advice"] = json!(advice);
         }
@@ -126,7 +135,10 @@ impl RunDir {
         let Ok(entries) = std::fs::read_dir(&rollouts) else { return Ok(()) };
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let number = name.strip_prefix("step-").and_then(|n| n.split('.').next()).and_then(|n| n.parse::<u64>().ok());
+            let number = name
+                .strip_prefix("step-")
+                .and_then(|n| n.split('.').next())
+                .and_then(|n| n.parse::<u64>().ok());
             if number.is_some_and(|n| n > step) {
                 std::fs::remove_file(entry.path()).map_err(StorageError::at(&entry.path()))?;
             }

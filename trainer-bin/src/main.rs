@@ -1,2 +1,44 @@
-//! .
-fn main() {}
+//! `trainer`: reinforcement-learning post-training of language models. `trainer --help` says the rest.
+
+mod cli;
+mod configs;
+mod console;
+mod doctor;
+mod inspect;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use train_core::trainer::TrainError;
+
+/// Training allocates and frees the same large buffers at every step; this allocator keeps them.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    match cli.execute() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {}", cli::one_line(&error));
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+/// 2 bad configuration or usage, 3 stopped by a guard, 4 sampler, 5 storage.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    use train_core::data::DataError;
+    match error.downcast_ref::<TrainError>() {
+        Some(
+            TrainError::Guard { .. } | TrainError::Update(_) | TrainError::Reward(_) | TrainError::Loss(_),
+        ) => 3,
+        Some(TrainError::Engine(_) | TrainError::NoWeights) => 4,
+        Some(TrainError::Storage(_) | TrainError::Checkpoint(_)) => 5,
+        Some(TrainError::Data(DataError::State(_)) | TrainError::ChangedConfig { .. }) => 5,
+        _ if error.is::<train_core::rundir::StorageError>() => 5,
+        _ if error.is::<train_core::checkpoint::CheckpointError>() => 5,
+        _ => 2,
+    }
+}

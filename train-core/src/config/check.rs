@@ -1,7 +1,8 @@
 //! What must hold between values, and what they amount to.
 
 use policy_loss::{
-    AdvantageEstimator, Base, Control, Correction, EntropyBonus, KlKind, KlPenalty, Level, LossConfig, PolicyLoss,
+    AdvantageEstimator, Base, Control, Correction, EntropyBonus, KlKind, KlPenalty, Level, LossConfig,
+    PolicyLoss,
 };
 use toml::{Table, Value};
 
@@ -18,8 +19,18 @@ pub struct LossChoice {
     pub estimator: AdvantageEstimator,
 }
 
-fn invalid(key: &str, value: impl ToString, origin: &dyn Fn(&str) -> String, reason: impl Into<String>) -> ConfigError {
-    ConfigError::Invalid { key: key.into(), value: value.to_string(), origin: origin(key), reason: reason.into() }
+fn invalid(
+    key: &str,
+    value: impl ToString,
+    origin: &dyn Fn(&str) -> String,
+    reason: impl Into<String>,
+) -> ConfigError {
+    ConfigError::Invalid {
+        key: key.into(),
+        value: value.to_string(),
+        origin: origin(key),
+        reason: reason.into(),
+    }
 }
 
 impl Config {
@@ -44,7 +55,8 @@ impl Config {
             return Err(invalid("update.routing", routing, origin, "the model has no experts to replay"));
         }
         self.loss_choice().map(drop).map_err(|(key, reason)| {
-            let value = if key == "advantage.estimator" { &self.advantage.estimator } else { &self.loss.objective };
+            let value =
+                if key == "advantage.estimator" { &self.advantage.estimator } else { &self.loss.objective };
             invalid(key, value, origin, reason)
         })
     }
@@ -105,13 +117,28 @@ impl Config {
         let data = &self.data;
         match (data.task.is_empty(), data.path.is_empty()) {
             (true, true) => {
-                return Err(invalid("data.task", "\"\"", origin, "set a task, or data.path to a file of prompts"));
+                return Err(invalid(
+                    "data.task",
+                    "\"\"",
+                    origin,
+                    "set a task, or data.path to a file of prompts",
+                ));
             }
             (false, true) if !TASKS.contains(&data.task.as_str()) => {
-                return Err(invalid("data.task", &data.task, origin, format!("expected one of {}", TASKS.join(", "))));
+                return Err(invalid(
+                    "data.task",
+                    &data.task,
+                    origin,
+                    format!("expected one of {}", TASKS.join(", ")),
+                ));
             }
             (false, true) if data.levels.is_empty() || data.levels.contains(&0) => {
-                return Err(invalid("data.levels", format!("{:?}", data.levels), origin, "expected sizes of 1 or more"));
+                return Err(invalid(
+                    "data.levels",
+                    format!("{:?}", data.levels),
+                    origin,
+                    "expected sizes of 1 or more",
+                ));
             }
             _ => {}
         }
@@ -129,7 +156,11 @@ impl Config {
         let in_loss = |e: policy_loss::Error| ("loss.objective", e.to_string());
         let (mut loss, preset_estimator) =
             LossConfig::preset(&self.loss.objective, self.rollout.max_new_tokens).map_err(in_loss)?;
-        loss.kl = (self.loss.kl_coef > 0.0).then_some(KlPenalty { kind: KlKind::K3, beta: self.loss.kl_coef, clamp: true });
+        loss.kl = (self.loss.kl_coef > 0.0).then_some(KlPenalty {
+            kind: KlKind::K3,
+            beta: self.loss.kl_coef,
+            clamp: true,
+        });
         loss.entropy = (self.loss.entropy_coef != 0.0)
             .then(|| EntropyBonus { coef: self.loss.entropy_coef, aggregation: Default::default() });
         let base = if self.loss.objective == "reinforce_is" { Base::Full } else { Base::Mismatch };
@@ -173,7 +204,11 @@ pub fn batch_sentence(config: &Config) -> String {
         "{} × {} = {samples} samples a step; {} of about {per_update} samples, {} over the batch: {} a step, in passes of at most {} tokens",
         plural(rollout.prompts, "prompt"),
         plural(rollout.group, "sample"),
-        if update.minibatches == 1 { "1 mini-batch".to_owned() } else { format!("{} mini-batches", update.minibatches) },
+        if update.minibatches == 1 {
+            "1 mini-batch".to_owned()
+        } else {
+            format!("{} mini-batches", update.minibatches)
+        },
         plural(update.epochs, "pass").replace("passs", "passes"),
         plural(updates, "optimiser step"),
         update.tokens_per_micro,

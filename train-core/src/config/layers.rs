@@ -87,8 +87,10 @@ pub struct Layers {
 }
 
 fn parse(text: &str, origin: &str) -> Result<Table, ConfigError> {
-    text.parse::<Table>()
-        .map_err(|e| ConfigError::Syntax { origin: origin.into(), message: e.to_string().trim().replace('\n', " ") })
+    text.parse::<Table>().map_err(|e| ConfigError::Syntax {
+        origin: origin.into(),
+        message: e.to_string().trim().replace('\n', " "),
+    })
 }
 
 /// Leaves of a table as dotted keys.
@@ -206,7 +208,10 @@ impl Layers {
     ///
     /// # Errors
     /// As [`Layers::set`].
-    pub fn environment(&mut self, variables: impl IntoIterator<Item = (String, String)>) -> Result<(), ConfigError> {
+    pub fn environment(
+        &mut self,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<(), ConfigError> {
         for (name, value) in variables {
             if let Some(rest) = name.strip_prefix("TRAINER__") {
                 let key = rest.to_lowercase().replace("__", ".");
@@ -272,10 +277,15 @@ impl Layers {
     /// # Errors
     /// When a value has the wrong type, no meaning, or does not fit another.
     pub fn resolve(&self) -> Result<Config, ConfigError> {
-        let config: Config = serde_path_to_error::deserialize(Value::Table(self.merged.clone())).map_err(|e| {
-            let key = e.path().to_string();
-            ConfigError::Type { origin: self.origin(&key), key, message: e.inner().to_string().trim().to_owned() }
-        })?;
+        let config: Config =
+            serde_path_to_error::deserialize(Value::Table(self.merged.clone())).map_err(|e| {
+                let key = e.path().to_string();
+                ConfigError::Type {
+                    origin: self.origin(&key),
+                    key,
+                    message: e.inner().to_string().trim().to_owned(),
+                }
+            })?;
         config.check(&|key| self.origin(key))?;
         Ok(config)
     }

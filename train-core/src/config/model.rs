@@ -101,7 +101,13 @@ choice!(ZeroVariance { Keep, Drop });
 
 section!(Advantage { estimator: String });
 
-section!(Loss { objective: String, correction: String, kl_coef: f64, entropy_coef: f64, overrides: toml::Table });
+section!(Loss {
+    objective: String,
+    correction: String,
+    kl_coef: f64,
+    entropy_coef: f64,
+    overrides: toml::Table
+});
 
 section!(Update {
     minibatches: usize,

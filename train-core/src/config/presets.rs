@@ -19,7 +19,10 @@ macro_rules! preset {
 
 /// All built-in presets.
 pub const PRESETS: &[Preset] = &[
-    preset!("reverse", "write 4, 6, then 8 digits backwards; a small mixture of experts learns it from nothing (default)"),
+    preset!(
+        "reverse",
+        "write 4, 6, then 8 digits backwards; a small mixture of experts learns it from nothing (default)"
+    ),
     preset!("reverse-dense", "the same with a dense model"),
     preset!("sort", "put 4 digits in order; slower"),
     preset!("add", "two-digit addition from nothing: the policy collapses, and a guard says so"),

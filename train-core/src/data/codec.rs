@@ -52,7 +52,8 @@ impl TextCodec {
     /// Never in practice; the tokenizer is built in.
     pub fn bytes() -> Result<Self, DataError> {
         let mut vocabulary = Map::new();
-        let mut alphabet: Vec<char> = tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet().into_iter().collect();
+        let mut alphabet: Vec<char> =
+            tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet().into_iter().collect();
         alphabet.sort_unstable();
         let tokens = SPECIAL.iter().map(ToString::to_string).chain(alphabet.iter().map(ToString::to_string));
         vocabulary.extend(tokens.enumerate().map(|(id, token)| (token, json!(id))));

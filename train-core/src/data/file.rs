@@ -37,7 +37,8 @@ struct State {
 /// # Errors
 /// When the file cannot be read, or a line is not a JSON object.
 pub fn read_rows(path: &Path) -> Result<Vec<(usize, BTreeMap<String, Value>)>, DataError> {
-    let text = std::fs::read_to_string(path).map_err(|source| DataError::Io { path: path.to_path_buf(), source })?;
+    let text =
+        std::fs::read_to_string(path).map_err(|source| DataError::Io { path: path.to_path_buf(), source })?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines
         .map(|(i, line)| match serde_json::from_str(line) {
@@ -82,16 +83,25 @@ impl Reader<'_> {
         let text = match &self.template {
             Some(environment) => {
                 let template = environment.get_template("prompt").map_err(|e| e.to_string())?;
-                template.render(minijinja::value::Serde(&columns)).map_err(|e| format!("data.template: {e}"))?
+                template
+                    .render(minijinja::value::Serde(&columns))
+                    .map_err(|e| format!("data.template: {e}"))?
             }
             None => match columns.remove(&self.settings.prompt_column) {
                 Some(Value::String(text)) => text,
                 Some(other) => {
-                    return Err(format!("column `{}` is {other}, expected a string", self.settings.prompt_column));
+                    return Err(format!(
+                        "column `{}` is {other}, expected a string",
+                        self.settings.prompt_column
+                    ));
                 }
                 None => {
                     let known: Vec<&str> = columns.keys().map(String::as_str).collect();
-                    return Err(format!("no column `{}` (there are: {})", self.settings.prompt_column, known.join(", ")));
+                    return Err(format!(
+                        "no column `{}` (there are: {})",
+                        self.settings.prompt_column,
+                        known.join(", ")
+                    ));
                 }
             },
         };
@@ -216,9 +226,14 @@ impl PromptSource for FileSource {
     }
 
     fn restore(&mut self, state: &Value) -> Result<(), DataError> {
-        let state: State = serde_json::from_value(state.clone()).map_err(|e| DataError::State(e.to_string()))?;
+        let state: State =
+            serde_json::from_value(state.clone()).map_err(|e| DataError::State(e.to_string()))?;
         if state.prompts != self.prompts.len() || state.position > self.prompts.len() {
-            return Err(DataError::State(format!("the file had {} prompts, now {}", state.prompts, self.prompts.len())));
+            return Err(DataError::State(format!(
+                "the file had {} prompts, now {}",
+                state.prompts,
+                self.prompts.len()
+            )));
         }
         self.state = state;
         self.order = self.order_of(state.epoch);

@@ -33,7 +33,8 @@ struct State {
 
 /// FNV-1a, so that what is held out is the same on every machine.
 fn is_held_out(text: &str) -> bool {
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    let hash =
+        text.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
     (hash >> 32).is_multiple_of(HELD_OUT_ONE_IN)
 }
 
@@ -102,7 +103,9 @@ impl PromptSource for GeneratedSource {
     fn observe(&mut self, exact_rate: Option<f64>) -> Option<String> {
         let solved = exact_rate.is_some_and(|rate| rate >= self.settings.advance_at);
         self.state.streak = if solved { self.state.streak + 1 } else { 0 };
-        if self.state.streak < self.settings.advance_after || self.state.level + 1 >= self.settings.levels.len() {
+        if self.state.streak < self.settings.advance_after
+            || self.state.level + 1 >= self.settings.levels.len()
+        {
             return None;
         }
         self.state.level += 1;
@@ -123,7 +126,8 @@ impl PromptSource for GeneratedSource {
     }
 
     fn restore(&mut self, state: &Value) -> Result<(), DataError> {
-        let state: State = serde_json::from_value(state.clone()).map_err(|e| DataError::State(e.to_string()))?;
+        let state: State =
+            serde_json::from_value(state.clone()).map_err(|e| DataError::State(e.to_string()))?;
         if state.level >= self.settings.levels.len() {
             return Err(DataError::State(format!("level {} of {}", state.level, self.settings.levels.len())));
         }

@@ -46,7 +46,9 @@ pub enum DataError {
         detail: String,
     },
     /// A prompt that does not fit the context.
-    #[error("prompt {id} has {tokens} tokens; with {new} new ones that is more than the context of {context}: {text}")]
+    #[error(
+        "prompt {id} has {tokens} tokens; with {new} new ones that is more than the context of {context}: {text}"
+    )]
     TooLong {
         /// Its place in the data.
         id: u64,

@@ -48,7 +48,8 @@ impl Task {
     /// A problem of `size` digits: prompt and answer.
     #[must_use]
     pub fn generate(self, size: u32, rng: &mut impl Rng) -> (String, String) {
-        let mut digits = |n: u32| -> String { (0..n).map(|_| char::from(b'0' + rng.random_range(0..10u8))).collect() };
+        let mut digits =
+            |n: u32| -> String { (0..n).map(|_| char::from(b'0' + rng.random_range(0..10u8))).collect() };
         match self {
             Self::Reverse => {
                 let text = digits(size);
@@ -76,7 +77,10 @@ impl Task {
                 let name = ["add", "mul", "max"][rng.random_range(0..3)];
                 let args: Vec<String> =
                     (0..2).map(|_| rng.random_range(0..10u64.pow(size.min(9))).to_string()).collect();
-                (format!("{name} {}=", args.join(" ")), format!("{{\"name\":\"{name}\",\"args\":[{}]}}", args.join(",")))
+                (
+                    format!("{name} {}=", args.join(" ")),
+                    format!("{{\"name\":\"{name}\",\"args\":[{}]}}", args.join(",")),
+                )
             }
         }
     }
@@ -110,7 +114,10 @@ mod tests {
             let task = Task::by_name(name).unwrap();
             for size in 1..7 {
                 let (prompt, answer) = task.generate(size, &mut keyed_rng(3, Stream::Data, [size.into(), 1]));
-                assert!(prompt.chars().chain(answer.chars()).all(|c| task.alphabet().contains(c)), "{prompt}{answer}");
+                assert!(
+                    prompt.chars().chain(answer.chars()).all(|c| task.alphabet().contains(c)),
+                    "{prompt}{answer}"
+                );
                 let question = prompt.trim_end_matches('=');
                 match task {
                     Task::Reverse => assert_eq!(answer.chars().rev().collect::<String>(), question),
@@ -120,13 +127,19 @@ mod tests {
                     }
                     Task::Add => {
                         let (a, b) = question.split_once('+').unwrap();
-                        assert_eq!(a.parse::<u64>().unwrap() + b.parse::<u64>().unwrap(), answer.parse().unwrap());
+                        assert_eq!(
+                            a.parse::<u64>().unwrap() + b.parse::<u64>().unwrap(),
+                            answer.parse().unwrap()
+                        );
                         assert_eq!(answer.len(), a.len() + 1);
                     }
                     Task::Modular => {
                         let parts: Vec<u64> =
                             question.split(['*', '+', '%']).map(|n| n.parse().unwrap()).collect();
-                        assert_eq!((parts[0] * parts[1] + parts[2]) % parts[3], answer.parse::<u64>().unwrap());
+                        assert_eq!(
+                            (parts[0] * parts[1] + parts[2]) % parts[3],
+                            answer.parse::<u64>().unwrap()
+                        );
                     }
                     Task::Tool => {
                         let call: serde_json::Value = serde_json::from_str(&answer).unwrap();

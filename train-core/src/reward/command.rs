@@ -120,7 +120,11 @@ impl Command {
                 if lines.len() == samples.len() {
                     Ok(lines)
                 } else {
-                    Err(CommandError::Lines { program: program(), found: lines.len(), expected: samples.len() })
+                    Err(CommandError::Lines {
+                        program: program(),
+                        found: lines.len(),
+                        expected: samples.len(),
+                    })
                 }
             }
         }

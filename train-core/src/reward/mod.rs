@@ -79,8 +79,10 @@ impl WeightedSum {
 
 impl Rewarder for WeightedSum {
     fn score(&mut self, samples: &[Scored<'_>]) -> Result<Vec<RewardOutcome>, RewardError> {
-        let mut outcomes: Vec<RewardOutcome> =
-            samples.iter().map(|s| RewardOutcome { exact: part::is_exact(s), ..RewardOutcome::default() }).collect();
+        let mut outcomes: Vec<RewardOutcome> = samples
+            .iter()
+            .map(|s| RewardOutcome { exact: part::is_exact(s), ..RewardOutcome::default() })
+            .collect();
         for part in &self.parts {
             for (outcome, score) in outcomes.iter_mut().zip(part.score(samples)) {
                 match score {

@@ -86,13 +86,16 @@ impl Part {
             "ended" => Kind::Ended,
             "tool_call" => Kind::ToolCall,
             "numeric" => Kind::Numeric {
-                pattern: regex(spec.pattern.as_deref().unwrap_or(r"(-?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?)"))?,
+                pattern: regex(
+                    spec.pattern.as_deref().unwrap_or(r"(-?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?)"),
+                )?,
                 tolerance: spec.tolerance.unwrap_or(1e-6),
             },
             "regex" => Kind::Regex(regex(spec.pattern.as_deref().ok_or("regex needs a `pattern`")?)?),
-            "length" => {
-                Kind::Length { budget: max_new_tokens, cache: spec.cache.unwrap_or(max_new_tokens.div_ceil(5)) }
-            }
+            "length" => Kind::Length {
+                budget: max_new_tokens,
+                cache: spec.cache.unwrap_or(max_new_tokens.div_ceil(5)),
+            },
             "command" => Kind::Command(Command::new(
                 spec.command.clone().unwrap_or_default(),
                 spec.timeout.unwrap_or(60.0),
@@ -115,7 +118,8 @@ impl Part {
     }
 
     fn one(&self, s: &Scored<'_>) -> Result<f64, String> {
-        let answer = || s.prompt.answer.as_deref().ok_or_else(|| format!("prompt {} has no answer", s.prompt.id));
+        let answer =
+            || s.prompt.answer.as_deref().ok_or_else(|| format!("prompt {} has no answer", s.prompt.id));
         let flag = |b: bool| f64::from(u8::from(b));
         Ok(match &self.kind {
             Kind::Exact => {
@@ -123,8 +127,8 @@ impl Part {
                 flag(is_exact(s) == Some(true))
             }
             Kind::Numeric { pattern, tolerance } => {
-                let wanted: f64 =
-                    number(answer()?).ok_or_else(|| format!("the answer {:?} is not a number", answer().unwrap_or("")))?;
+                let wanted: f64 = number(answer()?)
+                    .ok_or_else(|| format!("the answer {:?} is not a number", answer().unwrap_or("")))?;
                 let found = pattern.captures_iter(s.response).last();
                 let found = found.and_then(|c| c.get(1).or(c.get(0)).and_then(|m| number(m.as_str())));
                 flag(found.is_some_and(|x| (x - wanted).abs() <= *tolerance))
@@ -157,7 +161,9 @@ fn tool_call(answer: &str, response: &str) -> Result<f64, String> {
     let wanted: serde_json::Value =
         serde_json::from_str(answer).map_err(|e| format!("the answer {answer:?} is not JSON: {e}"))?;
     let Ok(found) = serde_json::from_str::<serde_json::Value>(response.trim()) else { return Ok(0.0) };
-    let (Some(args), Some(given)) = (wanted["args"].as_array(), found["args"].as_array()) else { return Ok(0.0) };
+    let (Some(args), Some(given)) = (wanted["args"].as_array(), found["args"].as_array()) else {
+        return Ok(0.0);
+    };
     let right = args.iter().zip(given).filter(|(a, b)| a == b).count() as f64;
     let share = right / args.len().max(given.len()).max(1) as f64;
     Ok((1.0 + f64::from(u8::from(found["name"] == wanted["name"])) + share) / 3.0)

@@ -1,0 +1,204 @@
+//! What is written of a step: metrics of its samples and its update, and the samples themselves.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use crate::data::{DataError, TextCodec};
+use crate::learner::UpdateReport;
+use crate::metrics::{Row, peak_memory_mib, percentile};
+use crate::reward::RewardError;
+use crate::sample::Sample;
+use crate::trainer::is_cut;
+use crate::types::{Finish, Prompt, SampleKey};
+
+fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, n) = values.fold((0.0, 0.0), |(s, n), v| (s + v, n + 1.0));
+    (n > 0.0).then(|| sum / n)
+}
+
+fn exact_rate<'a>(samples: impl Iterator<Item = &'a Sample>) -> Option<f64> {
+    mean(samples.filter_map(|s| s.reward.exact).map(|e| f64::from(u8::from(e))))
+}
+
+/// Rewards, groups, lengths and entropies of everything that was rolled out.
+pub(crate) fn samples(row: &mut Row, samples: &[Sample]) -> Result<(), RewardError> {
+    let scored: Vec<&Sample> = samples.iter().filter(|s| s.reward.error.is_none()).collect();
+    row.distribution("reward", &scored.iter().map(|s| s.reward.total).collect::<Vec<_>>());
+    row.set("reward/errors", (samples.len() - scored.len()) as f64);
+    if let Some(rate) = exact_rate(scored.iter().copied()) {
+        row.set("reward/exact_rate", rate);
+    }
+    let mut parts: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for (name, value) in scored.iter().flat_map(|s| &s.reward.parts) {
+        parts.entry(name).or_default().push(*value);
+    }
+    for (name, values) in parts {
+        row.set(format!("reward/part/{name}"), values.iter().sum::<f64>() / values.len() as f64);
+    }
+    let mut groups: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
+    scored.iter().for_each(|s| groups.entry(s.group).or_default().push(s.reward.total));
+    let stds: Vec<f64> = groups
+        .values()
+        .map(|r| {
+            let mean = r.iter().sum::<f64>() / r.len() as f64;
+            (r.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / r.len() as f64).sqrt()
+        })
+        .collect();
+    if let Some(zero) = mean(stds.iter().map(|s| f64::from(u8::from(*s < 1e-9)))) {
+        row.set("group/zero_std_share", zero);
+    }
+    if let Some(std) = mean(stds.iter().copied()) {
+        row.set("group/mean_std", std);
+    }
+    let lengths: Vec<f64> = samples.iter().map(|s| s.response.len() as f64).collect();
+    if let Some(mean) = mean(lengths.iter().copied()) {
+        row.set("len/response_mean", mean);
+        row.set("len/response_p95", percentile(&lengths, 0.95));
+        row.set("len/response_max", percentile(&lengths, 1.0));
+        row.set(
+            "len/truncated_share",
+            samples.iter().filter(|s| is_cut(s)).count() as f64 / lengths.len() as f64,
+        );
+    }
+    let entropies: Vec<f64> = samples.iter().flat_map(|s| &s.entropy).map(|h| f64::from(*h)).collect();
+    if let Some(entropy) = mean(entropies.iter().copied()) {
+        row.set("policy/entropy", entropy);
+        row.set("policy/entropy_p10", percentile(&entropies, 0.1));
+    }
+    if let Some(logp) = mean(samples.iter().flat_map(|s| &s.logp_mu).map(|l| f64::from(*l))) {
+        row.set("policy/logp_mean", logp);
+    }
+    Ok(())
+}
+
+/// What the learner did.
+pub(crate) fn update(row: &mut Row, report: &UpdateReport) {
+    row.loss(&report.metrics);
+    row.set("optim/loss", report.loss);
+    row.set("optim/lr", report.lr);
+    if let Some(norm) = mean(report.grad_norms.iter().copied()) {
+        row.set("optim/grad_norm", norm);
+    }
+    if let Some(agreement) = report.route_agreement {
+        row.set("route/agreement", agreement);
+    }
+    if let Some((imbalance, dead)) = report.load {
+        row.set("route/load_imbalance", imbalance);
+        row.set("route/dead_experts", dead);
+    }
+    let [logp, forward, backward, optimizer] = report.seconds;
+    for (name, seconds) in
+        [("logp", logp), ("forward", forward), ("backward", backward), ("optimizer", optimizer)]
+    {
+        row.set(format!("time/{name}"), seconds);
+    }
+    if forward + backward > 0.0 {
+        row.set("perf/train_tokens_per_s", report.tokens as f64 / (forward + backward));
+    }
+}
+
+/// Speed and memory of the whole step.
+pub(crate) fn totals(row: &mut Row, samples: &[Sample], seconds: f64) {
+    row.set("time/total", seconds);
+    row.set("perf/samples_per_s", samples.len() as f64 / seconds);
+    if let Some(rollout) = row.get("time/rollout").filter(|s| *s > 0.0) {
+        let tokens: usize = samples.iter().map(|s| s.response.len()).sum();
+        row.set("perf/rollout_tokens_per_s", tokens as f64 / rollout);
+    }
+    if let Some(peak) = peak_memory_mib() {
+        row.set("mem/peak_mib", peak);
+    }
+}
+
+/// Held-out results, whole and by problem size where there are several.
+pub(crate) fn evaluation(row: &mut Row, samples: &[Sample]) {
+    let mut set = |name: &str, of: &[&Sample]| {
+        if let Some(rate) = exact_rate(of.iter().copied()) {
+            row.set(format!("eval/{name}/exact"), rate);
+        }
+        if let Some(reward) = mean(of.iter().map(|s| s.reward.total)) {
+            row.set(format!("eval/{name}/reward"), reward);
+        }
+        if let Some(length) = mean(of.iter().map(|s| s.response.len() as f64)) {
+            row.set(format!("eval/{name}/length"), length);
+        }
+    };
+    set("heldout", &samples.iter().collect::<Vec<_>>());
+    let mut sizes: BTreeMap<u64, Vec<&Sample>> = BTreeMap::new();
+    for sample in samples {
+        if let Some(size) = sample.prompt.columns.get("size").and_then(serde_json::Value::as_u64) {
+            sizes.entry(size).or_default().push(sample);
+        }
+    }
+    if sizes.len() > 1 {
+        for (size, of) in sizes {
+            set(&format!("size-{size}"), &of);
+        }
+    }
+}
+
+/// The rollout log: one sample a line, of the first `groups` groups.
+pub(crate) fn rollouts(samples: &[Sample], step: u64, groups: usize, codec: &TextCodec) -> String {
+    let mut seen: Vec<u32> = Vec::new();
+    let mut text = String::new();
+    for s in samples {
+        if !seen.contains(&s.group) {
+            if seen.len() == groups {
+                break;
+            }
+            seen.push(s.group);
+        }
+        let line = json!({
+            "key": s.key,
+            "step": step,
+            "version": step - 1,
+            "task": s.prompt.task,
+            "prompt": s.prompt.text,
+            "answer": s.prompt.answer,
+            "response": s.text,
+            "tokens": s.response,
+            "pieces": s.response.iter().map(|t| codec.piece(*t)).collect::<Vec<_>>(),
+            "logp_mu": s.logp_mu,
+            "logp": s.logp_old,
+            "entropy": s.entropy,
+            "reward": s.reward,
+            "advantage": s.advantage,
+            "finish": s.finish,
+        });
+        text.push_str(&format!("{line}\n"));
+    }
+    text
+}
+
+/// Right answers as samples, for supervised steps.
+pub(crate) fn demonstrations(
+    prompts: Vec<(Prompt, u32)>,
+    codec: &TextCodec,
+) -> Result<Vec<Sample>, DataError> {
+    let stop = codec.stop_tokens()[0];
+    prompts
+        .into_iter()
+        .enumerate()
+        .map(|(i, (prompt, epoch))| {
+            let answer = prompt
+                .answer
+                .clone()
+                .ok_or_else(|| DataError::State(format!("warm_start: prompt {} has no answer", prompt.id)))?;
+            let mut response = codec.encode(&answer)?;
+            response.push(stop);
+            let generation = rollout_engine::Generation {
+                request: i as u64,
+                sample: 0,
+                logps: Vec::new(),
+                truncated_logps: Vec::new(),
+                entropies: Vec::new(),
+                tokens: response,
+                finish: Finish::Stop,
+                routes: None,
+            };
+            let key = SampleKey { prompt: prompt.id, epoch, index: 0 };
+            Ok(Sample::new(key, std::sync::Arc::new(prompt), i as u32, answer, generation))
+        })
+        .collect()
+}

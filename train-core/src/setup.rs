@@ -1,0 +1,116 @@
+//! From a configuration to the parts of a run.
+
+use std::path::Path;
+
+use qwen3::Model;
+use rollout_engine::random::{Stream, keyed_rng};
+
+use crate::config::{Architecture, Config, ModelSection};
+use crate::data::{DataError, FileSource, GeneratedSource, PromptSource, Task, TextCodec};
+use crate::trainer::TrainError;
+
+/// The codec and the architecture's description of a run.
+///
+/// # Errors
+/// When the model directory cannot be read, or sizes do not fit.
+pub fn codec_and_model(config: &Config) -> Result<(TextCodec, qwen3::Config), TrainError> {
+    if !config.model.path.is_empty() {
+        let dir = Path::new(&config.model.path);
+        let model = qwen3::Config::from_dir(dir)?;
+        let codec = TextCodec::from_dir(dir, model.eos_token_ids.clone())?;
+        if codec.vocab_size() > model.vocab_size {
+            return Err(DataError::Tokenizer(format!(
+                "the tokenizer of {} has {} tokens, the model {}",
+                dir.display(),
+                codec.vocab_size(),
+                model.vocab_size
+            ))
+            .into());
+        }
+        return Ok((codec, model));
+    }
+    let codec = match Task::by_name(&config.data.task) {
+        Some(task) if config.data.path.is_empty() => TextCodec::characters(task.alphabet())?,
+        _ => TextCodec::bytes()?,
+    };
+    let model = random_model(&config.model, &codec)?;
+    Ok((codec, model))
+}
+
+fn random_model(m: &ModelSection, codec: &TextCodec) -> Result<qwen3::Config, TrainError> {
+    let config = qwen3::Config {
+        architecture: match m.architecture {
+            Architecture::Qwen3Moe => qwen3::Architecture::Qwen3Moe,
+            Architecture::Qwen3 => qwen3::Architecture::Qwen3,
+            Architecture::Llama => qwen3::Architecture::Llama,
+        },
+        vocab_size: codec.vocab_size(),
+        hidden_size: m.hidden_size,
+        intermediate_size: m.intermediate_size,
+        num_hidden_layers: m.num_hidden_layers,
+        num_attention_heads: m.num_attention_heads,
+        num_key_value_heads: m.num_key_value_heads,
+        head_dim: m.head_dim,
+        rms_norm_eps: 1e-6,
+        rope_theta: m.rope_theta,
+        max_position_embeddings: m.max_position_embeddings,
+        tie_word_embeddings: m.tie_word_embeddings,
+        initializer_range: m.initializer_range,
+        eos_token_ids: codec.stop_tokens().to_vec(),
+        pad_token_id: None,
+        moe: (m.architecture == Architecture::Qwen3Moe).then(|| qwen3::MoeConfig {
+            num_experts: m.num_experts,
+            num_experts_per_tok: m.num_experts_per_tok,
+            moe_intermediate_size: m.moe_intermediate_size,
+            norm_topk_prob: true,
+            decoder_sparse_step: 1,
+            mlp_only_layers: Vec::new(),
+            router_aux_loss_coef: 0.001,
+        }),
+    };
+    config.validate()?;
+    Ok(config)
+}
+
+/// The model a run starts from: loaded, or random by the run's seed.
+///
+/// # Errors
+/// When weights are missing or do not fit.
+pub fn initial_model(config: &Config, architecture: &qwen3::Config) -> Result<Model, TrainError> {
+    if config.model.path.is_empty() {
+        let seed = config.run.seed;
+        Ok(Model::init(architecture.clone(), |i| keyed_rng(seed, Stream::Init, [i as u64, 0]))?)
+    } else {
+        Ok(Model::load(Path::new(&config.model.path))?)
+    }
+}
+
+/// The prompts of a run.
+///
+/// # Errors
+/// When the data is at fault, or no prompt fits the model's context.
+pub fn prompt_source(
+    config: &Config,
+    codec: &TextCodec,
+    architecture: &qwen3::Config,
+) -> Result<Box<dyn PromptSource>, TrainError> {
+    let (held_out, new) = (config.eval.prompts, config.rollout.max_new_tokens);
+    let context = architecture.max_position_embeddings;
+    if !config.data.path.is_empty() {
+        let source = FileSource::new(&config.data, codec, config.run.seed, held_out, new, context)?;
+        return Ok(Box::new(source));
+    }
+    let source = GeneratedSource::new(&config.data, codec.clone(), config.run.seed, held_out)?;
+    let longest = source.held_out().iter().max_by_key(|p| p.tokens.len());
+    if let Some(p) = longest.filter(|p| p.tokens.len() + new > context) {
+        return Err(DataError::TooLong {
+            id: p.id,
+            tokens: p.tokens.len(),
+            new,
+            context,
+            text: p.text.clone(),
+        }
+        .into());
+    }
+    Ok(Box::new(source))
+}

@@ -1,0 +1,185 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use crate::{configs, doctor, inspect, run};
+
+/// Reinforcement-learning post-training of language models.
+///
+/// Without arguments: trains a small mixture of experts to write digits backwards, from random weights, in about a
+/// minute, and leaves a report.
+#[derive(Parser)]
+#[command(name = "trainer", version, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// What to run.
+#[derive(Args, Clone, Default)]
+pub(crate) struct RunArgs {
+    /// A preset (see `trainer presets`) or a TOML file.
+    config: Option<String>,
+    /// Set a value, such as `--set update.lr=1e-3`; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Train (the default).
+    Run(RunArgs),
+    /// Go on with a run from its last checkpoint.
+    Resume {
+        /// The run directory.
+        run: PathBuf,
+        /// Go on although config.toml was changed.
+        #[arg(long)]
+        allow_changes: bool,
+    },
+    /// Measure a run or a model directory on held-out prompts.
+    Eval {
+        /// A run directory, or a Hugging Face directory.
+        target: PathBuf,
+        #[command(flatten)]
+        args: SetArgs,
+    },
+    /// Sample one response and show each token's probability.
+    Sample {
+        /// A run directory, or a Hugging Face directory.
+        target: PathBuf,
+        /// The prompt; a held-out one when absent.
+        #[arg(long)]
+        prompt: Option<String>,
+        /// Alternatives to show for each token.
+        #[arg(long, default_value_t = 3)]
+        top: usize,
+        #[command(flatten)]
+        args: SetArgs,
+    },
+    /// Write the report of one run, or a comparison of several.
+    Report {
+        /// Run directories.
+        #[arg(required = true)]
+        runs: Vec<PathBuf>,
+        /// Where to write a comparison.
+        #[arg(long, default_value = "comparison.html")]
+        output: PathBuf,
+    },
+    /// Show logged samples.
+    Rollouts {
+        /// The run directory.
+        run: PathBuf,
+        /// Only this step (default: the last logged one).
+        #[arg(long)]
+        step: Option<u64>,
+        /// Order: `reward`, `-reward`, `length` or `advantage`.
+        #[arg(long)]
+        sort: Option<String>,
+        /// Only samples whose prompt or response contains this.
+        #[arg(long)]
+        grep: Option<String>,
+        /// How many.
+        #[arg(long, short, default_value_t = 16)]
+        number: usize,
+        /// As JSON lines.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look at configurations.
+    Config {
+        #[command(subcommand)]
+        verb: ConfigVerb,
+    },
+    /// List the built-in presets.
+    Presets,
+    /// Find the first step and metric at which two runs part.
+    Diff {
+        /// A run.
+        first: PathBuf,
+        /// Another.
+        second: PathBuf,
+    },
+    /// Say what this machine offers.
+    Doctor,
+}
+
+/// Changes to a configuration.
+#[derive(Args, Clone, Default)]
+pub(crate) struct SetArgs {
+    /// Set a value, such as `--set eval.prompts=512`; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+#[derive(Subcommand)]
+enum ConfigVerb {
+    /// Print the merged configuration with the origin of each value.
+    Show(RunArgs),
+    /// Check a configuration without running it.
+    Check(RunArgs),
+    /// Say what a key means.
+    Explain {
+        /// Dotted, such as `update.lr`; all keys when absent.
+        key: Option<String>,
+    },
+}
+
+impl RunArgs {
+    pub(crate) fn config(&self) -> Option<&str> {
+        self.config.as_deref()
+    }
+}
+
+impl Cli {
+    pub(crate) fn execute(self) -> Result<ExitCode> {
+        match self.verb {
+            None => run::start(&self.run),
+            Some(Verb::Run(args)) => run::start(&args),
+            Some(Verb::Resume { run, allow_changes }) => run::resume(&run, allow_changes),
+            Some(Verb::Eval { target, args }) => inspect::eval(&target, &args).map(done),
+            Some(Verb::Sample { target, prompt, top, args }) => {
+                inspect::sample(&target, prompt.as_deref(), top, &args).map(done)
+            }
+            Some(Verb::Report { runs, output }) => inspect::report(&runs, &output).map(done),
+            Some(Verb::Rollouts { run, step, sort, grep, number, json }) => {
+                inspect::rollouts(&run, step, sort.as_deref(), grep.as_deref(), number, json).map(done)
+            }
+            Some(Verb::Config { verb: ConfigVerb::Show(args) }) => configs::show(&args).map(done),
+            Some(Verb::Config { verb: ConfigVerb::Check(args) }) => configs::check(&args).map(done),
+            Some(Verb::Config { verb: ConfigVerb::Explain { key } }) => {
+                configs::explain(key.as_deref()).map(done)
+            }
+            Some(Verb::Presets) => configs::presets().map(done),
+            Some(Verb::Diff { first, second }) => inspect::diff(&first, &second),
+            Some(Verb::Doctor) => doctor::doctor().map(done),
+        }
+    }
+}
+
+fn done((): ()) -> ExitCode {
+    ExitCode::SUCCESS
+}
+
+/// An error and its causes on one line, each said once.
+pub(crate) fn one_line(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        // candle adds a backtrace after the first line.
+        let cause = cause.to_string();
+        let line = cause.lines().next().unwrap_or_default();
+        if !text.contains(line) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(line);
+        }
+    }
+    text
+}
