@@ -3,8 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The weight of a token.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "mode", rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mode {
     /// `1 / tokens` (DAPO, CISPO).
     TokenMean,
@@ -34,15 +33,68 @@ pub enum SeqCount {
     All,
 }
 
-/// Mode and what counts as a sequence.
+/// Mode and what counts as a sequence. As data: `{ mode, len (for seq_mean_token_sum_norm), seq_count }`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Flat", into = "Flat")]
 pub struct Aggregation {
     /// The weight of a token.
-    #[serde(flatten)]
     pub mode: Mode,
     /// Which sequences are counted by the modes that divide by them.
-    #[serde(default)]
     pub seq_count: SeqCount,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Name {
+    TokenMean,
+    GroupTokenMean,
+    SeqMeanTokenMean,
+    SeqMeanTokenSum,
+    SeqMeanTokenSumNorm,
+    TokenSum,
+}
+
+/// The form in files, where an unknown field is an error.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Flat {
+    mode: Name,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    len: Option<f64>,
+    #[serde(default)]
+    seq_count: SeqCount,
+}
+
+impl TryFrom<Flat> for Aggregation {
+    type Error = &'static str;
+
+    fn try_from(flat: Flat) -> Result<Self, Self::Error> {
+        let mode = match (flat.mode, flat.len) {
+            (Name::SeqMeanTokenSumNorm, Some(len)) => Mode::SeqMeanTokenSumNorm { len },
+            (Name::SeqMeanTokenSumNorm, None) => return Err("seq_mean_token_sum_norm needs `len`"),
+            (_, Some(_)) => return Err("`len` belongs to seq_mean_token_sum_norm"),
+            (Name::TokenMean, None) => Mode::TokenMean,
+            (Name::GroupTokenMean, None) => Mode::GroupTokenMean,
+            (Name::SeqMeanTokenMean, None) => Mode::SeqMeanTokenMean,
+            (Name::SeqMeanTokenSum, None) => Mode::SeqMeanTokenSum,
+            (Name::TokenSum, None) => Mode::TokenSum,
+        };
+        Ok(Self { mode, seq_count: flat.seq_count })
+    }
+}
+
+impl From<Aggregation> for Flat {
+    fn from(aggregation: Aggregation) -> Self {
+        let (mode, len) = match aggregation.mode {
+            Mode::TokenMean => (Name::TokenMean, None),
+            Mode::GroupTokenMean => (Name::GroupTokenMean, None),
+            Mode::SeqMeanTokenMean => (Name::SeqMeanTokenMean, None),
+            Mode::SeqMeanTokenSum => (Name::SeqMeanTokenSum, None),
+            Mode::SeqMeanTokenSumNorm { len } => (Name::SeqMeanTokenSumNorm, Some(len)),
+            Mode::TokenSum => (Name::TokenSum, None),
+        };
+        Self { mode, len, seq_count: aggregation.seq_count }
+    }
 }
 
 impl From<Mode> for Aggregation {

@@ -30,12 +30,41 @@ pub struct UpdateReport {
     pub lr: f64,
     /// Tokens that went through forward and backward.
     pub tokens: usize,
+    /// Distance between sampler and trainer, measured on the first mini-batch.
+    pub mismatch: Option<Mismatch>,
     /// Seconds in old log-probabilities, forward, backward, optimiser.
     pub seconds: [f64; 4],
     /// Share of (token, layer) pairs whose natural experts are those that ran, when routes are replayed.
     pub route_agreement: Option<f64>,
     /// Largest load of an expert over the mean, and share of experts without a token, for models with experts.
     pub load: Option<(f64, f64)>,
+}
+
+/// Distance between the sampler's log-probabilities and the trainer's under the same weights.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mismatch {
+    /// Mean of `|log π_old − log μ|`.
+    pub mean_abs: f64,
+    /// Largest of it.
+    pub max_abs: f64,
+    /// k1 estimate of `KL(μ‖π_old)`.
+    pub k1: f64,
+    /// k3 estimate of it.
+    pub k3: f64,
+}
+
+impl Mismatch {
+    fn measure(samples: &[&Sample], logp: &[Vec<f32>]) -> Self {
+        let pairs = samples.iter().zip(logp).flat_map(|(s, logp)| logp.iter().zip(&s.logp_mu));
+        let d: Vec<f64> = pairs.map(|(old, mu)| f64::from(*old) - f64::from(*mu)).collect();
+        let mean = |f: &dyn Fn(f64) -> f64| d.iter().map(|d| f(*d)).sum::<f64>() / d.len().max(1) as f64;
+        Self {
+            mean_abs: mean(&f64::abs),
+            max_abs: d.iter().fold(0.0, |m, d| m.max(d.abs())),
+            k1: mean(&|d| -d),
+            k3: mean(&|d| d.min(80.0).exp_m1() - d),
+        }
+    }
 }
 
 /// The policy with its optimiser.
@@ -107,8 +136,12 @@ impl Learner {
         };
         let updates = self.settings.minibatches * self.settings.epochs;
         let start = Instant::now();
-        if updates > 1 {
+        if updates > 1 && self.settings.routing == Routing::R2 {
             self.score_old(samples)?;
+        } else if updates > 1 {
+            // The sampler runs the trainer's kernels on the same weights, so what it recorded *is* the old policy,
+            // bit for bit. The first mini-batch below measures that it is.
+            samples.iter_mut().for_each(|s| s.logp_old = s.logp_mu.clone());
         }
         report.seconds[0] = start.elapsed().as_secs_f64();
         let mut losses = 0.0;
@@ -117,6 +150,9 @@ impl Learner {
                 let loss = if updates == 1 { self.loss.on_policy() } else { self.loss.clone() };
                 let mut new_logp = Vec::new();
                 losses += self.optimise(&loss, &batch, &mut report, &mut new_logp)?;
+                if report.mismatch.is_none() {
+                    report.mismatch = Some(Mismatch::measure(&batch, &new_logp));
+                }
                 if updates == 1 {
                     let keys: Vec<_> = batch.iter().map(|s| s.key).collect();
                     for (key, logp) in keys.into_iter().zip(new_logp) {
@@ -152,15 +188,14 @@ impl Learner {
             .collect()
     }
 
-    /// Log-probabilities at the start of the step; with R2, also the experts that ran.
+    /// Log-probabilities at the start of the step, and the experts that ran (R2).
     fn score_old(&self, samples: &mut [Sample]) -> Result<(), UpdateError> {
         let all: Vec<&Sample> = samples.iter().collect();
         let mut scored = Vec::with_capacity(all.len());
         for micro in micro_batches(&all, self.settings.tokens_per_micro) {
             let packed = Packed::new(&micro);
-            let replay = if self.settings.routing == Routing::R3 { self.routes(&micro) } else { None };
-            let options = ForwardOptions { replay: replay.as_ref(), no_grad: true };
-            let hidden = self.model.forward(&packed.batch, &options)?;
+            let hidden =
+                self.model.forward(&packed.batch, &ForwardOptions { replay: None, no_grad: true })?;
             let logp = self.log_probs(&self.model, &hidden, &packed)?;
             for (i, w) in packed.offsets.windows(2).enumerate() {
                 let rows = packed.batch.cu_seqlens[i] as usize..packed.batch.cu_seqlens[i + 1] as usize;
@@ -172,9 +207,7 @@ impl Learner {
         }
         for (sample, (logp, routes)) in samples.iter_mut().zip(scored) {
             sample.logp_old = logp;
-            if self.settings.routing == Routing::R2 {
-                sample.routes = Some(routes);
-            }
+            sample.routes = Some(routes);
         }
         Ok(())
     }

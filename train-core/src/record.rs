@@ -75,6 +75,11 @@ pub(crate) fn samples(row: &mut Row, samples: &[Sample]) -> Result<(), RewardErr
 /// What the learner did.
 pub(crate) fn update(row: &mut Row, report: &UpdateReport) {
     row.loss(&report.metrics);
+    if let Some(m) = report.mismatch {
+        for (name, value) in [("mean_abs", m.mean_abs), ("max_abs", m.max_abs), ("k1", m.k1), ("k3", m.k3)] {
+            row.set(format!("mismatch/{name}"), value);
+        }
+    }
     row.set("optim/loss", report.loss);
     row.set("optim/lr", report.lr);
     if let Some(norm) = mean(report.grad_norms.iter().copied()) {

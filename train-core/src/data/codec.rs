@@ -14,29 +14,31 @@ pub struct TextCodec {
     stop: Vec<u32>,
 }
 
-/// Ids of the built-in tokenizers' control tokens.
+/// The built-in tokenizers' only control token. (Without padding none is needed for it, and a policy would find
+/// that an invisible token costs nothing.)
 const EOS: u32 = 0;
-const SPECIAL: [&str; 2] = ["<eos>", "<pad>"];
+const EOS_TEXT: &str = "<eos>";
+
+fn eos_token() -> Value {
+    json!({ "id": EOS, "content": EOS_TEXT, "single_word": false, "lstrip": false, "rstrip": false,
+        "normalized": false, "special": true })
+}
 
 impl TextCodec {
-    /// One token for each character of `alphabet`, after `<eos>` (0) and `<pad>` (1).
+    /// One token for each character of `alphabet`, after `<eos>` (0).
     ///
     /// # Errors
     /// When a character comes twice.
     pub fn characters(alphabet: &str) -> Result<Self, DataError> {
         let mut vocabulary = Map::new();
-        let tokens = SPECIAL.iter().map(ToString::to_string).chain(alphabet.chars().map(String::from));
+        let tokens = std::iter::once(EOS_TEXT.to_owned()).chain(alphabet.chars().map(String::from));
         for (id, token) in tokens.enumerate() {
             if vocabulary.insert(token.clone(), json!(id)).is_some() {
                 return Err(DataError::Tokenizer(format!("{token:?} is twice in the alphabet")));
             }
         }
-        let special = |id: usize| {
-            json!({ "id": id, "content": SPECIAL[id], "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": false, "special": true })
-        };
         let file = json!({
-            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [special(0), special(1)],
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [eos_token()],
             "normalizer": null,
             "pre_tokenizer": { "type": "Split", "pattern": { "Regex": "(?s)." }, "behavior": "Isolated", "invert": false },
             "post_processor": null,
@@ -55,15 +57,11 @@ impl TextCodec {
         let mut alphabet: Vec<char> =
             tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet().into_iter().collect();
         alphabet.sort_unstable();
-        let tokens = SPECIAL.iter().map(ToString::to_string).chain(alphabet.iter().map(ToString::to_string));
+        let tokens = std::iter::once(EOS_TEXT.to_owned()).chain(alphabet.iter().map(ToString::to_string));
         vocabulary.extend(tokens.enumerate().map(|(id, token)| (token, json!(id))));
-        let special = |id: usize| {
-            json!({ "id": id, "content": SPECIAL[id], "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": false, "special": true })
-        };
         let byte_level = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false });
         let file = json!({
-            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [special(0), special(1)],
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [eos_token()],
             "normalizer": null, "pre_tokenizer": byte_level, "post_processor": null, "decoder": byte_level,
             "model": { "type": "BPE", "vocab": vocabulary, "merges": [] },
         });
@@ -105,10 +103,15 @@ impl TextCodec {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// The text of some tokens, control tokens left out.
+    /// The text of a response: without the stop token at its end, with every other control token spelt out, so that
+    /// no token is invisible to a reward.
     #[must_use]
     pub fn decode(&self, ids: &[u32]) -> String {
-        self.tokenizer.decode(ids, true).unwrap_or_default()
+        let ids = match ids {
+            [rest @ .., last] if self.stop.contains(last) => rest,
+            all => all,
+        };
+        self.tokenizer.decode(ids, false).unwrap_or_default()
     }
 
     /// One token for people to read.
@@ -159,10 +162,11 @@ mod tests {
     #[test]
     fn characters_round_trip_and_unknown_ones_are_named() {
         let codec = TextCodec::characters("0123456789=").unwrap();
-        assert_eq!(codec.encode("40=").unwrap(), [6, 2, 12]);
-        assert_eq!(codec.decode(&[6, 2, 12, 0]), "40=");
+        assert_eq!(codec.encode("40=").unwrap(), [5, 1, 11]);
+        assert_eq!(codec.decode(&[5, 1, 11, 0]), "40=");
+        assert_eq!(codec.decode(&[5, 0, 1, 0]), "4<eos>0");
         assert_eq!(codec.piece(0), "<eos>");
-        assert_eq!(codec.vocab_size(), 13);
+        assert_eq!(codec.vocab_size(), 12);
         assert_eq!(codec.encode("4x").unwrap_err().to_string(), "tokenizer: no token for 'x' in \"4x\"");
         assert!(TextCodec::characters("00").is_err());
     }
@@ -170,7 +174,7 @@ mod tests {
     #[test]
     fn any_text_survives_the_byte_codec() {
         let codec = TextCodec::bytes().unwrap();
-        assert_eq!(codec.vocab_size(), 258);
+        assert_eq!(codec.vocab_size(), 257);
         for text in ["", " a  b\n", "naïve 漢字 🙂", "<eos>"] {
             let ids = codec.encode(text).unwrap();
             assert_eq!(ids.len(), text.len());

@@ -129,7 +129,7 @@ mod tests {
                         let (a, b) = question.split_once('+').unwrap();
                         assert_eq!(
                             a.parse::<u64>().unwrap() + b.parse::<u64>().unwrap(),
-                            answer.parse().unwrap()
+                            answer.parse::<u64>().unwrap()
                         );
                         assert_eq!(answer.len(), a.len() + 1);
                     }
