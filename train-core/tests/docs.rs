@@ -13,7 +13,10 @@ fn check(name: &str, expected: &str) {
         std::fs::write(&path, expected).unwrap();
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(found == expected, "docs/{name} is out of date: UPDATE_DOCS=1 cargo test -p train-core --test docs");
+    assert!(
+        found == expected,
+        "docs/{name} is out of date: UPDATE_DOCS=1 cargo test -p train-core --test docs"
+    );
 }
 
 #[test]
@@ -87,7 +90,9 @@ fn layers_go_over_one_another() {
 #[test]
 fn overrides_reach_the_loss() {
     let mut layers = Layers::preset("reverse").unwrap();
-    layers.set("loss.overrides={ objective = { kind = \"sapo\", tau_pos = 2.0, tau_neg = 3.0 } }", "--set").unwrap();
+    layers
+        .set("loss.overrides={ objective = { kind = \"sapo\", tau_pos = 2.0, tau_neg = 3.0 } }", "--set")
+        .unwrap();
     let choice = layers.resolve().unwrap().loss_choice().unwrap();
     assert_eq!(choice.loss.config().objective, policy_loss::Objective::Sapo { tau_pos: 2.0, tau_neg: 3.0 });
     layers.set("loss.overrides={ objectiv = 1 }", "--set").unwrap();

@@ -119,7 +119,7 @@ pub(crate) fn report(runs: &[PathBuf], output: &Path) -> Result<()> {
         let config = std::fs::read_to_string(run.join("config.toml")).ok();
         let config = config.and_then(|text| Config::from_toml(&text, "config.toml").ok());
         let config_changes = config.map(|c| changes(&c)).unwrap_or_default();
-        report::write(run, &ReportOptions { config_changes, ..ReportOptions::default() })?;
+        report::write(run, &ReportOptions { config_changes })?;
         writeln!(out, "{}", run.join("report.html").display())?;
         return Ok(());
     }

@@ -1,4 +1,5 @@
 //! `trainer`: reinforcement-learning post-training of language models. `trainer --help` says the rest.
+#![allow(clippy::print_stdout)]
 
 mod cli;
 mod configs;

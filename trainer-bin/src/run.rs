@@ -181,7 +181,7 @@ fn learned(measured: &[(u64, Row)], seconds: f64) -> String {
 
 /// Writes `report.html`; returns its path.
 pub(crate) fn write_report(trainer: &Trainer) -> Result<String> {
-    let options = ReportOptions { config_changes: changes(&trainer.config), ..ReportOptions::default() };
+    let options = ReportOptions { config_changes: changes(&trainer.config) };
     report::write(trainer.dir.path(), &options)?;
     Ok(trainer.dir.file("report.html").display().to_string())
 }

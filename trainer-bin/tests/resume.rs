@@ -39,7 +39,6 @@ fn kill_and_resume(set: &[&str]) {
     let clock =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_nanos() as usize;
     let places = [3 + clock % 9, 14 + clock / 9 % 9, 27 + clock / 81 % 9];
-    println!("killed after {places:?} rows of metrics");
     let quiet = |command: &mut std::process::Command| {
         command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     };

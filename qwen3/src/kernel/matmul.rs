@@ -7,7 +7,7 @@
 //! blocks whose length it picks from the matrix sizes, and by other routines altogether when a side is a single
 //! row or column, when the output is small, or when the inner dimension is 1 or 2 (there even the alignment of
 //! the output decides how an element is rounded). All of these would let the size of a batch leak into the bits
-//! of a row. So the inner dimension is cut here, at [`INNER_BLOCK`], and the shapes that `gemm` treats apart are
+//! of a row. So the inner dimension is cut here, at `INNER_BLOCK`, and the shapes that `gemm` treats apart are
 //! brought into the common form or computed by a plain loop.
 
 use gemm::Parallelism;

@@ -32,11 +32,14 @@ struct State {
     prompts: usize,
 }
 
+/// One row of a data file: its columns by name.
+pub type Columns = BTreeMap<String, Value>;
+
 /// The rows of a JSON-lines file. Empty lines are skipped.
 ///
 /// # Errors
 /// When the file cannot be read, or a line is not a JSON object.
-pub fn read_rows(path: &Path) -> Result<Vec<(usize, BTreeMap<String, Value>)>, DataError> {
+pub fn read_rows(path: &Path) -> Result<Vec<(usize, Columns)>, DataError> {
     let text =
         std::fs::read_to_string(path).map_err(|source| DataError::Io { path: path.to_path_buf(), source })?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
@@ -79,7 +82,7 @@ impl Reader<'_> {
         Ok(prompts)
     }
 
-    fn prompt(&self, id: u64, mut columns: BTreeMap<String, Value>) -> Result<Prompt, String> {
+    fn prompt(&self, id: u64, mut columns: Columns) -> Result<Prompt, String> {
         let text = match &self.template {
             Some(environment) => {
                 let template = environment.get_template("prompt").map_err(|e| e.to_string())?;

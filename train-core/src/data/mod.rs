@@ -6,7 +6,7 @@ mod generated;
 mod task;
 
 pub use codec::TextCodec;
-pub use file::{FileSource, read_rows};
+pub use file::{Columns, FileSource, read_rows};
 pub use generated::GeneratedSource;
 pub use task::{TASKS, Task};
 
