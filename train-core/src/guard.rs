@@ -1,5 +1,7 @@
 //! Guards: signs of a run that goes wrong, with likely causes and what to try.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -18,7 +20,11 @@ pub struct Alarm {
     pub advice: &'static [&'static str],
 }
 
-/// Watches the metrics of a run. Each guard speaks once until its sign has gone.
+/// Guards that speak at the first sign.
+const SUDDEN: [&str; 2] = ["grad_norm_spike", "reward_hacking"];
+
+/// Watches the metrics of a run. A guard speaks when its sign has lasted for `guard.patience` steps, and again only
+/// after the sign has gone.
 #[derive(Clone, Debug)]
 pub struct Guards {
     settings: Guard,
@@ -28,8 +34,8 @@ pub struct Guards {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct State {
-    low_entropy: u64,
-    active: Vec<String>,
+    /// Steps in a row in which the sign of a guard was there.
+    streaks: BTreeMap<String, u64>,
     /// Recent training rewards and held-out rewards, to see them part.
     rewards: Vec<f64>,
     evals: Vec<f64>,
@@ -64,18 +70,16 @@ impl Guards {
         let exact = row.get("reward/exact_rate");
         let solved = exact.map_or(value("reward/mean") >= value("reward/max"), |rate| rate >= s.solved);
         let entropy = value("policy/entropy");
-        self.state.low_entropy =
-            if entropy < s.entropy_min && !solved { self.state.low_entropy + 1 } else { 0 };
         let mut signs = Vec::new();
         let mut sign =
             |on: bool, name, message: String, advice| signs.push((on, Alarm { name, message, advice }));
         sign(
-            self.state.low_entropy >= s.entropy_steps,
+            entropy < s.entropy_min && !solved,
             "entropy_collapse",
             format!(
                 "entropy {entropy:.3} has stayed below {} nats for {} steps while {} of samples are right: the policy has collapsed onto a wrong answer and no longer explores",
                 s.entropy_min,
-                self.state.low_entropy,
+                s.patience,
                 exact.map_or("few".into(), |e| format!("{:.0} %", 100.0 * e)),
             ),
             &[
@@ -131,12 +135,12 @@ impl Guards {
         self.hacking(row, &mut signs);
         let mut fired = Vec::new();
         for (on, alarm) in signs {
-            let was = self.state.active.iter().any(|n| n == alarm.name);
-            if on && !was {
-                self.state.active.push(alarm.name.into());
+            // A spike or parted curves are an event; the other signs must last.
+            let patience = if SUDDEN.contains(&alarm.name) { 1 } else { s.patience };
+            let streak = self.state.streaks.entry(alarm.name.into()).or_default();
+            *streak = if on { *streak + 1 } else { 0 };
+            if *streak == patience {
                 fired.push(alarm);
-            } else if !on {
-                self.state.active.retain(|n| n != alarm.name);
             }
         }
         fired
@@ -167,5 +171,108 @@ impl Guards {
                 ],
             },
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::config::Layers;
+
+    fn guards() -> Guards {
+        Guards::new(&Layers::defaults().config().unwrap().guard)
+    }
+
+    fn healthy() -> Row {
+        let mut row = Row::new(1);
+        for (name, value) in [
+            ("reward/mean", 0.5),
+            ("reward/max", 1.0),
+            ("reward/exact_rate", 0.2),
+            ("policy/entropy", 1.0),
+            ("group/zero_std_share", 0.1),
+            ("len/truncated_share", 0.0),
+            ("optim/grad_norm", 1.0),
+            ("mismatch/k3", 0.0),
+        ] {
+            row.set(name, value);
+        }
+        row
+    }
+
+    fn names(guards: &mut Guards, row: &Row, steps: usize) -> Vec<(usize, &'static str)> {
+        let fired = (1..=steps).flat_map(|step| {
+            guards.check(row, &[1.0; 20]).into_iter().map(move |alarm| (step, alarm.name))
+        });
+        fired.collect()
+    }
+
+    #[test]
+    fn a_healthy_run_raises_none() {
+        assert_eq!(names(&mut guards(), &healthy(), 50), []);
+    }
+
+    #[test]
+    fn each_sign_raises_its_own_guard_once_it_has_lasted() {
+        for (name, value, guard) in [
+            ("policy/entropy", 0.01, "entropy_collapse"),
+            ("group/zero_std_share", 0.99, "no_signal"),
+            ("len/truncated_share", 0.9, "truncation"),
+            ("mismatch/k3", 0.5, "mismatch"),
+        ] {
+            let mut row = healthy();
+            row.set(name, value);
+            assert_eq!(names(&mut guards(), &row, 50), [(10, guard)]);
+        }
+        let mut row = healthy();
+        row.set("optim/grad_norm", 100.0);
+        assert_eq!(names(&mut guards(), &row, 3), [(1, "grad_norm_spike")]);
+    }
+
+    #[test]
+    fn a_sign_that_goes_away_in_time_is_forgotten_and_may_come_again() {
+        let mut guards = guards();
+        let mut low = healthy();
+        low.set("policy/entropy", 0.01);
+        assert_eq!(names(&mut guards, &low, 9), []);
+        assert_eq!(names(&mut guards, &healthy(), 1), []);
+        assert_eq!(names(&mut guards, &low, 20), [(10, "entropy_collapse")]);
+        assert_eq!(names(&mut guards, &healthy(), 1), []);
+        assert_eq!(names(&mut guards, &low, 20), [(10, "entropy_collapse")]);
+    }
+
+    #[test]
+    fn mastery_is_not_collapse() {
+        let mut row = healthy();
+        row.set("policy/entropy", 0.001);
+        row.set("group/zero_std_share", 1.0);
+        row.set("reward/exact_rate", 0.99);
+        assert_eq!(names(&mut guards(), &row, 50), []);
+    }
+
+    #[test]
+    fn a_restored_guard_goes_on_counting() {
+        let mut row = healthy();
+        row.set("policy/entropy", 0.01);
+        let mut first = guards();
+        assert_eq!(names(&mut first, &row, 6), []);
+        let mut second = guards();
+        second.restore(&first.state()).unwrap();
+        assert_eq!(names(&mut second, &row, 10), [(4, "entropy_collapse")]);
+    }
+
+    #[test]
+    fn reward_that_rises_while_held_out_reward_falls_is_named() {
+        let mut guards = guards();
+        let mut fired = Vec::new();
+        for k in 0..4 {
+            let mut row = healthy();
+            row.set("reward/mean", 0.4 + 0.05 * f64::from(k));
+            row.set("eval/heldout/reward", 0.4 - 0.05 * f64::from(k));
+            fired.extend(guards.check(&row, &[]).into_iter().map(|a| a.name));
+        }
+        assert_eq!(fired, ["reward_hacking"]);
     }
 }

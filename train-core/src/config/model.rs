@@ -139,7 +139,7 @@ section!(Ckpt { every: u64, keep_last: usize });
 section!(Guard {
     action: GuardAction,
     entropy_min: f64,
-    entropy_steps: u64,
+    patience: u64,
     zero_variance_max: f64,
     truncated_max: f64,
     grad_norm_spike: f64,

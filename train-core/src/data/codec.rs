@@ -40,7 +40,7 @@ impl TextCodec {
         let file = json!({
             "version": "1.0", "truncation": null, "padding": null, "added_tokens": [eos_token()],
             "normalizer": null,
-            "pre_tokenizer": { "type": "Split", "pattern": { "Regex": "(?s)." }, "behavior": "Isolated", "invert": false },
+            "pre_tokenizer": { "type": "Split", "pattern": { "Regex": "[\\s\\S]" }, "behavior": "Isolated", "invert": false },
             "post_processor": null,
             "decoder": { "type": "Fuse" },
             "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>" },
