@@ -1,6 +1,6 @@
 //! Continuous batching: every step feeds one row for each running sequence and fills up with prompt rows.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use qwen3::decode::{Context, Decoder, KvCache, Row, Step};
@@ -183,7 +183,7 @@ impl Engine {
 
     /// Runs `requests` to their ends; generations come in the order of requests and samples.
     pub fn generate(&mut self, requests: Vec<Request>) -> Result<Vec<Generation>> {
-        let order: Vec<u64> = requests.iter().map(|r| r.id).collect();
+        let order: HashMap<u64, usize> = requests.iter().enumerate().map(|(i, r)| (r.id, i)).collect();
         for request in requests {
             self.submit(request)?;
         }
@@ -191,7 +191,7 @@ impl Engine {
         while !self.is_idle() {
             all.extend(self.step()?);
         }
-        all.sort_by_key(|g| (order.iter().position(|id| *id == g.request), g.sample));
+        all.sort_by_key(|g| (order.get(&g.request), g.sample));
         Ok(all)
     }
 

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SamplingParams {
-    /// Divides the logits. 0 takes the likeliest token (the lowest id of equals).
+    /// Divides the logits: 0, which takes the likeliest token (the lowest id of equals), or from 1e-4 to 1e4.
     pub temperature: f32,
     /// Keeps the `top_k` likeliest tokens; 0 keeps all.
     pub top_k: usize,
@@ -43,8 +43,9 @@ impl SamplingParams {
         let bad = |name: &'static str, value: f64, expected: &'static str| {
             Err(Error::Parameter { name, value, expected })
         };
-        if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
-            return bad("temperature", self.temperature.into(), "a finite number, 0 or more");
+        // Below this, logits over the temperature could leave the range of f32.
+        if !(self.temperature == 0.0 || (1e-4..=1e4).contains(&self.temperature)) {
+            return bad("temperature", self.temperature.into(), "0 (greedy), or from 1e-4 to 1e4");
         }
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
             return bad("top_p", self.top_p.into(), "above 0, at most 1");
@@ -100,7 +101,11 @@ pub fn draw(logits: &mut [f32], params: &SamplingParams, uniform: f64) -> Result
         let token = logits.iter().position(|z| *z == top).unwrap_or(0);
         return Ok(Draw { truncated_logp: 0.0, ..done(token, 1.0) });
     }
-    let probability = |token: usize| f64::from(exp(stats.log_prob(logits[token])));
+    // The kernel's `exp` never reaches 0, so a banned token is told apart by its logit.
+    let probability = |token: usize| match logits[token] {
+        f32::NEG_INFINITY => 0.0,
+        z => f64::from(exp(stats.log_prob(z))),
+    };
     if !params.truncates() {
         return Ok(done(pick(0..logits.len(), probability, uniform, 1.0), 1.0));
     }
@@ -136,8 +141,8 @@ fn truncate(logits: &[f32], params: &SamplingParams, probability: impl Fn(usize)
     (order, mass)
 }
 
-/// Inverse CDF: the first token at which the running sum passes `uniform · mass`. When rounding leaves the sum
-/// short of that, the last token of positive probability.
+/// Inverse CDF: the first token at which the running sum passes `uniform · mass`. When rounding leaves the whole sum
+/// short of that, the likeliest token.
 fn pick(
     tokens: impl Iterator<Item = usize>,
     probability: impl Fn(usize) -> f64,
@@ -145,16 +150,48 @@ fn pick(
     mass: f64,
 ) -> usize {
     let target = uniform * mass;
-    let (mut sum, mut last) = (0.0, 0);
+    let (mut sum, mut likeliest, mut top) = (0.0, 0, 0.0);
     for token in tokens {
         let p = probability(token);
         sum += p;
-        if p > 0.0 {
-            last = token;
-            if sum > target {
-                break;
-            }
+        if p > 0.0 && sum > target {
+            return token;
+        }
+        if p > top {
+            (likeliest, top) = (token, p);
         }
     }
-    last
+    likeliest
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn rounding_at_the_end_of_the_distribution_never_draws_an_unlikely_or_banned_token() {
+        let probabilities = [0.25, 0.5, 0.25 - 1e-7, 0.0];
+        assert_eq!(pick(0..4, |t| probabilities[t], 1.0 - 1e-12, 1.0), 1);
+        let mut logits = vec![0.0, 1.0, f32::NEG_INFINITY, f32::NEG_INFINITY];
+        for uniform in [0.0, 0.5, 1.0 - f64::EPSILON] {
+            let draw = draw(&mut logits.clone(), &SamplingParams::default(), uniform).unwrap();
+            assert!(draw.token < 2 && draw.logp.is_finite());
+        }
+        // The same, where a truncation keeps more than the tokens that are left.
+        let params = SamplingParams { top_k: 3, ..SamplingParams::default() };
+        assert!(draw(&mut logits, &params, 1.0 - f64::EPSILON).unwrap().token < 2);
+    }
+
+    #[test]
+    fn a_temperature_that_overflows_is_refused() {
+        for (temperature, accepted) in [(0.0, true), (1e-4, true), (1.0, true), (1e-40, false), (-1.0, false)]
+        {
+            let params = SamplingParams { temperature, ..SamplingParams::default() };
+            assert_eq!(params.validate().is_ok(), accepted, "{temperature}");
+        }
+        let params = SamplingParams { temperature: f32::NAN, ..SamplingParams::default() };
+        assert!(params.validate().is_err());
+    }
 }

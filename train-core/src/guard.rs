@@ -182,7 +182,7 @@ mod tests {
     use crate::config::Layers;
 
     fn guards() -> Guards {
-        Guards::new(&Layers::defaults().config().unwrap().guard)
+        Guards::new(&Layers::defaults().resolve().unwrap().guard)
     }
 
     fn healthy() -> Row {
@@ -203,9 +203,8 @@ mod tests {
     }
 
     fn names(guards: &mut Guards, row: &Row, steps: usize) -> Vec<(usize, &'static str)> {
-        let fired = (1..=steps).flat_map(|step| {
-            guards.check(row, &[1.0; 20]).into_iter().map(move |alarm| (step, alarm.name))
-        });
+        let fired = (1..=steps)
+            .flat_map(|step| guards.check(row, &[1.0; 20]).into_iter().map(move |alarm| (step, alarm.name)));
         fired.collect()
     }
 

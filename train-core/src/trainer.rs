@@ -76,8 +76,8 @@ pub struct StepReport {
     pub row: Row,
     /// Guards that fired.
     pub alarms: Vec<Alarm>,
-    /// Further news, such as a new level.
-    pub news: Vec<String>,
+    /// What is new about the data, such as a level.
+    pub news: Option<String>,
     /// Whether a checkpoint was written, and where; or why not.
     pub checkpoint: Option<Result<PathBuf, String>>,
 }
@@ -236,7 +236,7 @@ impl Trainer {
     pub fn step(&mut self) -> Result<StepReport, TrainError> {
         let start = Instant::now();
         let mut row = Row::new(self.step + 1);
-        let mut samples = self.collect(&mut row)?;
+        let (mut samples, news) = self.collect(&mut row)?;
         self.assign_advantages(&mut samples)?;
         let update = self.update(&mut samples, &mut row)?;
         self.step += 1;
@@ -244,7 +244,6 @@ impl Trainer {
         self.sampler.publish(&self.learner.model)?;
         row.set("time/sync", publishing.elapsed().as_secs_f64());
 
-        let news: Vec<String> = self.source.observe(row.get("reward/exact_rate")).into_iter().collect();
         let every = self.config.eval.every;
         if every > 0 && (self.step.is_multiple_of(every) || self.is_done()) {
             self.evaluate(&mut row)?;
@@ -252,7 +251,7 @@ impl Trainer {
         record::update(&mut row, &update);
         record::totals(&mut row, &samples, start.elapsed().as_secs_f64());
         let alarms = self.guards.check(&row, self.learner.norms());
-        self.log(&row, &samples, &news, &alarms, &update)?;
+        self.log(&row, &samples, news.as_deref(), &alarms, &update)?;
         row.set("time/checkpoint", self.saving_seconds);
         self.dir.append("metrics.jsonl", &row.to_json())?;
         // Last, so that a checkpoint never knows of a step that the logs do not.
@@ -262,8 +261,8 @@ impl Trainer {
         Ok(report)
     }
 
-    /// Rolls out, scores and filters until the batch is full.
-    fn collect(&mut self, row: &mut Row) -> Result<Vec<Sample>, TrainError> {
+    /// Rolls out, scores and filters until the batch is full; also what is new about the data.
+    fn collect(&mut self, row: &mut Row) -> Result<(Vec<Sample>, Option<String>), TrainError> {
         let wanted = self.config.rollout.prompts;
         let most = (wanted as f64
             * if self.config.filter.dynamic { self.config.filter.max_extra } else { 1.0 })
@@ -291,7 +290,9 @@ impl Trainer {
         row.set("group/kept", groups as f64);
         row.set("data/level", self.source.level());
         record::samples(row, &all)?;
-        Ok(kept)
+        let outcomes: Vec<_> = all.iter().map(|s| (&*s.prompt, s.reward.exact == Some(true))).collect();
+        let news = self.source.observe(&outcomes);
+        Ok((kept, news))
     }
 
     /// Leaves out samples that could not be scored and, as configured, groups without variance.
@@ -344,11 +345,11 @@ impl Trainer {
         &self,
         row: &Row,
         samples: &[Sample],
-        news: &[String],
+        news: Option<&str>,
         alarms: &[Alarm],
         update: &UpdateReport,
     ) -> Result<(), TrainError> {
-        for message in news {
+        if let Some(message) = news {
             self.dir.event(self.step, "level", "data", message, &[])?;
         }
         for reason in &update.skipped {

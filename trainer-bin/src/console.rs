@@ -78,7 +78,7 @@ impl Console {
             let left = seconds_left.map_or(String::new(), |s| format!("  {} left", time(s)));
             self.say(&format!("step {:>4}  {line}{left}", row.step));
         }
-        for message in &report.news {
+        if let Some(message) = &report.news {
             self.say(&format!("step {:>4}  {message}", row.step));
         }
         self.held_out(row);

@@ -74,6 +74,10 @@ impl Config {
             ("warm_start.prompts", self.warm_start.prompts),
             ("eval.prompts", self.eval.prompts),
             ("ckpt.keep_last", self.ckpt.keep_last),
+            ("data.advance_after", self.data.advance_after as usize),
+            ("filter.patience", self.filter.patience as usize),
+            ("update.max_skips", self.update.max_skips as usize),
+            ("guard.patience", self.guard.patience as usize),
         ];
         match counts.iter().find(|(_, count)| *count == 0) {
             Some((key, _)) => Err(invalid(key, 0, origin, "expected 1 or more")),
@@ -86,9 +90,8 @@ impl Config {
             ("rollout.temperature", f64::from(self.rollout.temperature), 1e-3, 100.0),
             ("rollout.top_p", f64::from(self.rollout.top_p), 1e-9, 1.0),
             ("rollout.min_p", f64::from(self.rollout.min_p), 0.0, 1.0),
-            ("eval.temperature", f64::from(self.eval.temperature), 0.0, 100.0),
             ("data.advance_at", self.data.advance_at, 0.0, 1.0),
-            ("data.review_share", self.data.review_share, 0.0, 1.0),
+            ("data.mix_share", self.data.mix_share, 0.0, 1.0),
             ("data.eval_share", self.data.eval_share, 0.0, 0.9),
             ("reward.max_error_share", self.reward.max_error_share, 0.0, 1.0),
             ("filter.max_extra", self.filter.max_extra, 1.0, 1000.0),
@@ -105,7 +108,9 @@ impl Config {
             ("update.skip_norm", self.update.skip_norm, 0.0, 1e9),
             ("warm_start.lr", self.warm_start.lr, 0.0, 10.0),
         ];
-        for (key, value, low, high) in ranges {
+        let greedy = self.eval.temperature == 0.0;
+        let sampled = ("eval.temperature", f64::from(self.eval.temperature), 1e-3, 100.0);
+        for (key, value, low, high) in ranges.into_iter().chain((!greedy).then_some(sampled)) {
             if !(low..=high).contains(&value) {
                 return Err(invalid(key, value, origin, format!("expected {low} to {high}")));
             }

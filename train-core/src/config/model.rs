@@ -67,7 +67,7 @@ section!(Data {
     levels: Vec<u32>,
     advance_at: f64,
     advance_after: u32,
-    review_share: f64,
+    mix_share: f64,
     path: String,
     eval_path: String,
     eval_share: f64,

@@ -212,7 +212,7 @@ impl PromptSource for FileSource {
         Ok(out)
     }
 
-    fn observe(&mut self, _: Option<f64>) -> Option<String> {
+    fn observe(&mut self, _: &[(&Prompt, bool)]) -> Option<String> {
         None
     }
 

@@ -31,11 +31,16 @@ struct State {
     streak: u32,
 }
 
-/// FNV-1a, so that what is held out is the same on every machine.
+/// The column of a generated prompt that holds its level's number of digits.
+const SIZE: &str = "size";
+
+/// FNV-1a with a final mix (short texts reach only its low bits), so that what is held out is the same on every
+/// machine.
 fn is_held_out(text: &str) -> bool {
     let hash =
         text.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
-    (hash >> 32).is_multiple_of(HELD_OUT_ONE_IN)
+    let mixed = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 32).is_multiple_of(HELD_OUT_ONE_IN)
 }
 
 impl GeneratedSource {
@@ -81,7 +86,7 @@ impl GeneratedSource {
             tokens: self.codec.encode(&text)?,
             text,
             answer: Some(answer),
-            columns: [("size".to_owned(), Value::from(size))].into(),
+            columns: [(SIZE.to_owned(), Value::from(size))].into(),
         })
     }
 }
@@ -91,8 +96,12 @@ impl PromptSource for GeneratedSource {
         let levels = &self.settings.levels;
         let prompts = (self.state.next..self.state.next + count as u64).map(|id| {
             let mut rng = keyed_rng(self.seed, Stream::Data, [id, 0]);
-            let review = self.state.level > 0 && rng.random::<f64>() < self.settings.review_share;
-            let level = if review { rng.random_range(0..self.state.level) } else { self.state.level };
+            let mut level = self.state.level;
+            let others = levels.len() - 1;
+            if others > 0 && rng.random::<f64>() < self.settings.mix_share {
+                let drawn = rng.random_range(0..others);
+                level = if drawn < level { drawn } else { drawn + 1 };
+            }
             Ok((self.prompt(Stream::Data, id, levels[level], false)?, 0))
         });
         let prompts = prompts.collect::<Result<_, DataError>>()?;
@@ -100,8 +109,15 @@ impl PromptSource for GeneratedSource {
         Ok(prompts)
     }
 
-    fn observe(&mut self, exact_rate: Option<f64>) -> Option<String> {
-        let solved = exact_rate.is_some_and(|rate| rate >= self.settings.advance_at);
+    fn observe(&mut self, outcomes: &[(&Prompt, bool)]) -> Option<String> {
+        let size = Value::from(self.settings.levels[self.state.level]);
+        let level: Vec<bool> = outcomes
+            .iter()
+            .filter(|(p, _)| p.columns.get(SIZE) == Some(&size))
+            .map(|(_, right)| *right)
+            .collect();
+        let right = level.iter().filter(|right| **right).count() as f64;
+        let solved = !level.is_empty() && right >= self.settings.advance_at * level.len() as f64;
         self.state.streak = if solved { self.state.streak + 1 } else { 0 };
         if self.state.streak < self.settings.advance_after
             || self.state.level + 1 >= self.settings.levels.len()
@@ -133,5 +149,82 @@ impl PromptSource for GeneratedSource {
         }
         self.state = state;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::config::Layers;
+
+    fn source(mix_share: f64) -> GeneratedSource {
+        let mut settings = Layers::defaults().resolve().unwrap().data;
+        (settings.levels, settings.mix_share, settings.advance_after) = (vec![2, 3, 4], mix_share, 2);
+        GeneratedSource::new(&settings, TextCodec::characters("0123456789=").unwrap(), 7, 30).unwrap()
+    }
+
+    /// Prompts by number of digits: 2, 3, 4.
+    fn sizes(source: &mut GeneratedSource) -> [usize; 3] {
+        let mut counts = [0; 3];
+        for (prompt, _) in source.next(2000).unwrap() {
+            counts[prompt.text.len() - 3] += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn levels_are_mixed() {
+        let mut source = source(0.2);
+        let all_right = |source: &mut GeneratedSource| {
+            let prompts = source.next(50).unwrap();
+            let outcomes: Vec<_> = prompts.iter().map(|(p, _)| (p, true)).collect();
+            source.observe(&outcomes)
+        };
+        let [two, three, four] = sizes(&mut source);
+        assert!(
+            (150..250).contains(&three) && (150..250).contains(&four) && two > 1500,
+            "{two} {three} {four}"
+        );
+        assert_eq!(all_right(&mut source), None);
+        assert_eq!(all_right(&mut source).unwrap(), "reverse: 3 digits from now on");
+        let [two, three, four] = sizes(&mut source);
+        assert!((150..250).contains(&two) && (150..250).contains(&four), "{two} {three} {four}");
+        all_right(&mut source);
+        all_right(&mut source);
+        assert_eq!((source.level(), all_right(&mut source)), (4.0, None));
+        let [two, three, four] = sizes(&mut source);
+        assert!(
+            (150..250).contains(&two) && (150..250).contains(&three) && four > 1500,
+            "{two} {three} {four}"
+        );
+    }
+
+    #[test]
+    fn only_samples_of_the_level_itself_decide() {
+        let mut source = source(0.5);
+        for _ in 0..5 {
+            let prompts = source.next(50).unwrap();
+            let outcomes: Vec<_> = prompts.iter().map(|(p, _)| (p, p.text.len() == 4)).collect();
+            assert_eq!(source.observe(&outcomes), None);
+        }
+        assert_eq!(source.observe(&[]), None);
+        assert_eq!(source.level(), 2.0);
+    }
+
+    #[test]
+    fn held_out_problems_never_train_and_a_saved_place_is_found_again() {
+        let mut source = source(0.2);
+        let held_out: Vec<String> = source.held_out().iter().map(|p| p.text.clone()).collect();
+        let short = |digits: usize| held_out.iter().filter(|t| t.len() == digits + 1).count();
+        assert_eq!([short(2), short(3), short(4)], [10, 10, 10]);
+        let drawn = source.next(500).unwrap();
+        assert!(drawn.iter().all(|(p, _)| !held_out.contains(&p.text)));
+        let state = source.state();
+        let next = source.next(20).unwrap();
+        source.restore(&state).unwrap();
+        assert_eq!(source.next(20).unwrap(), next);
+        assert!(source.restore(&serde_json::json!({ "next": 0, "level": 9, "streak": 0 })).is_err());
     }
 }

@@ -77,9 +77,9 @@ pub trait PromptSource: Send {
     /// When the data is at fault.
     fn next(&mut self, count: usize) -> Result<Vec<(Prompt, u32)>, DataError>;
 
-    /// Tells the source how the last batch went, as its share of exact answers (when known). Returns a message when
-    /// this changed the data, such as a new level.
-    fn observe(&mut self, exact_rate: Option<f64>) -> Option<String>;
+    /// Tells the source how the last batch went: each sample's prompt, and whether the response was the right answer.
+    /// Returns a message when this changed the data, such as a new level.
+    fn observe(&mut self, outcomes: &[(&Prompt, bool)]) -> Option<String>;
 
     /// Held-out prompts, the same at every call.
     fn held_out(&self) -> &[Prompt];
