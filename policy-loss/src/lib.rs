@@ -31,6 +31,7 @@
 mod advantage;
 mod aggregation;
 mod batch;
+mod compatibility;
 mod config;
 mod correction;
 mod error;
@@ -49,6 +50,7 @@ pub use advantage::{
 };
 pub use aggregation::{Aggregation, Mode, Normalizer, SeqCount};
 pub use batch::{Advantages, Real, TokenBatch};
+pub use compatibility::{Feature, ObjectiveKind, Support, Warning, support};
 pub use config::{LossConfig, NonFinitePolicy, Opsm, PRESETS};
 pub use correction::{Base, Control, Correction, Level, Rejection};
 pub use error::{Error, Result};
