@@ -132,7 +132,8 @@ fn names_are_those_of_configurations() {
 #[test]
 fn presets_are_valid() {
     for name in PRESETS.into_iter().chain(["minirl"]) {
-        let (config, _) = LossConfig::preset(name, 8).unwrap();
+        let (config, estimator) = LossConfig::preset(name, 8).unwrap();
+        estimator.validate().unwrap();
         // And survive a file.
         let text = serde_json::to_string(&config).unwrap();
         assert_eq!(serde_json::from_str::<LossConfig>(&text).unwrap(), config);
