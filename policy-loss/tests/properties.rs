@@ -238,8 +238,11 @@ proptest! {
 
     // P8
     #[test]
-    fn dual_clip_is_the_two_sided_delta(delta in -3.0f64..3.0, a in -3.0f64..3.0, low in 0.0f64..0.9, high in 0.0f64..1.0, more in 0.0f64..3.0) {
+    fn dual_clip_is_the_two_sided_delta(delta in -3.0f64..3.0, a in -3.0f64..3.0, low in 0.0f64..0.9, high in 0.0f64..1.0, more in 0.0f64..3.0,
+        edge in prop::option::of(-0.01f64..0.01)) {
         let bound = 1.0 + high + more;
+        // Half of the ratios lie next to the bound.
+        let delta = edge.map_or(delta, |edge| bound.ln() + edge);
         let (loss, c) = token(Objective::PpoClip { clip_low: low, clip_high: high, dual_clip: Some(bound) }, delta, a);
         // INTELLECT-2: −min(min(r, δ)·A, clip(r)·A).
         let r = delta.exp();
