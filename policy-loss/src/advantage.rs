@@ -4,17 +4,23 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::batch::Advantages;
 use crate::error::{Error, Result};
+use crate::penalty::KlPenalty;
+use crate::returns::{broadcast, gae, returns_to_go, token_rewards, whiten};
 
-/// A group-relative estimator. `R` is a sample's reward, `Ḡ` its group's mean.
+/// An estimator. `R` is a sample's reward, `Ḡ` its group's mean. Those of groups give one advantage a sample, the
+/// others one a token.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum AdvantageEstimator {
     /// `(R − Ḡ) / (std + eps)` (GRPO, arXiv 2402.03300).
     GroupMeanStd {
         /// Added to the standard deviation.
+        #[serde(default = "default_eps")]
         eps: f64,
         /// 1 for the sample, 0 for the population standard deviation.
+        #[serde(default = "default_ddof")]
         ddof: u8,
     },
     /// `R − Ḡ` (Dr.GRPO, MiniRL).
@@ -22,15 +28,71 @@ pub enum AdvantageEstimator {
     /// `(R − Ḡ) / (std of the whole batch + eps)`.
     GroupMeanBatchStd {
         /// Added to the standard deviation.
+        #[serde(default = "default_eps")]
         eps: f64,
     },
     /// `R` minus the mean of the others (arXiv 2402.14740).
     Rloo {},
-    /// `R` minus the length-weighted mean of the group (arXiv 2505.23585). Needs lengths.
+    /// `R` minus the length-weighted mean of the group (arXiv 2505.23585). Needs offsets.
     Opo {},
+    /// [`GroupMeanStd`](Self::GroupMeanStd) of each reward component, weighted, added and whitened over the samples, so
+    /// that no component drowns another. Needs components.
+    Gdpo {
+        /// Added to the standard deviations.
+        #[serde(default = "default_eps")]
+        eps: f64,
+        /// 1 for the sample, 0 for the population standard deviation.
+        #[serde(default = "default_ddof")]
+        ddof: u8,
+    },
+    /// Returns-to-go of token rewards, whitened over the batch's tokens (REINFORCE++, arXiv 2501.03262). The reward
+    /// falls on the last token. Needs offsets.
+    ReinforcePp {
+        /// Discount.
+        #[serde(default = "one")]
+        gamma: f64,
+        /// Penalty in the reward: `−β·k(logp_old, logp_ref)` on each token.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kl: Option<KlPenalty>,
+    },
+    /// `R − Ḡ` on each token, whitened over the batch's tokens (arXiv 2501.03262). Needs offsets.
+    ReinforcePpBaseline {},
+    /// Generalised advantages of token rewards (arXiv 1506.02438). Needs offsets and values.
+    Gae {
+        /// Discount.
+        #[serde(default = "one")]
+        gamma: f64,
+        /// Decay of the temporal differences.
+        #[serde(default = "default_lambda")]
+        lambda: f64,
+        /// Whether the advantages are whitened over the batch's tokens.
+        #[serde(default)]
+        whiten: bool,
+        /// Penalty in the reward: `−β·k(logp_old, logp_ref)` on each token.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kl: Option<KlPenalty>,
+    },
+    /// What the caller supplies.
+    External {},
 }
 
-/// What a group of one sample gets.
+fn default_eps() -> f64 {
+    1e-6
+}
+
+fn default_ddof() -> u8 {
+    1
+}
+
+fn default_lambda() -> f64 {
+    0.95
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+/// What a group of one sample gets from the estimators of groups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SingletonPolicy {
@@ -43,15 +105,75 @@ pub enum SingletonPolicy {
     Error,
 }
 
+/// What advantages are estimated from: `n` samples with `tokens` tokens in all, flat as in
+/// [`TokenBatch`](crate::TokenBatch). Values at masked positions are never read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RewardBatch<'a> {
+    /// One a sample: `[n]`.
+    pub rewards: &'a [f64],
+    /// The prompt of each sample: `[n]`.
+    pub groups: &'a [u32],
+    /// Where each sample's tokens start, and the end: `[n + 1]`.
+    pub offsets: Option<&'a [usize]>,
+    /// Which tokens were sampled by the policy: `[tokens]`; all when absent.
+    pub mask: Option<&'a [bool]>,
+    /// `log π_old`, nats: `[tokens]`. For a penalty in the reward.
+    pub logp_old: Option<&'a [f64]>,
+    /// `log π_ref`, nats: `[tokens]`. For a penalty in the reward.
+    pub logp_ref: Option<&'a [f64]>,
+    /// The critic's estimates: `[tokens]`.
+    pub values: Option<&'a [f64]>,
+    /// Weight and rewards `[n]` of each component of the reward.
+    pub components: &'a [(f64, &'a [f64])],
+    /// Advantages from elsewhere.
+    pub external: Option<Advantages<'a, f64>>,
+}
+
 /// Advantages of a batch.
 #[derive(Clone, Debug, PartialEq)]
-pub struct GroupAdvantages {
-    /// One a sample.
-    pub values: Vec<f64>,
-    /// Groups in which all rewards are equal, so that all advantages are 0.
+pub struct Estimate {
+    /// The advantages.
+    pub values: AdvantageValues,
+    /// Of token rewards: `[tokens]` before whitening, `A + V` for GAE (what a critic learns), else the returns-to-go.
+    pub returns: Option<Vec<f64>>,
+    /// Groups in which all rewards are equal up to rounding.
     pub degenerate_groups: usize,
     /// All groups.
     pub groups: usize,
+}
+
+/// Owned [`Advantages`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum AdvantageValues {
+    /// `[n]`.
+    PerSequence(Vec<f64>),
+    /// `[tokens]`; 0 at masked positions.
+    PerToken(Vec<f64>),
+}
+
+impl Estimate {
+    /// One advantage a sample.
+    ///
+    /// # Errors
+    /// When there is one a token.
+    pub fn into_sequences(self) -> Result<Vec<f64>> {
+        match self.values {
+            AdvantageValues::PerSequence(values) => Ok(values),
+            AdvantageValues::PerToken(_) => Err(Error::Incompatible {
+                first: "an estimator that gives one advantage a token".into(),
+                second: "samples that carry one".into(),
+                why: "the tokens' differences would be lost",
+            }),
+        }
+    }
+
+    /// As an evaluation wants them.
+    pub fn advantages(&self) -> Advantages<'_, f64> {
+        match &self.values {
+            AdvantageValues::PerSequence(values) => Advantages::PerSequence(values),
+            AdvantageValues::PerToken(values) => Advantages::PerToken(values),
+        }
+    }
 }
 
 fn members(groups: &[u32]) -> BTreeMap<u32, Vec<usize>> {
@@ -75,7 +197,7 @@ fn degenerate(rewards: &[f64], of: &[usize]) -> bool {
 }
 
 /// Mean and standard deviation, computed relative to the first value so that large rewards keep their digits.
-fn moments(rewards: &[f64], of: &[usize], ddof: u8) -> (f64, f64) {
+pub(crate) fn moments(rewards: &[f64], of: &[usize], ddof: u8) -> (f64, f64) {
     let n = of.len() as f64;
     let first = rewards[of[0]];
     let mean = first + of.iter().map(|i| (rewards[*i] - first) / n).sum::<f64>();
@@ -87,14 +209,9 @@ fn moments(rewards: &[f64], of: &[usize], ddof: u8) -> (f64, f64) {
     (mean, scale * (squares / (n - f64::from(ddof)).max(1.0)).sqrt())
 }
 
-fn check(rewards: &[f64], groups: &[u32], lengths: Option<&[usize]>) -> Result<()> {
-    if groups.len() != rewards.len() {
-        return Err(Error::Shape { what: "groups", found: groups.len(), expected: rewards.len() });
-    }
-    if let Some(lengths) = lengths
-        && lengths.len() != rewards.len()
-    {
-        return Err(Error::Shape { what: "lengths", found: lengths.len(), expected: rewards.len() });
+fn check_rewards(rewards: &[f64], expected: usize) -> Result<()> {
+    if rewards.len() != expected {
+        return Err(Error::Shape { what: "rewards", found: rewards.len(), expected });
     }
     match rewards.iter().enumerate().find(|(_, r)| !r.is_finite()) {
         Some((index, value)) => Err(Error::Reward { index, value: *value }),
@@ -103,54 +220,132 @@ fn check(rewards: &[f64], groups: &[u32], lengths: Option<&[usize]>) -> Result<(
 }
 
 impl AdvantageEstimator {
-    /// Advantages of samples with `rewards` `[n]` in `groups` `[n]`; `lengths` `[n]` in tokens.
-    pub fn estimate(
+    /// Refuses parameters without a meaning.
+    pub fn validate(&self) -> Result<()> {
+        let within = |name, value: f64, high: f64, expected| {
+            if (0.0..=high).contains(&value) {
+                Ok(())
+            } else {
+                Err(Error::Parameter { name, value, expected })
+            }
+        };
+        let eps = |eps| within("estimator.eps", eps, f64::MAX, "a finite number of 0 or more");
+        let ddof = |ddof| within("estimator.ddof", f64::from(ddof), 1.0, "0 or 1");
+        let share = |name, value| within(name, value, 1.0, "0 to 1");
+        let penalty = |kl: Option<KlPenalty>| kl.map_or(Ok(()), |kl| kl.check("estimator.kl.beta"));
+        match *self {
+            Self::GroupMeanStd { eps: e, ddof: d } | Self::Gdpo { eps: e, ddof: d } => {
+                eps(e)?;
+                ddof(d)
+            }
+            Self::GroupMeanBatchStd { eps: e } => eps(e),
+            Self::ReinforcePp { gamma, kl } => {
+                share("estimator.gamma", gamma)?;
+                penalty(kl)
+            }
+            Self::Gae { gamma, lambda, kl, .. } => {
+                share("estimator.gamma", gamma)?;
+                share("estimator.lambda", lambda)?;
+                penalty(kl)
+            }
+            Self::GroupMean {}
+            | Self::Rloo {}
+            | Self::Opo {}
+            | Self::ReinforcePpBaseline {}
+            | Self::External {} => Ok(()),
+        }
+    }
+
+    /// Whether it gives one advantage a token ([`External`](Self::External) may).
+    pub fn is_token_level(&self) -> bool {
+        matches!(
+            self,
+            Self::ReinforcePp { .. } | Self::ReinforcePpBaseline {} | Self::Gae { .. } | Self::External {}
+        )
+    }
+
+    /// The advantages of a batch. A group whose rewards are equal up to rounding gets advantages of exactly 0 from
+    /// the estimators of groups.
+    ///
+    /// # Errors
+    /// When a parameter has no meaning, slices do not fit, an input that the estimator needs is absent, or a reward
+    /// or a value at a valid position is `NaN` or infinite.
+    pub fn estimate(&self, batch: &RewardBatch<'_>, singletons: SingletonPolicy) -> Result<Estimate> {
+        self.validate()?;
+        check_rewards(batch.rewards, batch.groups.len())?;
+        batch.check()?;
+        let members = members(batch.groups);
+        let mut returns = None;
+        let values = match self {
+            Self::Gdpo { eps, ddof } => AdvantageValues::PerSequence(gdpo(batch, *eps, *ddof, singletons)?),
+            Self::External {} => batch.external()?,
+            Self::ReinforcePp { gamma, kl } => {
+                let rewards = token_rewards(batch, *kl, "reinforce_pp")?;
+                let mut values = returns_to_go(batch, &rewards, *gamma)?;
+                returns = Some(values.clone());
+                whiten(&mut values, &batch.valid());
+                AdvantageValues::PerToken(values)
+            }
+            Self::ReinforcePpBaseline {} => {
+                let centred = Self::GroupMean {}.of_groups(batch, &members, singletons)?;
+                let mut values = broadcast(batch, &centred, "reinforce_pp_baseline")?;
+                whiten(&mut values, &batch.valid());
+                AdvantageValues::PerToken(values)
+            }
+            Self::Gae { gamma, lambda, whiten: whitens, kl } => {
+                let rewards = token_rewards(batch, *kl, "gae")?;
+                let (mut values, targets) = gae(batch, &rewards, *gamma, *lambda)?;
+                returns = Some(targets);
+                if *whitens {
+                    whiten(&mut values, &batch.valid());
+                }
+                AdvantageValues::PerToken(values)
+            }
+            _ => AdvantageValues::PerSequence(self.of_groups(batch, &members, singletons)?),
+        };
+        let flat = members.values().filter(|of| degenerate(batch.rewards, of)).count();
+        Ok(Estimate { values, returns, degenerate_groups: flat, groups: members.len() })
+    }
+
+    fn of_groups(
         &self,
-        rewards: &[f64],
-        groups: &[u32],
-        lengths: Option<&[usize]>,
+        batch: &RewardBatch<'_>,
+        members: &BTreeMap<u32, Vec<usize>>,
         singletons: SingletonPolicy,
-    ) -> Result<GroupAdvantages> {
-        check(rewards, groups, lengths)?;
-        let members = members(groups);
+    ) -> Result<Vec<f64>> {
+        let rewards = batch.rewards;
         let all: Vec<usize> = (0..rewards.len()).collect();
         let batch_std = if all.is_empty() { 0.0 } else { moments(rewards, &all, 1).1 };
-        let mut out =
-            GroupAdvantages { values: vec![0.0; rewards.len()], degenerate_groups: 0, groups: members.len() };
-        for (group, of) in &members {
+        let lengths = if let Self::Opo {} = self { batch.lengths("opo")? } else { Vec::new() };
+        let mut out = vec![0.0; rewards.len()];
+        for (group, of) in members {
             if of.len() == 1 {
                 match singletons {
-                    SingletonPolicy::Zero => out.degenerate_groups += 1,
-                    SingletonPolicy::Raw => out.values[of[0]] = rewards[of[0]],
+                    SingletonPolicy::Zero => {}
+                    SingletonPolicy::Raw => out[of[0]] = rewards[of[0]],
                     SingletonPolicy::Error => return Err(Error::Singleton { group: *group }),
                 }
                 continue;
             }
             if degenerate(rewards, of) {
-                out.degenerate_groups += 1;
                 continue;
             }
             let n = of.len() as f64;
             let ddof = if let Self::GroupMeanStd { ddof, .. } = self { *ddof } else { 1 };
             let (mean, std) = moments(rewards, of, ddof);
-            let baseline = match (self, lengths) {
-                (Self::Opo {}, None) => {
-                    return Err(Error::Missing { what: "lengths", needed_by: "the opo estimator".into() });
-                }
-                (Self::Opo {}, Some(lengths)) => {
-                    let tokens: f64 = of.iter().map(|i| lengths[*i] as f64).sum();
-                    let weighted: f64 = of.iter().map(|i| lengths[*i] as f64 * rewards[*i]).sum();
-                    if tokens > 0.0 { weighted / tokens } else { mean }
-                }
-                _ => mean,
+            let tokens: f64 = of.iter().map(|i| lengths.get(*i).copied().unwrap_or(0.0)).sum();
+            let baseline = if tokens > 0.0 {
+                of.iter().map(|i| lengths[*i] / tokens * rewards[*i]).sum::<f64>()
+            } else {
+                mean
             };
             for &i in of {
                 let centred = rewards[i] - baseline;
-                out.values[i] = match self {
+                out[i] = match self {
                     Self::GroupMeanStd { eps, .. } => centred / (std + eps),
                     Self::GroupMeanBatchStd { eps } => centred / (batch_std + eps),
                     Self::Rloo {} => centred * n / (n - 1.0),
-                    Self::GroupMean {} | Self::Opo {} => centred,
+                    _ => centred,
                 };
             }
         }
@@ -158,88 +353,46 @@ impl AdvantageEstimator {
     }
 }
 
-/// Which groups have anything to learn from (dynamic sampling, DAPO): one flag a group, by rising id.
-pub fn dynamic_sampling_keep(rewards: &[f64], groups: &[u32]) -> Result<BTreeMap<u32, bool>> {
-    check(rewards, groups, None)?;
-    Ok(members(groups).into_iter().map(|(group, of)| (group, !degenerate(rewards, &of))).collect())
-}
-
-/// Advantages for several reward components: each is normalised by group, then weighted, added and whitened over
-/// the batch, so that no component drowns another.
-pub fn gdpo(components: &[&[f64]], weights: &[f64], groups: &[u32]) -> Result<Vec<f64>> {
-    if components.len() != weights.len() {
-        return Err(Error::Shape { what: "weights", found: weights.len(), expected: components.len() });
+fn gdpo(batch: &RewardBatch<'_>, eps: f64, ddof: u8, singletons: SingletonPolicy) -> Result<Vec<f64>> {
+    if batch.components.is_empty() {
+        return Err(Error::Missing { what: "components", needed_by: "gdpo".into() });
     }
-    let estimator = AdvantageEstimator::GroupMeanStd { eps: 1e-6, ddof: 1 };
-    let mut sum = vec![0.0; groups.len()];
-    for (rewards, weight) in components.iter().zip(weights) {
-        let advantages = estimator.estimate(rewards, groups, None, SingletonPolicy::Zero)?;
-        for (sum, a) in sum.iter_mut().zip(advantages.values) {
-            *sum += weight * a;
+    let members = members(batch.groups);
+    let mut sum = vec![0.0; batch.groups.len()];
+    for &(weight, rewards) in batch.components {
+        check_rewards(rewards, batch.groups.len())?;
+        if !weight.is_finite() {
+            let name = "the weight of a component";
+            return Err(Error::Parameter { name, value: weight, expected: "a finite number" });
         }
+        let component = RewardBatch { rewards, ..*batch };
+        let estimator = AdvantageEstimator::GroupMeanStd { eps, ddof };
+        let advantages = estimator.of_groups(&component, &members, singletons)?;
+        sum.iter_mut().zip(advantages).for_each(|(sum, a)| *sum += weight * a);
     }
-    let mask = vec![true; sum.len()];
-    whiten(&mut sum, &mask);
+    let all: Vec<usize> = (0..sum.len()).collect();
+    whiten(&mut sum, &all);
     Ok(sum)
 }
 
-/// Shifts and scales valid values to mean 0 and (unbiased) variance 1. Over tokens, so that long responses weigh
-/// more.
-pub fn whiten(values: &mut [f64], mask: &[bool]) {
-    let of: Vec<usize> = (0..values.len()).filter(|i| mask[*i]).collect();
-    if of.is_empty() {
-        return;
-    }
-    let (mean, std) = moments(values, &of, 1);
-    let scale = (std * std + 1e-8).sqrt();
-    for i in of {
-        values[i] = (values[i] - mean) / scale;
-    }
+/// Which groups have anything to learn from (dynamic sampling, DAPO): one flag a group, by rising id.
+///
+/// # Errors
+/// When `rewards` and `groups` differ in length or a reward is not a number.
+pub fn dynamic_sampling_keep(rewards: &[f64], groups: &[u32]) -> Result<BTreeMap<u32, bool>> {
+    check_rewards(rewards, groups.len())?;
+    Ok(members(groups).into_iter().map(|(group, of)| (group, !degenerate(rewards, &of))).collect())
 }
 
-/// Returns-to-go of one sequence (REINFORCE++, arXiv 2501.03262). Masked tokens are passed through.
-pub fn returns_to_go(rewards: &[f64], mask: &[bool], gamma: f64) -> Vec<f64> {
-    let mut out = vec![0.0; rewards.len()];
-    let mut running = 0.0;
-    for t in (0..rewards.len()).rev().filter(|t| mask[*t]) {
-        running = rewards[t] + gamma * running;
-        out[t] = running;
-    }
-    out
-}
-
-/// Generalised advantages of one sequence and their returns `A + V` (arXiv 1506.02438). On masked (observation)
-/// tokens the next value and advantage are carried through.
-pub fn gae(rewards: &[f64], values: &[f64], mask: &[bool], gamma: f64, lambda: f64) -> (Vec<f64>, Vec<f64>) {
-    let mut advantages = vec![0.0; rewards.len()];
-    let mut returns = vec![0.0; rewards.len()];
-    let (mut next_value, mut next_advantage) = (0.0, 0.0);
-    for t in (0..rewards.len()).rev().filter(|t| mask[*t]) {
-        let delta = rewards[t] + gamma * next_value - values[t];
-        next_advantage = delta + gamma * lambda * next_advantage;
-        next_value = values[t];
-        advantages[t] = next_advantage;
-        returns[t] = next_advantage + values[t];
-    }
-    (advantages, returns)
-}
-
-/// Penalty for a response of `len` tokens near its budget (DAPO, arXiv 2503.14476): 0 up to `budget − cache`, then
-/// linear to −1 at `budget`.
-pub fn overlong_penalty(len: usize, budget: usize, cache: usize) -> f64 {
+/// Penalty in the reward for a response of `len` tokens near its budget (DAPO, arXiv 2503.14476): 0 up to
+/// `budget − cache`, then linear to `−penalty` at `budget`, and `−penalty` beyond.
+pub fn overlong_penalty(len: usize, budget: usize, cache: usize, penalty: f64) -> f64 {
     let free = budget.saturating_sub(cache);
-    if len <= free {
-        0.0
-    } else if len <= budget {
-        -((len - free) as f64) / cache.max(1) as f64
-    } else {
-        -1.0
-    }
-}
-
-/// Clipped value loss of one token, `½·max((v−R)², (clip(v, v_old±ε)−R)²)`, and its gradient to `v`.
-pub fn value_loss(value: f64, value_old: f64, ret: f64, clip: f64) -> (f64, f64) {
-    let clipped = value.clamp(value_old - clip, value_old + clip);
-    let (plain, bounded) = ((value - ret).powi(2), (clipped - ret).powi(2));
-    if plain >= bounded { (0.5 * plain, value - ret) } else { (0.5 * bounded, 0.0) }
+    let share = match len {
+        _ if len <= free => 0.0,
+        _ if len <= budget => (len - free) as f64 / cache.max(1) as f64,
+        _ => 1.0,
+    };
+    // `0 − x` and not `−x`, which would make −0.0 of no penalty.
+    0.0 - penalty * share
 }

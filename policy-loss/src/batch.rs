@@ -82,10 +82,7 @@ impl<'a, F: Real> TokenBatch<'a, F> {
 
     pub(crate) fn check(&self) -> Result<()> {
         let tokens = self.logp.len();
-        let rises = self.offsets.windows(2).all(|w| w[0] <= w[1]);
-        if self.offsets.first() != Some(&0) || self.offsets.last() != Some(&tokens) || !rises {
-            return Err(Error::Offsets { tokens });
-        }
+        check_offsets(self.offsets, tokens)?;
         let fits = |what, found: Option<usize>, expected| match found {
             Some(found) if found != expected => Err(Error::Shape { what, found, expected }),
             _ => Ok(()),
@@ -109,4 +106,12 @@ impl<'a, F: Real> TokenBatch<'a, F> {
             Advantages::PerToken(a) => a[token].into(),
         }
     }
+}
+
+pub(crate) fn check_offsets(offsets: &[usize], tokens: usize) -> Result<()> {
+    let rises = offsets.windows(2).all(|w| w[0] <= w[1]);
+    if offsets.first() == Some(&0) && offsets.last() == Some(&tokens) && rises {
+        return Ok(());
+    }
+    Err(Error::Offsets { tokens })
 }

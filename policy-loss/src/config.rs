@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::advantage::AdvantageEstimator;
 use crate::aggregation::{Aggregation, Mode};
+use crate::compatibility;
 use crate::correction::{Base, Control, Correction, Level, Rejection};
 use crate::error::{Error, Result};
 use crate::evaluate::PolicyLoss;
@@ -61,12 +62,15 @@ pub struct LossConfig {
     /// Off-policy sequence mask.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opsm: Option<Opsm>,
-    /// Only tokens in the top share of entropies of the call train (denominators unchanged).
+    /// Only tokens in the top share of the batch's entropies train (denominators unchanged).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entropy_top_share: Option<f64>,
     /// Log-weights are clamped to ± this before exponentials.
     #[serde(default = "default_clamp")]
     pub log_ratio_clamp: Option<f64>,
+    /// Tokens with `max(ρ, 1/ρ)` above this, `ρ = π_old/μ`, count in the metric `mismatch/extreme_frac`.
+    #[serde(default = "default_extreme")]
+    pub extreme_ratio: f64,
     /// Values with which nothing can be computed.
     #[serde(default)]
     pub non_finite: NonFinitePolicy,
@@ -88,6 +92,10 @@ fn default_clamp() -> Option<f64> {
     Some(20.0)
 }
 
+fn default_extreme() -> f64 {
+    2.0
+}
+
 /// Names that [`LossConfig::preset`] knows.
 pub const PRESETS: [&str; 10] =
     ["sapo", "grpo", "dapo", "dr_grpo", "gspo", "cispo", "mini_rl", "grpo_tis", "icepop", "reinforce_is"];
@@ -105,6 +113,7 @@ impl LossConfig {
             opsm: None,
             entropy_top_share: None,
             log_ratio_clamp: default_clamp(),
+            extreme_ratio: default_extreme(),
             non_finite: NonFinitePolicy::Error,
             allow_positive_logp: false,
             on_policy: false,
@@ -168,6 +177,13 @@ impl LossConfig {
         })
     }
 
+    /// Whether it reads statistics of the whole batch that only a pass over all of it can give, so that the loss of a
+    /// part needs [`Normalizer::entropy_threshold`](crate::Normalizer::entropy_threshold) or
+    /// [`Normalizer::mean_weight`](crate::Normalizer::mean_weight).
+    pub fn needs_batch_statistics(&self) -> bool {
+        self.entropy_top_share.is_some() || self.correction.is_some_and(|c| c.batch_normalize)
+    }
+
     /// Whether it reads the sampling engine's log-probabilities.
     pub fn needs_logp_mu(&self) -> bool {
         let mini_rl = matches!(self.objective, Objective::MiniRl { no_train_infer_is: false, .. });
@@ -178,7 +194,7 @@ impl LossConfig {
     pub fn validate(self) -> Result<PolicyLoss> {
         self.check_objective()?;
         self.check_terms()?;
-        self.check_pairs()?;
+        compatibility::check(&self)?;
         Ok(PolicyLoss::new(self))
     }
 
@@ -192,6 +208,12 @@ impl LossConfig {
             } else {
                 Err(Error::Parameter { name, value, expected: "a positive number" })
             }
+        };
+        let finite = |name, value: f64| {
+            if value.is_infinite() {
+                return Err(Error::Parameter { name, value, expected: "a finite number" });
+            }
+            positive(name, value)
         };
         let clips = |low, high| {
             at_least("objective.clip_low", low, 0.0, "0 or more")?;
@@ -220,8 +242,8 @@ impl LossConfig {
                 positive("objective.cap", cap)
             }
             Objective::Sapo { tau_pos, tau_neg } => {
-                positive("objective.tau_pos", tau_pos)?;
-                positive("objective.tau_neg", tau_neg)
+                finite("objective.tau_pos", tau_pos)?;
+                finite("objective.tau_neg", tau_neg)
             }
             Objective::DppoTv { delta_low, delta_high, cap }
             | Objective::DppoKl { delta_low, delta_high, cap } => {
@@ -230,10 +252,10 @@ impl LossConfig {
                 positive("objective.cap", cap)
             }
             Objective::Vespo { k_pos, lambda_pos, k_neg, lambda_neg } => {
-                positive("objective.k_pos", k_pos)?;
-                positive("objective.lambda_pos", lambda_pos)?;
-                positive("objective.k_neg", k_neg)?;
-                positive("objective.lambda_neg", lambda_neg)
+                finite("objective.k_pos", k_pos)?;
+                finite("objective.lambda_pos", lambda_pos)?;
+                finite("objective.k_neg", k_neg)?;
+                finite("objective.lambda_neg", lambda_neg)
             }
         }
     }
@@ -255,12 +277,16 @@ impl LossConfig {
         {
             return bad("entropy_top_share", share, "above 0, at most 1");
         }
+        if !(self.extreme_ratio >= 1.0 && self.extreme_ratio.is_finite()) {
+            return bad("extreme_ratio", self.extreme_ratio, "a finite number of 1 or more");
+        }
         let finite = |name, value: f64| {
             if value.is_finite() { Ok(()) } else { bad(name, value, "a finite number") }
         };
-        finite("kl.beta", self.kl.map_or(0.0, |k| k.beta))?;
+        self.kl.map_or(Ok(()), |k| k.check("kl.beta"))?;
         finite("entropy.coef", self.entropy.map_or(0.0, |e| e.coef))?;
         finite("opsm.delta", self.opsm.map_or(0.0, |o| o.delta))?;
+        self.rejection.iter().try_for_each(Rejection::check)?;
         match self.correction.map(|c| c.control) {
             Some(
                 Control::Truncate { max, min }
@@ -271,52 +297,5 @@ impl LossConfig {
             }
             _ => Ok(()),
         }
-    }
-
-    fn check_pairs(&self) -> Result<()> {
-        let objective = self.objective.name();
-        let clash =
-            |first: String, second: &str, why| Err(Error::Incompatible { first, second: second.into(), why });
-        let named = |what: &str| format!("objective {what}");
-        if self.objective.is_sequence_level() && !self.allow_length_weighting {
-            let expected = if matches!(self.objective, Objective::Luspo { .. }) {
-                Mode::SeqMeanTokenSum
-            } else {
-                Mode::SeqMeanTokenMean
-            };
-            if self.aggregation.mode != expected {
-                return clash(
-                    named(objective),
-                    "this aggregation",
-                    "it would weight sequences by length (allow_length_weighting permits it)",
-                );
-            }
-        }
-        if self.bypass && (self.correction.is_some() || matches!(self.objective, Objective::MiniRl { .. })) {
-            return clash("bypass".into(), "an importance-sampling correction", "the ratio is π_θ/μ already");
-        }
-        let Some(correction) = self.correction else { return Ok(()) };
-        if matches!(self.objective, Objective::MiniRl { .. }) {
-            return clash(named(objective), "a correction", "it contains the weight π_θ/μ already");
-        }
-        if correction.base == Base::Full && self.objective.has_ratio() {
-            return clash(named(objective), "correction base full", "π_θ/π_old would be counted twice");
-        }
-        if correction.base == Base::Mismatch && !self.objective.has_ratio() {
-            return clash(named(objective), "correction base mismatch", "π_θ/π_old would be left out");
-        }
-        let token_weights = correction.level == Level::Token
-            || matches!(correction.control, Control::SeqGeoBandTokenWeight { .. });
-        if self.objective.is_sequence_level() && token_weights {
-            return clash(
-                named(objective),
-                "token-level weights",
-                "it has one ratio a sequence (use gspo_token)",
-            );
-        }
-        if matches!(self.objective, Objective::Vespo { .. }) && correction.level == Level::Token {
-            return clash(named(objective), "token-level weights", "it takes the product over the sequence");
-        }
-        Ok(())
     }
 }

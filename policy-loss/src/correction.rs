@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
 use crate::objective::{clamp, k3};
 
 /// Which log-ratio the weight is made of.
@@ -125,7 +126,7 @@ pub enum Rejection {
 }
 
 /// A weight, and whether a bound changed it.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Weight {
     pub(crate) value: f64,
     pub(crate) bounded: bool,
@@ -162,6 +163,37 @@ impl Correction {
 }
 
 impl Rejection {
+    /// Refuses bounds that no number or every number meets by mistake.
+    pub(crate) fn check(&self) -> Result<()> {
+        let bad = |name, value, expected| Err(Error::Parameter { name, value, expected });
+        match *self {
+            Self::TokenRatio { lo, hi } | Self::SeqGeoRatio { lo, hi } | Self::SeqSumRatio { lo, hi } => {
+                match () {
+                    () if lo.is_nan() || lo < 0.0 => bad("rejection.lo", lo, "0 or more"),
+                    () if hi.is_nan() || hi < lo => bad("rejection.hi", hi, "lo or more"),
+                    () => Ok(()),
+                }
+            }
+            Self::TokenK2 { max }
+            | Self::TokenK3 { max }
+            | Self::SeqMeanK3 { max }
+            | Self::SeqMaxK3 { max } => {
+                if max >= 0.0 {
+                    Ok(())
+                } else {
+                    bad("rejection.max", max, "0 or more")
+                }
+            }
+            Self::Veto { min } => {
+                if min >= 0.0 {
+                    Ok(())
+                } else {
+                    bad("rejection.min", min, "0 or more")
+                }
+            }
+        }
+    }
+
     /// Clears `keep` where the criterion rejects; `log_rho` at valid tokens.
     pub(crate) fn apply(&self, log_rho: &[f64], keep: &mut [bool], bound: Option<f64>) {
         if log_rho.is_empty() {

@@ -13,14 +13,14 @@
 //! ([`Metrics`]), so micro-batches and ranks reproduce the whole batch.
 //!
 //! ```
-//! use policy_loss::{Advantages, LossConfig, Normalizer, SingletonPolicy, TokenBatch};
+//! use policy_loss::{LossConfig, Normalizer, RewardBatch, SingletonPolicy, TokenBatch};
 //! let (config, estimator) = LossConfig::preset("sapo", 16)?;
 //! let loss = config.validate()?;
 //! // Two samples of one prompt: 2 and 3 tokens.
-//! let advantages = estimator.estimate(&[1.0, 0.0], &[0, 0], None, SingletonPolicy::Zero)?.values;
+//! let estimate = estimator.estimate(&RewardBatch::new(&[1.0, 0.0], &[0, 0]), SingletonPolicy::Zero)?;
 //! let batch = TokenBatch {
 //!     logp_old: Some(&[-0.5, -1.0, -0.7, -0.2, -1.1]),
-//!     ..TokenBatch::new(&[0, 2, 5], &[-0.4, -1.1, -0.7, -0.3, -1.0], Advantages::PerSequence(&advantages))
+//!     ..TokenBatch::new(&[0, 2, 5], &[-0.4, -1.1, -0.7, -0.3, -1.0], estimate.advantages())
 //! };
 //! let out = loss.evaluate(&batch, &Normalizer::default())?;
 //! assert!(out.grad_logp[0] < 0.0, "the good sample's tokens become likelier");
@@ -31,6 +31,7 @@
 mod advantage;
 mod aggregation;
 mod batch;
+mod compatibility;
 mod config;
 mod correction;
 mod error;
@@ -41,14 +42,17 @@ mod objective;
 pub mod op;
 mod penalty;
 pub mod reference;
+mod returns;
 mod row;
+mod value;
 
 pub use advantage::{
-    AdvantageEstimator, GroupAdvantages, SingletonPolicy, dynamic_sampling_keep, gae, gdpo, overlong_penalty,
-    returns_to_go, value_loss, whiten,
+    AdvantageEstimator, AdvantageValues, Estimate, RewardBatch, SingletonPolicy, dynamic_sampling_keep,
+    overlong_penalty,
 };
 pub use aggregation::{Aggregation, Mode, Normalizer, SeqCount};
 pub use batch::{Advantages, Real, TokenBatch};
+pub use compatibility::{Feature, ObjectiveKind, Support, Warning, support};
 pub use config::{LossConfig, NonFinitePolicy, Opsm, PRESETS};
 pub use correction::{Base, Control, Correction, Level, Rejection};
 pub use error::{Error, Result};
@@ -56,3 +60,4 @@ pub use evaluate::{LossOutput, PolicyLoss};
 pub use metrics::Metrics;
 pub use objective::{Objective, TruncationTarget};
 pub use penalty::{EntropyAggregation, EntropyBonus, KlKind, KlPenalty};
+pub use value::{ValueBatch, value_loss};

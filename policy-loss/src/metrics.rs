@@ -14,6 +14,8 @@ enum Gathered {
     Std(f64, f64, f64),
     /// Sum, sum of squares, count: effective sample size as a share.
     Ess(f64, f64, f64),
+    /// By group, whether it has the property that is counted so far.
+    Groups(BTreeMap<u32, bool>),
     /// Counts by bin of the logarithm, and the quantile wanted.
     Quantile(f64, BTreeMap<i32, f64>),
 }
@@ -83,6 +85,11 @@ impl Metrics {
         }
     }
 
+    /// Counts the groups for all parts of which `holds`.
+    pub(crate) fn group(&mut self, name: &'static str, group: u32, holds: bool) {
+        self.put(name, Gathered::Groups([(group, holds)].into()));
+    }
+
     fn put(&mut self, name: &'static str, value: Gathered) {
         match self.0.get_mut(name) {
             Some(ours) => ours.merge(&value),
@@ -101,6 +108,11 @@ impl Gathered {
             (Self::Std(a, s, n), Self::Std(b, t, m)) | (Self::Ess(a, s, n), Self::Ess(b, t, m)) => {
                 (*a, *s, *n) = (*a + b, *s + t, *n + m);
             }
+            (Self::Groups(groups), Self::Groups(more)) => {
+                for (group, holds) in more {
+                    *groups.entry(*group).or_insert(true) &= holds;
+                }
+            }
             (Self::Quantile(_, bins), Self::Quantile(_, more)) => {
                 for (bin, count) in more {
                     *bins.entry(*bin).or_default() += count;
@@ -117,6 +129,7 @@ impl Gathered {
             Self::Mean(sum, n) => Some(sum / n),
             Self::Std(sum, squares, n) => Some((squares / n - (sum / n).powi(2)).max(0.0).sqrt()),
             Self::Ess(sum, squares, n) => Some(if *squares > 0.0 { sum * sum / (n * squares) } else { 0.0 }),
+            Self::Groups(groups) => Some(groups.values().filter(|holds| **holds).count() as f64),
             Self::Quantile(q, bins) => {
                 let wanted = q * bins.values().sum::<f64>();
                 let mut seen = 0.0;

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::compatibility::ObjectiveKind;
+use crate::correction::Weight;
+
 /// What the IS weight of MiniRL truncates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -149,6 +152,8 @@ pub(crate) struct Sequence {
     pub(crate) mean_clipped: f64,
     /// Sum of the log-ratios, of the full ratio when a correction is on: `ln W` of VESPO.
     pub(crate) sum: f64,
+    /// The same for `π_θ = π_old`.
+    pub(crate) sum_at_start: f64,
 }
 
 /// A token's loss `ℓ` and the coefficient `c = −∂ℓ/∂logp`.
@@ -159,6 +164,8 @@ pub(crate) struct TokenLoss {
     pub(crate) clipped: Option<Clipped>,
     pub(crate) dual: bool,
     pub(crate) gate: Option<f64>,
+    /// The importance weight that is part of the objective itself.
+    pub(crate) weight: Option<Weight>,
 }
 
 /// Clamps a log-weight and says whether the clamp was active.
@@ -212,44 +219,27 @@ fn weighted(weight: f64, token: &Token) -> TokenLoss {
 }
 
 impl Objective {
-    /// Its name in configurations.
-    pub fn name(&self) -> &'static str {
+    /// Which objective it is, without its parameters.
+    pub fn kind(&self) -> ObjectiveKind {
         match self {
-            Self::Reinforce {} => "reinforce",
-            Self::PpoClip { .. } => "ppo_clip",
-            Self::Gspo { .. } => "gspo",
-            Self::GspoToken { .. } => "gspo_token",
-            Self::Luspo { .. } => "luspo",
-            Self::Gmpo { .. } => "gmpo",
-            Self::Cispo { .. } => "cispo",
-            Self::MiniRl { .. } => "mini_rl",
-            Self::Sapo { .. } => "sapo",
-            Self::DppoTv { .. } => "dppo_tv",
-            Self::DppoKl { .. } => "dppo_kl",
-            Self::Vespo { .. } => "vespo",
+            Self::Reinforce {} => ObjectiveKind::Reinforce,
+            Self::PpoClip { .. } => ObjectiveKind::PpoClip,
+            Self::Gspo { .. } => ObjectiveKind::Gspo,
+            Self::GspoToken { .. } => ObjectiveKind::GspoToken,
+            Self::Luspo { .. } => ObjectiveKind::Luspo,
+            Self::Gmpo { .. } => ObjectiveKind::Gmpo,
+            Self::Cispo { .. } => ObjectiveKind::Cispo,
+            Self::MiniRl { .. } => ObjectiveKind::MiniRl,
+            Self::Sapo { .. } => ObjectiveKind::Sapo,
+            Self::DppoTv { .. } => ObjectiveKind::DppoTv,
+            Self::DppoKl { .. } => ObjectiveKind::DppoKl,
+            Self::Vespo { .. } => ObjectiveKind::Vespo,
         }
     }
 
-    /// Whether the loss of a token depends on the other tokens of its sequence.
-    pub fn is_sequence_coupled(&self) -> bool {
-        matches!(
-            self,
-            Self::Gspo { .. }
-                | Self::GspoToken { .. }
-                | Self::Luspo { .. }
-                | Self::Gmpo { .. }
-                | Self::Vespo { .. }
-        )
-    }
-
-    /// Whether it has one ratio a sequence, so that advantages must not vary within one.
-    pub(crate) fn is_sequence_level(&self) -> bool {
-        matches!(self, Self::Gspo { .. } | Self::Luspo { .. } | Self::Gmpo { .. })
-    }
-
-    /// Whether `π_θ/π_old` is already in the loss, so that a correction must only add `π_old/μ`.
-    pub(crate) fn has_ratio(&self) -> bool {
-        !matches!(self, Self::Reinforce {} | Self::MiniRl { .. })
+    /// Its name in configurations.
+    pub fn name(&self) -> &'static str {
+        self.kind().name()
     }
 
     /// GMPO's clipped log-ratio, and whether it was clipped.
@@ -269,7 +259,7 @@ impl Objective {
     pub(crate) fn token(&self, t: &Token, s: &Sequence, bound: Option<f64>) -> TokenLoss {
         let a = t.advantage;
         if a == 0.0 {
-            return TokenLoss { gate: self.gate(t), ..TokenLoss::default() };
+            return TokenLoss { gate: self.gate(t), weight: self.weight(t, bound), ..TokenLoss::default() };
         }
         let ratio = t.delta.exp();
         // Where a clamp is active the ratio is a constant, so nothing flows through it.
@@ -280,7 +270,7 @@ impl Objective {
         match *self {
             Self::Reinforce {} => weighted(1.0, t),
             Self::PpoClip { clip_low, clip_high, dual_clip } => match dual_clip {
-                Some(c) if a < 0.0 && ratio > c => {
+                Some(c) if a < 0.0 && t.delta > c.ln() => {
                     TokenLoss { loss: -c * a, dual: true, ..TokenLoss::default() }
                 }
                 _ => flow(clipped_ratio(t.delta, a, clip_low, clip_high), t.saturated),
@@ -306,20 +296,14 @@ impl Objective {
                 };
                 TokenLoss { clipped, ..weighted(ratio.max(ratio_min).min(ratio_max), t) }
             }
-            Self::MiniRl { clip_low, clip_high, cap, truncation_target, no_clip, no_train_infer_is } => {
+            Self::MiniRl { clip_low, clip_high, no_clip, .. } => {
                 let clipped = if no_clip { None } else { region(t.delta, a, clip_low, clip_high) };
-                if clipped.is_some() {
-                    return TokenLoss { clipped, ..TokenLoss::default() };
-                }
-                let exp = |x: f64| clamp(x, bound).0.exp();
-                weighted(
-                    match truncation_target {
-                        _ if no_train_infer_is => ratio,
-                        TruncationTarget::Full => exp(t.logp - t.logp_old + t.mismatch).min(cap),
-                        TruncationTarget::Mismatch => ratio * exp(t.mismatch).min(cap),
-                    },
-                    t,
-                )
+                let weight = self.weight(t, bound);
+                let kept = match (clipped, weight) {
+                    (None, Some(weight)) => weighted(weight.value, t),
+                    _ => TokenLoss::default(),
+                };
+                TokenLoss { clipped, weight, ..kept }
             }
             Self::Sapo { tau_pos, tau_neg } => {
                 let tau = if a > 0.0 { tau_pos } else { tau_neg };
@@ -356,6 +340,22 @@ impl Objective {
                 weighted((lambda + k * log_w - lambda * log_w.exp()).exp(), t)
             }
         }
+    }
+
+    /// MiniRL's detached importance weight.
+    fn weight(&self, t: &Token, bound: Option<f64>) -> Option<Weight> {
+        let Self::MiniRl { cap, truncation_target, no_train_infer_is, .. } = *self else { return None };
+        let ratio = t.delta.exp();
+        let exp = |x: f64| clamp(x, bound).0.exp();
+        let capped = |w: f64| Weight { value: w.min(cap), bounded: w > cap };
+        Some(match truncation_target {
+            _ if no_train_infer_is => Weight { value: ratio, bounded: false },
+            TruncationTarget::Full => capped(exp(t.logp - t.logp_old + t.mismatch)),
+            TruncationTarget::Mismatch => {
+                let weight = capped(exp(t.mismatch));
+                Weight { value: ratio * weight.value, ..weight }
+            }
+        })
     }
 
     fn gate(&self, t: &Token) -> Option<f64> {

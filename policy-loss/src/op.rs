@@ -1,39 +1,116 @@
-//! Losses as candle operations, differentiable in log-probabilities or in logits.
+//! The loss as a node of a candle graph, and the one operation that leads from logits to what it reads.
+//!
+//! ```
+//! use candle_core::{Device, Var};
+//! use policy_loss::{Advantages, LossConfig, Normalizer, TokenBatch, op};
+//! let logits = Var::new(&[[2.0f32, 1.0, 0.0], [0.0, 1.0, -1.0]], &Device::Cpu)?;
+//! let scores = op::log_probs(&logits, &[0, 1], 1.0)?;
+//! let (logp, entropy) = (scores.narrow(1, 0, 1)?.flatten_all()?, scores.narrow(1, 1, 1)?.flatten_all()?);
+//! let (values, old) = (logp.to_vec1::<f32>()?, [-0.5, -0.9]);
+//! let batch = TokenBatch {
+//!     logp_old: Some(&old),
+//!     ..TokenBatch::new(&[0, 2], &values, Advantages::PerSequence(&[1.0]))
+//! };
+//! let out = LossConfig::preset("sapo", 8)?.0.validate()?.evaluate(&batch, &Normalizer::default())?;
+//! let loss = op::loss_tensor(&out, &logp, Some(&entropy))?;
+//! let gradient = loss.backward()?.get(&logits).unwrap().to_vec2::<f32>()?;
+//! assert!(gradient[0][0] < 0.0 && gradient[1][1] < 0.0);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use crate::aggregation::Normalizer;
-use crate::batch::TokenBatch;
-use crate::evaluate::PolicyLoss;
-use crate::metrics::Metrics;
+use crate::batch::Real;
+use crate::evaluate::LossOutput;
 
-/// The loss as a scalar tensor, differentiable in `logp` `[tokens]` and, when given, `entropy` `[tokens]` (both
-/// contiguous `f32`), and its metrics. The slices `batch.logp` and `batch.entropy` are replaced by the tensors'
-/// values.
-pub fn policy_loss(
-    loss: &PolicyLoss,
-    batch: &TokenBatch<'_, f32>,
-    normalizer: &Normalizer,
-    logp: &Tensor,
-    entropy: Option<&Tensor>,
-) -> Result<(Tensor, Metrics)> {
-    let values = logp.detach().flatten_all()?.to_vec1::<f32>()?;
-    let entropies = entropy.map(|h| h.detach().flatten_all()?.to_vec1::<f32>()).transpose()?;
-    let batch = TokenBatch { logp: &values, entropy: entropies.as_deref().or(batch.entropy), ..*batch };
-    let out = loss.evaluate(&batch, normalizer)?;
-    // The gradients are known, so the loss is linear in them: its value is put right by a constant.
-    let device = logp.device();
-    let mut graph =
-        (logp.flatten_all()? * Tensor::from_vec(out.grad_logp, values.len(), device)?)?.sum_all()?;
-    if let Some(entropy) = entropy {
-        let h = Tensor::from_vec(out.grad_entropy, values.len(), device)?;
-        graph = (graph + (entropy.flatten_all()? * h)?.sum_all()?)?;
+/// An evaluated loss as a scalar tensor that passes its gradients back to `logp` and, when given, to `entropy`: tensors
+/// of as many elements as the evaluated batch has tokens, in `f32` or `f64`, on the CPU. The values in them are not
+/// read, so `NaN` at masked positions does no harm.
+///
+/// # Errors
+/// When sizes or types do not fit.
+pub fn loss_tensor<F: Real>(out: &LossOutput<F>, logp: &Tensor, entropy: Option<&Tensor>) -> Result<Tensor> {
+    let wide = |gradient: &[F]| gradient.iter().map(|g| (*g).into()).collect::<Vec<f64>>();
+    let tokens = out.grad_logp.len();
+    for (name, tensor) in [("logp", Some(logp)), ("entropy", entropy)] {
+        if let Some(found) = tensor.map(Tensor::elem_count).filter(|n| *n != tokens) {
+            bail!("{name} has {found} elements, the evaluated batch {tokens} tokens");
+        }
     }
-    let value = Tensor::new(out.loss as f32, device)?;
-    Ok(((&graph - graph.detach())?.add(&value)?, out.metrics))
+    let op = Loss { loss: out.loss, grad_logp: wide(&out.grad_logp), grad_entropy: wide(&out.grad_entropy) };
+    match entropy {
+        // Nothing to pass back spares the backward of the entropy.
+        Some(entropy) if op.grad_entropy.iter().any(|h| *h != 0.0) => logp.apply_op2(entropy, op),
+        _ => logp.apply_op1(op),
+    }
+}
+
+struct Loss {
+    loss: f64,
+    grad_logp: Vec<f64>,
+    grad_entropy: Vec<f64>,
+}
+
+impl Loss {
+    fn forward(&self, logp: &CpuStorage) -> Result<(CpuStorage, Shape)> {
+        let loss = match logp {
+            CpuStorage::F32(_) => CpuStorage::F32(vec![self.loss as f32]),
+            CpuStorage::F64(_) => CpuStorage::F64(vec![self.loss]),
+            _ => bail!("log-probabilities must be f32 or f64"),
+        };
+        Ok((loss, Shape::from(())))
+    }
+
+    /// Zeros are selected, so that they stay `+0.0` whatever comes from upstream.
+    fn backward(gradient: &[f64], of: &Tensor, upstream: &Tensor) -> Result<Tensor> {
+        let upstream = upstream.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+        let scaled = gradient.iter().map(|g| if *g == 0.0 { 0.0 } else { g * upstream }).collect::<Vec<_>>();
+        Tensor::from_vec(scaled, of.shape(), of.device())?.to_dtype(of.dtype())
+    }
+}
+
+impl CustomOp1 for Loss {
+    fn name(&self) -> &'static str {
+        "policy-loss"
+    }
+
+    fn cpu_fwd(&self, logp: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        self.forward(logp)
+    }
+
+    fn bwd(&self, logp: &Tensor, _: &Tensor, upstream: &Tensor) -> Result<Option<Tensor>> {
+        Self::backward(&self.grad_logp, logp, upstream).map(Some)
+    }
+}
+
+impl CustomOp2 for Loss {
+    fn name(&self) -> &'static str {
+        "policy-loss"
+    }
+
+    fn cpu_fwd(
+        &self,
+        logp: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        self.forward(logp)
+    }
+
+    fn bwd(
+        &self,
+        logp: &Tensor,
+        entropy: &Tensor,
+        _: &Tensor,
+        upstream: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let logp = Self::backward(&self.grad_logp, logp, upstream)?;
+        Ok((Some(logp), Some(Self::backward(&self.grad_entropy, entropy, upstream)?)))
+    }
 }
 
 /// Log-probability of one target and entropy for each row of logits: `[rows, vocabulary]` to `[rows, 2]`, of
@@ -121,6 +198,11 @@ impl CustomOp1 for LogProbs {
         let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
         d.par_chunks_mut(vocabulary.max(1)).enumerate().for_each(|(i, row)| {
             let ([lse, entropy], g, h) = (saved[i], upstream[i][0], upstream[i][1]);
+            if g == 0.0 && h == 0.0 {
+                // A masked row, whatever is in it.
+                row.fill(0.0);
+                return;
+            }
             for z in row.iter_mut() {
                 let log_p = *z / self.temperature - lse;
                 let p = log_p.exp();

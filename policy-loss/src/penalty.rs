@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
 use crate::objective::{clamp, k3};
 
 /// An estimator of the KL divergence from `x = logp − logp_ref` (Schulman 2020), with its gradient to `logp`.
@@ -64,8 +65,15 @@ pub struct EntropyBonus {
 }
 
 impl KlPenalty {
-    /// Estimate and gradient to `logp`; `ratio` is `π_θ/π_old`.
-    pub(crate) fn estimate(&self, log_ratio: f64, ratio: f64) -> (f64, f64) {
+    pub(crate) fn check(&self, name: &'static str) -> Result<()> {
+        if self.beta >= 0.0 && self.beta.is_finite() {
+            return Ok(());
+        }
+        Err(Error::Parameter { name, value: self.beta, expected: "a finite number of 0 or more" })
+    }
+
+    /// Estimate and gradient to `logp`; `ratio` is `π_θ/π_old`, a constant where it is `saturated`.
+    pub(crate) fn estimate(&self, log_ratio: f64, ratio: f64, saturated: bool) -> (f64, f64) {
         let (x, outside) = clamp(log_ratio, self.clamp.then_some(20.0));
         let (value, gradient) = match self.kind {
             KlKind::K1 => (x, 1.0),
@@ -74,6 +82,8 @@ impl KlPenalty {
             KlKind::Abs => (x.abs(), if x == 0.0 { 0.0 } else { x.signum() }),
             KlKind::K1Plus => (x, x),
             KlKind::K3Plus => (k3(-x), x),
+            // r·k3 has the gradient r·k3 through r, and r·(1 − e^{−x}) through k3: together r·x.
+            KlKind::K3Is if saturated => (ratio * k3(-x), -ratio * (-x).exp_m1()),
             KlKind::K3Is => (ratio * k3(-x), ratio * x),
         };
         let (value, beyond) = clamp(value, self.clamp.then_some(10.0));

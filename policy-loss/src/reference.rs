@@ -43,6 +43,42 @@ pub struct Outputs {
     pub grad_entropy: Array2<f64>,
 }
 
+/// What a row of logits amounts to.
+#[derive(Clone, Debug)]
+pub struct LogitRow {
+    /// `log Σ e^z` of `z = logits / temperature`, nats.
+    pub lse: f64,
+    /// `log p` of the target, nats.
+    pub logp: f64,
+    /// Entropy, nats.
+    pub entropy: f64,
+    /// `Σ p²`: for baselines that weigh by the size of the gradient.
+    pub sum_p2: f64,
+    /// `∂L/∂logits`.
+    pub grad: Vec<f64>,
+}
+
+/// One row of logits `[vocabulary]`, and the gradient of a loss with `∂L/∂logp = g` and `∂L/∂entropy = h`.
+pub fn logit_row(logits: &[f64], target: usize, temperature: f64, g: f64, h: f64) -> LogitRow {
+    let z: Vec<f64> = logits.iter().map(|a| a / temperature).collect();
+    let top = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let lse = top + z.iter().map(|z| (z - top).exp()).sum::<f64>().ln();
+    let p: Vec<f64> = z.iter().map(|z| (z - lse).exp()).collect();
+    // A banned token has p = 0, and 0·log 0 is 0.
+    let log_p = |v: usize| if p[v] > 0.0 { z[v] - lse } else { 0.0 };
+    let entropy = -(0..z.len()).map(|v| p[v] * log_p(v)).sum::<f64>();
+    let hit = |v: usize| if v == target { 1.0 } else { 0.0 };
+    LogitRow {
+        lse,
+        logp: z[target] - lse,
+        entropy,
+        sum_p2: p.iter().map(|p| p * p).sum(),
+        grad: (0..z.len())
+            .map(|v| (g * (hit(v) - p[v]) - h * p[v] * (log_p(v) + entropy)) / temperature)
+            .collect(),
+    }
+}
+
 /// Evaluates the definition.
 pub fn evaluate(config: &LossConfig, x: &Inputs, normalizer: &Normalizer) -> Outputs {
     let (n_seq, len) = x.logp.dim();
@@ -81,7 +117,10 @@ pub fn evaluate(config: &LossConfig, x: &Inputs, normalizer: &Normalizer) -> Out
         SeqCount::All => n_seq as f64,
         SeqCount::NonEmpty => (0..n_seq).filter(|i| count(*i) > 0.0).count() as f64,
     });
-    let group_tokens = |i: usize| (0..n_seq).filter(|j| x.groups[*j] == x.groups[i]).map(count).sum::<f64>();
+    let group_tokens = |i: usize| match &normalizer.group_tokens {
+        Some(tokens) => tokens[&x.groups[i]],
+        None => (0..n_seq).filter(|j| x.groups[*j] == x.groups[i]).map(count).sum::<f64>(),
+    };
     let mut ids: Vec<u32> = (0..n_seq).filter(|i| group_tokens(*i) > 0.0).map(|i| x.groups[i]).collect();
     ids.sort_unstable();
     ids.dedup();
@@ -135,7 +174,7 @@ pub fn evaluate(config: &LossConfig, x: &Inputs, normalizer: &Normalizer) -> Out
             let per = if correction.level == Level::Token { usize::MAX } else { 1 };
             all.extend(valid(i).take(per).map(|t| weight[[i, t]]));
         }
-        let mean = all.iter().sum::<f64>() / all.len().max(1) as f64;
+        let mean = normalizer.mean_weight.unwrap_or(all.iter().sum::<f64>() / all.len().max(1) as f64);
         if correction.batch_normalize && mean > 1e-8 {
             weight /= mean;
         }
@@ -144,10 +183,10 @@ pub fn evaluate(config: &LossConfig, x: &Inputs, normalizer: &Normalizer) -> Out
     // High-entropy tokens only.
     let mut entropies: Vec<f64> = (0..n_seq).flat_map(|i| valid(i).map(move |t| x.entropy[[i, t]])).collect();
     entropies.sort_by(|a, b| b.total_cmp(a));
-    let threshold = config.entropy_top_share.map(|share| {
+    let threshold = normalizer.entropy_threshold.or(config.entropy_top_share.map(|share| {
         let place = (share * entropies.len() as f64).ceil().max(1.0) as usize;
         entropies.get(place - 1).copied().unwrap_or(f64::NEG_INFINITY)
-    });
+    }));
     let trains = |i: usize, t: usize| threshold.is_none_or(|h| x.entropy[[i, t]] >= h);
 
     let mut out = Outputs {

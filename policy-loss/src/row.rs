@@ -1,10 +1,11 @@
 //! First pass over one sequence: which tokens count, their log-ratios, weights and rejections.
 
 use crate::batch::{Advantages, Real, TokenBatch};
+use crate::compatibility::{Feature, ObjectiveKind, Support, support};
 use crate::config::{LossConfig, NonFinitePolicy};
 use crate::correction::{Base, Weight};
 use crate::error::{Error, Result};
-use crate::objective::{Objective, Sequence, Token, clamp};
+use crate::objective::{Sequence, Token, clamp};
 
 /// A token that is not masked.
 pub(crate) struct Valid {
@@ -14,6 +15,8 @@ pub(crate) struct Valid {
     /// Unclamped `logp − logp_old`.
     pub(crate) raw_delta: f64,
     pub(crate) weight: Weight,
+    /// The weight for `π_θ = π_old`.
+    pub(crate) weight_at_start: f64,
     /// Passed all rejection criteria.
     pub(crate) kept: bool,
     pub(crate) entropy: f64,
@@ -56,7 +59,7 @@ pub(crate) fn row<F: Real>(config: &LossConfig, batch: &TokenBatch<'_, F>, seque
             Err(e) => return Err(e),
         }
     }
-    if config.objective.is_sequence_level()
+    if let Support::No(_) = support(config.objective.kind(), Feature::TokenAdvantages)
         && let Advantages::PerToken(_) = batch.advantages
         && row.valid.windows(2).any(|w| w[0].token.advantage != w[1].token.advantage)
     {
@@ -120,6 +123,7 @@ fn valid<F: Real>(
         token: Token { logp: now, logp_old: old, delta, saturated, mismatch, advantage },
         raw_delta: now - old,
         weight: Weight { value: 1.0, bounded: false },
+        weight_at_start: 1.0,
         kept: true,
         entropy,
         trains: true,
@@ -128,13 +132,17 @@ fn valid<F: Real>(
 
 fn correct(config: &LossConfig, row: &mut Row) {
     if let Some(correction) = config.correction {
-        let log_ratio = |v: &Valid| match correction.base {
-            Base::Mismatch => v.token.mismatch,
-            Base::Full => v.raw_delta + v.token.mismatch,
+        let weights = |log_ratio: &dyn Fn(&Valid) -> f64| {
+            let log_ratios: Vec<f64> = row.valid.iter().map(log_ratio).collect();
+            correction.weights(&log_ratios, config.log_ratio_clamp)
         };
-        let log_ratios: Vec<f64> = row.valid.iter().map(log_ratio).collect();
-        for (v, weight) in row.valid.iter_mut().zip(correction.weights(&log_ratios, config.log_ratio_clamp)) {
-            v.weight = weight;
+        let mismatch = weights(&|v| v.token.mismatch);
+        let applied = match correction.base {
+            Base::Mismatch => mismatch.clone(),
+            Base::Full => weights(&|v| v.raw_delta + v.token.mismatch),
+        };
+        for ((v, applied), mismatch) in row.valid.iter_mut().zip(applied).zip(mismatch) {
+            (v.weight, v.weight_at_start) = (applied, mismatch.value);
         }
     }
     if !config.rejection.is_empty() {
@@ -151,7 +159,7 @@ fn correct(config: &LossConfig, row: &mut Row) {
 
 /// Sums over the sequence for the objectives that need them, over the tokens that were not rejected.
 fn couple(config: &LossConfig, row: &mut Row) {
-    if !config.objective.is_sequence_coupled() {
+    if !config.objective.kind().is_sequence_coupled() {
         return;
     }
     let kept = || row.valid.iter().filter(|v| v.kept);
@@ -161,10 +169,14 @@ fn couple(config: &LossConfig, row: &mut Row) {
     }
     let sum: f64 = kept().map(|v| v.raw_delta).sum();
     let clipped = |v: &Valid| config.objective.gmpo_log_ratio(v.raw_delta, v.token.advantage).0;
-    let corrected = config.correction.is_some() && matches!(config.objective, Objective::Vespo { .. });
+    let mismatch = match (config.objective.kind(), config.correction) {
+        (ObjectiveKind::Vespo, Some(_)) => kept().map(|v| v.token.mismatch).sum::<f64>(),
+        _ => 0.0,
+    };
     row.sequence = Sequence {
         mean_delta: sum / n,
         mean_clipped: kept().map(clipped).sum::<f64>() / n,
-        sum: if corrected { sum + kept().map(|v| v.token.mismatch).sum::<f64>() } else { sum },
+        sum: sum + mismatch,
+        sum_at_start: mismatch,
     };
 }

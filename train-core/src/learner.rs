@@ -1,19 +1,21 @@
 //! From scored samples to better weights: old log-probabilities, mini-batches, micro-batches, loss, backward, step.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use moe_routing::{AuxForm, op as routing};
-use policy_loss::{Advantages, Metrics, Normalizer, PolicyLoss, TokenBatch};
+use policy_loss::op::loss_tensor;
+use policy_loss::{Metrics, Normalizer, PolicyLoss};
 use qwen3::ops::GatherRows;
-use qwen3::{ForwardOptions, Hidden, Model, Routes};
+use qwen3::{ForwardOptions, Hidden, LogProbs, Model, Routes};
 use rand::Rng;
 use rollout_engine::random::{Stream, keyed_rng};
 
 use crate::config::{Config, Routing, Update};
 use crate::optim::{AdamW, Gradients, learning_rate};
-use crate::sample::{Packed, Sample, micro_batches, routes_of};
+use crate::sample::{Columns, Packed, Sample, micro_batches, routes_of};
 
 /// What a step of the learner did.
 #[derive(Clone, Debug, Default)]
@@ -232,14 +234,7 @@ impl Learner {
         logps: &mut Vec<Vec<f32>>,
     ) -> Result<f64, UpdateError> {
         let tokens: usize = batch.iter().map(|s| s.response.len()).sum();
-        let mut groups: Vec<u32> = batch.iter().map(|s| s.group).collect();
-        groups.dedup();
-        let normalizer = Normalizer {
-            tokens: Some(tokens as f64),
-            seqs: Some(batch.len() as f64),
-            groups: Some(groups.len() as f64),
-            ..Normalizer::default()
-        };
+        let normalizer = self.normalizer(loss, batch)?;
         let mut gradients = Gradients::zeros(&self.model);
         let mut total = 0.0;
         for micro in micro_batches(batch, self.settings.tokens_per_micro) {
@@ -274,6 +269,53 @@ impl Learner {
         })
     }
 
+    /// What of a mini-batch the loss of each of its micro-batches must know.
+    fn normalizer(&self, loss: &PolicyLoss, batch: &[&Sample]) -> Result<Normalizer, UpdateError> {
+        let mut group_tokens: BTreeMap<u32, f64> = BTreeMap::new();
+        for sample in batch {
+            *group_tokens.entry(sample.group).or_default() += sample.response.len() as f64;
+        }
+        let counts = Normalizer {
+            tokens: Some(group_tokens.values().sum()),
+            seqs: Some(batch.len() as f64),
+            group_tokens: Some(group_tokens),
+            ..Normalizer::default()
+        };
+        if !loss.config().needs_batch_statistics() {
+            return Ok(counts);
+        }
+        // These are statistics of the current policy: one pass more, without gradients.
+        let (mut logp, mut entropy) = (Vec::new(), Vec::new());
+        for micro in micro_batches(batch, self.settings.tokens_per_micro) {
+            let (_, _, scores) = self.score(&micro, self.replay(&micro).as_ref(), true)?;
+            logp.extend(scores.logp.to_vec1::<f32>()?);
+            entropy.extend(scores.entropy.to_vec1::<f32>()?);
+        }
+        let whole = loss.normalizer(&Columns::new(batch).batch(&logp, &entropy, None))?;
+        Ok(Normalizer {
+            entropy_threshold: whole.entropy_threshold,
+            mean_weight: whole.mean_weight,
+            ..counts
+        })
+    }
+
+    fn replay(&self, samples: &[&Sample]) -> Option<Routes> {
+        if self.settings.routing == Routing::Natural { None } else { self.routes(samples) }
+    }
+
+    fn score(
+        &self,
+        samples: &[&Sample],
+        replay: Option<&Routes>,
+        no_grad: bool,
+    ) -> Result<(Packed, Hidden, LogProbs), UpdateError> {
+        let packed = Packed::new(samples);
+        let hidden = self.model.forward(&packed.batch, &ForwardOptions { replay, no_grad })?;
+        let states = hidden.states.apply_op1(GatherRows { rows: Arc::from(packed.rows.as_slice()) })?;
+        let scores = self.model.log_probs(&states, &packed.targets, self.temperature)?;
+        Ok((packed, hidden, scores))
+    }
+
     /// Forward and backward of one micro-batch.
     fn micro(
         &self,
@@ -286,12 +328,8 @@ impl Learner {
         logps: &mut Vec<Vec<f32>>,
     ) -> Result<f64, UpdateError> {
         let start = Instant::now();
-        let packed = Packed::new(micro);
-        let replay = if self.settings.routing == Routing::Natural { None } else { self.routes(micro) };
-        let hidden =
-            self.model.forward(&packed.batch, &ForwardOptions { replay: replay.as_ref(), no_grad: false })?;
-        let states = hidden.states.apply_op1(GatherRows { rows: Arc::from(packed.rows.as_slice()) })?;
-        let scores = self.model.log_probs(&states, &packed.targets, self.temperature)?;
+        let replay = self.replay(micro);
+        let (packed, hidden, scores) = self.score(micro, replay.as_ref(), false)?;
         let (logp, entropy) = (scores.logp.to_vec1::<f32>()?, scores.entropy.to_vec1::<f32>()?);
         let reference = match &self.reference {
             Some(model) => {
@@ -300,29 +338,13 @@ impl Learner {
             }
             None => None,
         };
-        let join = |f: fn(&Sample) -> &[f32]| micro.iter().flat_map(|s| f(s)).copied().collect::<Vec<f32>>();
-        let (old, mu) = (join(|s| &s.logp_old), join(|s| &s.logp_mu));
-        let advantages: Vec<f32> = micro.iter().map(|s| s.advantage as f32).collect();
-        let groups: Vec<u32> = micro.iter().map(|s| s.group).collect();
-        let batch = TokenBatch {
-            logp_old: (!old.is_empty()).then_some(&old[..]),
-            logp_mu: Some(&mu),
-            logp_ref: reference.as_deref(),
-            entropy: Some(&entropy),
-            groups: Some(&groups),
-            ..TokenBatch::new(&packed.offsets, &logp, Advantages::PerSequence(&advantages))
-        };
-        let out = loss.evaluate(&batch, normalizer)?;
+        let columns = Columns::new(micro);
+        let out = loss.evaluate(&columns.batch(&logp, &entropy, reference.as_deref()), normalizer)?;
         report.metrics.merge(&out.metrics);
         report.tokens += packed.batch.tokens.len();
         logps.extend(packed.offsets.windows(2).map(|w| logp[w[0]..w[1]].to_vec()));
-        // The loss is a function of log-probabilities and entropies whose gradients are known.
-        let constant = |values: Vec<f32>| Tensor::from_vec(values, logp.len(), &Device::Cpu);
-        let mut scalar = (scores.logp * constant(out.grad_logp)?)?.sum_all()?;
-        if out.grad_entropy.iter().any(|h| *h != 0.0) {
-            scalar = (scalar + (scores.entropy * constant(out.grad_entropy)?)?.sum_all()?)?;
-        }
-        scalar = self.router_terms(scalar, &hidden, share, report, replay.is_some())?;
+        let scalar = loss_tensor(&out, &scores.logp, Some(&scores.entropy))?;
+        let scalar = self.router_terms(scalar, &hidden, share, report, replay.is_some())?;
         report.seconds[1] += start.elapsed().as_secs_f64();
         let start = Instant::now();
         let store = scalar.backward()?;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use policy_loss::{Advantages, TokenBatch};
 use qwen3::{Batch, Routes};
 use rollout_engine::Generation;
 
@@ -99,6 +100,51 @@ impl Packed {
             packed.offsets.push(packed.targets.len());
         }
         packed
+    }
+}
+
+/// What the loss reads of some samples besides the current policy, one sample after the other.
+pub struct Columns {
+    offsets: Vec<usize>,
+    logp_old: Vec<f32>,
+    logp_mu: Vec<f32>,
+    advantages: Vec<f32>,
+    groups: Vec<u32>,
+}
+
+impl Columns {
+    /// Gathers them.
+    #[must_use]
+    pub fn new(samples: &[&Sample]) -> Self {
+        let mut offsets = vec![0];
+        for sample in samples {
+            offsets.push(offsets[offsets.len() - 1] + sample.response.len());
+        }
+        Self {
+            offsets,
+            logp_old: samples.iter().flat_map(|s| &s.logp_old).copied().collect(),
+            logp_mu: samples.iter().flat_map(|s| &s.logp_mu).copied().collect(),
+            advantages: samples.iter().map(|s| s.advantage as f32).collect(),
+            groups: samples.iter().map(|s| s.group).collect(),
+        }
+    }
+
+    /// With the current policy's log-probabilities and entropies, and the reference policy's log-probabilities.
+    #[must_use]
+    pub fn batch<'a>(
+        &'a self,
+        logp: &'a [f32],
+        entropy: &'a [f32],
+        logp_ref: Option<&'a [f32]>,
+    ) -> TokenBatch<'a, f32> {
+        TokenBatch {
+            logp_old: (!self.logp_old.is_empty()).then_some(&self.logp_old[..]),
+            logp_mu: Some(&self.logp_mu),
+            logp_ref,
+            entropy: Some(entropy),
+            groups: Some(&self.groups),
+            ..TokenBatch::new(&self.offsets, logp, Advantages::PerSequence(&self.advantages))
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use policy_loss::{AdvantageEstimator, SingletonPolicy, dynamic_sampling_keep};
+use policy_loss::{AdvantageEstimator, RewardBatch, SingletonPolicy, dynamic_sampling_keep};
 use serde_json::{Value, json};
 
 use crate::checkpoint::{self, Checkpoint, CheckpointError, Meta};
@@ -313,9 +313,11 @@ impl Trainer {
     fn assign_advantages(&self, samples: &mut [Sample]) -> Result<(), TrainError> {
         let rewards: Vec<f64> = samples.iter().map(|s| s.reward.total).collect();
         let groups: Vec<u32> = samples.iter().map(|s| s.group).collect();
-        let lengths: Vec<usize> = samples.iter().map(|s| s.response.len()).collect();
-        let out = self.estimator.estimate(&rewards, &groups, Some(&lengths), SingletonPolicy::Zero)?;
-        for (sample, advantage) in samples.iter_mut().zip(out.values) {
+        let mut offsets = vec![0];
+        samples.iter().for_each(|s| offsets.push(offsets[offsets.len() - 1] + s.response.len()));
+        let batch = RewardBatch { offsets: Some(&offsets), ..RewardBatch::new(&rewards, &groups) };
+        let advantages = self.estimator.estimate(&batch, SingletonPolicy::Zero)?.into_sequences()?;
+        for (sample, advantage) in samples.iter_mut().zip(advantages) {
             sample.advantage = advantage;
         }
         Ok(())

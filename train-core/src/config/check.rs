@@ -188,11 +188,17 @@ impl Config {
         }
         let estimator = match self.advantage.estimator.as_str() {
             "auto" => preset_estimator,
-            "group_mean_std" => AdvantageEstimator::GroupMeanStd { eps: 1e-6, ddof: 1 },
-            "group_mean_batch_std" => AdvantageEstimator::GroupMeanBatchStd { eps: 1e-6 },
             name => typed(Table::from_iter([("kind".to_owned(), Value::String(name.into()))]))
                 .map_err(|e| ("advantage.estimator", e))?,
         };
+        let in_estimator =
+            |why: &str| Err(("advantage.estimator", format!("{} {why}", self.advantage.estimator)));
+        if estimator.is_token_level() {
+            return in_estimator("gives one advantage a token, and a sample of the trainer carries one");
+        }
+        if let AdvantageEstimator::Gdpo { .. } = estimator {
+            return in_estimator("needs rewards by component, and a sample of the trainer carries their sum");
+        }
         Ok(LossChoice { loss: loss.validate().map_err(in_loss)?, estimator })
     }
 }
