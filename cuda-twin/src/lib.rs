@@ -1,0 +1,20 @@
+//! One CUDA source, two places to run it.
+mod arg;
+mod buf;
+#[cfg(feature = "cuda")]
+mod cuda;
+mod emulator;
+mod error;
+mod gpu;
+mod module;
+mod mutants;
+mod options;
+
+pub use arg::Arg;
+pub use buf::Buf;
+pub use emulator::capture_printf;
+pub use error::{Error, Fault, FaultKind, Location, Result};
+pub use gpu::{Gpu, devices};
+pub use module::{Launch, Module, Param};
+pub use mutants::{Mutant, mutants};
+pub use options::Options;
