@@ -156,9 +156,9 @@ impl Block {
     pub(crate) fn retire(self) -> Vec<u128> {
         let mut kept = STACKS.lock().unwrap_or_else(PoisonError::into_inner);
         for mut body in self.lanes.into_iter().filter_map(|lane| lane.body) {
-            if body.started() && !body.done() {
+            if !body.done() {
                 // SAFETY: the frames on the stack are C++ code that owns nothing, and our own functions at a point where
-                // they own nothing.
+                // they own nothing; the body of one that has not begun owns nothing either.
                 unsafe { body.force_reset() };
             }
             let stack = body.into_stack();
