@@ -20,7 +20,7 @@ template <class T> using Same = std::common_type_t<T>;  // not deduced: atomicAd
 #define TWIN_ATOMIC_AS(name, expression, ...)                                                  \
   template <class T> TWIN_INLINE T name(T* p, twin::Same<T> v) {                               \
     static_assert(twin::one_of<T, __VA_ARGS__>, "CUDA has no " #name " for this type");        \
-    return twin::atomic(p, [=](T o) -> T { return expression; });                              \
+    return twin::atomic(p, [=](T o) TWIN_UNSEEN -> T { return expression; });                              \
   }
 #define TWIN_ATOMIC(name, expression, ...)                \
   TWIN_ATOMIC_AS(name, expression, __VA_ARGS__)           \
@@ -46,7 +46,7 @@ TWIN_ATOMIC(atomicDec, o == 0 || o > v ? v : o - 1, unsigned)
 #define TWIN_CAS(name)                                                                                             \
   template <class T> TWIN_INLINE T name(T* p, twin::Same<T> compare, twin::Same<T> v) {                            \
     static_assert(twin::one_of<T, int, unsigned, unsigned long long, unsigned short>, "CUDA has no " #name " for this type"); \
-    return twin::atomic(p, [=](T o) -> T { return o == compare ? v : o; });                                        \
+    return twin::atomic(p, [=](T o) TWIN_UNSEEN -> T { return o == compare ? v : o; });                                        \
   }
 TWIN_CAS(atomicCAS)
 TWIN_CAS(atomicCAS_block)

@@ -24,11 +24,14 @@
 #define __shared__ static_assert(false, "shared memory is declared by TWIN_SHARED or TWIN_DYN_SHARED");
 
 // TWIN_INLINE: part of the kernel, its accesses are checked and reported at the caller's line.
-// TWIN_RAW: part of the emulator, its own accesses must not be checked.
+// TWIN_RAW: part of the emulator, its own accesses must not be checked. TWIN_UNSEEN: the same for its lambdas; a thread may
+// give way at a checked access, which must not happen within an atomic operation.
 #define TWIN_INLINE inline __attribute__((always_inline))
 #ifdef TWIN_CHECK
-#define TWIN_RAW __attribute__((noinline, no_sanitize("thread"), no_sanitize_coverage)) inline
+#define TWIN_UNSEEN __attribute__((no_sanitize("thread"), no_sanitize_coverage))
+#define TWIN_RAW TWIN_UNSEEN __attribute__((noinline)) inline
 #else
+#define TWIN_UNSEEN
 #define TWIN_RAW inline
 #endif
 // Default arguments that take the caller's position.

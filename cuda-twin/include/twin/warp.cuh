@@ -77,7 +77,7 @@ template <class T> TWIN_INLINE unsigned __match_any_sync(unsigned mask, T v, TWI
 }
 #define TWIN_REDUCE(name, T, expression)                                              \
   TWIN_INLINE T name(unsigned mask, T v, TWIN_HERE) {                                 \
-    return twin::reduce(mask, v, [](T a, T b) -> T { return expression; }, file, line); \
+    return twin::reduce(mask, v, [](T a, T b) TWIN_UNSEEN -> T { return expression; }, file, line); \
   }
 TWIN_REDUCE(__reduce_add_sync, unsigned, a + b)
 TWIN_REDUCE(__reduce_min_sync, unsigned, a < b ? a : b)

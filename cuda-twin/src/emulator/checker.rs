@@ -128,9 +128,10 @@ impl Checker {
         code.wrapping_sub(self.image.start) as u32
     }
 
+    /// An access outside the thread's own stack.
     #[inline]
     pub(crate) fn access(&mut self, address: usize, n: usize, access: Access, code: usize) -> Result<(), Finding> {
-        if self.me.stack.contains(&address) || n == 0 {
+        if n == 0 {
             return Ok(());
         }
         if access.writes() {
@@ -180,11 +181,11 @@ impl Checker {
         };
         let (name, what, offset) = (&region.name, access.name(), address.wrapping_sub(region.bytes.start));
         match conflict {
-            Conflict::Unwritten(_) => {
+            Conflict::Unwritten => {
                 let message = format!("{what} of {name} at byte {offset}, which nothing has written");
                 Finding { kind: FaultKind::Uninitialised, message, code: vec![code] }
             }
-            Conflict::Race(_, other) => {
+            Conflict::Race(other) => {
                 let before = if other.write() { "write" } else { "read" };
                 let (block, thread) = (other.who >> 10, other.who & 1023);
                 let message = format!(

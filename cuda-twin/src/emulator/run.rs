@@ -110,7 +110,7 @@ impl Run<'_> {
 
     #[inline]
     pub(crate) fn access(&self, address: usize, bytes: usize, access: Access, code: usize) {
-        if !self.options.checked {
+        if !self.options.checked || self.checker.borrow().me.stack.contains(&address) {
             return;
         }
         if self.options.yield_per_mille > 0 {
