@@ -65,8 +65,15 @@ pub struct Arg<'a>(pub(crate) Kind<'a>);
 
 #[derive(Clone)]
 pub(crate) enum Kind<'a> {
-    Memory { storage: &'a Storage, bytes: Range<usize>, element: Element },
-    Value { bits: u64, element: Element },
+    Memory {
+        storage: &'a Storage,
+        bytes: Range<usize>,
+        element: Element,
+    },
+    Value {
+        bits: u64,
+        element: Element,
+    },
     /// An address of device memory that somebody else owns.
     Address(u64),
 }
@@ -103,7 +110,11 @@ impl fmt::Debug for Arg<'_> {
 
 impl<'a, T: Pod> From<&'a Buf<T>> for Arg<'a> {
     fn from(buf: &'a Buf<T>) -> Self {
-        Self(Kind::Memory { storage: &buf.storage, bytes: 0..buf.len() * size_of::<T>(), element: Element::of::<T>() })
+        Self(Kind::Memory {
+            storage: &buf.storage,
+            bytes: 0..buf.len() * size_of::<T>(),
+            element: Element::of::<T>(),
+        })
     }
 }
 

@@ -107,7 +107,9 @@ pub enum Error {
         remedy: &'static str,
     },
     /// A source or header name that is no plain file name.
-    #[error("`{name}` cannot name a source: letters, digits, `_`, `-` and `.` are allowed (headers may have `/`)")]
+    #[error(
+        "`{name}` cannot name a source: letters, digits, `_`, `-` and `.` are allowed (headers may have `/`)"
+    )]
     Name {
         /// The name given.
         name: String,

@@ -110,9 +110,10 @@ impl Gpu {
     pub fn compile_with(&self, name: &str, source: &str, headers: &[(&str, &str)]) -> Result<Module> {
         check_names(name, headers)?;
         let compiled = match &self.0 {
-            Backend::Emulated(options) => {
-                Compiled::Emulated(emulator::Library::compile(name, source, headers, options.checked)?, *options)
-            }
+            Backend::Emulated(options) => Compiled::Emulated(
+                emulator::Library::compile(name, source, headers, options.checked)?,
+                *options,
+            ),
             #[cfg(feature = "cuda")]
             Backend::Cuda(device) => Compiled::Cuda(device.compile(name, source, headers)?),
         };
@@ -127,7 +128,10 @@ fn bytes_of<T>(len: usize) -> Result<usize> {
 pub(crate) fn check_names(name: &str, headers: &[(&str, &str)]) -> Result<()> {
     let plain = |name: &str, slash: bool| {
         let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.') || slash && c == '/';
-        !name.is_empty() && name.chars().all(good) && !name.starts_with(['.', '-', '/']) && !name.contains("..")
+        !name.is_empty()
+            && name.chars().all(good)
+            && !name.starts_with(['.', '-', '/'])
+            && !name.contains("..")
     };
     let bad = std::iter::once((name, false)).chain(headers.iter().map(|(h, _)| (*h, true)));
     match bad.into_iter().find(|(name, slash)| !plain(name, *slash)) {

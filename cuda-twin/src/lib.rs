@@ -8,6 +8,8 @@ mod error;
 mod gpu;
 mod module;
 mod mutants;
+#[cfg(feature = "cuda")]
+pub mod nvrtc;
 mod options;
 
 pub use arg::Arg;
@@ -18,3 +20,9 @@ pub use gpu::{Gpu, devices};
 pub use module::{Launch, Module, Param};
 pub use mutants::{Mutant, mutants};
 pub use options::Options;
+
+/// The headers that a kernel's `#include "twin.cuh"` needs, `(name, text)`: for compilers that [`Gpu::compile`] does not
+/// call, such as `nvcc`, which want them in a folder.
+pub fn headers() -> &'static [(&'static str, &'static str)] {
+    emulator::HEADERS
+}

@@ -39,7 +39,11 @@ impl Launch {
             return wrong("grid", format!("{x} x {y} x {z}"), "1 to 2147483647 x 65535 x 65535 blocks");
         }
         if self.shared_bytes > MAX_SHARED_BYTES {
-            return wrong("shared_bytes", self.shared_bytes.to_string(), "at most 232448 (227 KiB, compute capability 9.0)");
+            return wrong(
+                "shared_bytes",
+                self.shared_bytes.to_string(),
+                "at most 232448 (227 KiB, compute capability 9.0)",
+            );
         }
         Ok(())
     }
@@ -78,7 +82,8 @@ impl Param {
             Kind::Memory { element, .. } => self.is_pointer() && element.fits(self.element),
             Kind::Address(_) => self.is_pointer(),
             Kind::Value { element, .. } => {
-                let same = element.code == self.element.code || [element.code, self.element.code].contains(&b'?');
+                let same =
+                    element.code == self.element.code || [element.code, self.element.code].contains(&b'?');
                 !self.is_pointer() && element.bytes == self.element.bytes && element.bytes <= 8 && same
             }
         }

@@ -36,7 +36,11 @@ const CALLS: [&str; 8] = [
 pub fn mutants(source: &str) -> impl Iterator<Item = Mutant> + '_ {
     calls(source).into_iter().map(move |(start, open, end, call)| {
         let own_vote = call.starts_with("__syncthreads_");
-        let instead = if own_vote { format!("(({}) != 0)", &source[open + 1..end - 1]) } else { "((void)0)".to_string() };
+        let instead = if own_vote {
+            format!("(({}) != 0)", &source[open + 1..end - 1])
+        } else {
+            "((void)0)".to_string()
+        };
         Mutant {
             line: 1 + source[..start].matches('\n').count() as u32,
             call,
@@ -50,7 +54,9 @@ fn calls(source: &str) -> Vec<(usize, usize, usize, &'static str)> {
     let (text, mut found, mut i) = (source.as_bytes(), Vec::new(), 0);
     while i < text.len() {
         let rest = &source[i..];
-        let skip = |open: usize, close: &str| rest[open..].find(close).map_or(rest.len(), |n| open + n + close.len());
+        let skip = |open: usize, close: &str| {
+            rest[open..].find(close).map_or(rest.len(), |n| open + n + close.len())
+        };
         if rest.starts_with("//") {
             i += skip(2, "\n");
         } else if rest.starts_with("/*") {
@@ -111,7 +117,8 @@ mod tests {
 
     #[test]
     fn text_that_ends_early_or_is_not_ascii_is_no_problem() {
-        for source in ["__syncthreads", "__syncthreads(", "\"", "'\\", "/*", "é __syncthreads() é", "// é"] {
+        for source in ["__syncthreads", "__syncthreads(", "\"", "'\\", "/*", "é __syncthreads() é", "// é"]
+        {
             let expected = usize::from(source.contains('é') && source.contains("__"));
             assert_eq!(mutants(source).count(), expected, "{source}");
         }

@@ -73,7 +73,12 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    pub(crate) fn new(stack: DefaultStack, thread: Thread, fuel: i64, body: impl FnOnce(DefaultStack) -> Body) -> Self {
+    pub(crate) fn new(
+        stack: DefaultStack,
+        thread: Thread,
+        fuel: i64,
+        body: impl FnOnce(DefaultStack) -> Body,
+    ) -> Self {
         Self {
             stack: stack.limit().get()..stack.base().get(),
             body: Some(body(stack)),

@@ -37,7 +37,9 @@ fn private() -> Result<PathBuf> {
     let made = std::fs::DirBuilder::new().mode(0o700).create(&folder);
     match std::fs::symlink_metadata(&folder) {
         Ok(m) if m.is_dir() && m.uid() == user && m.mode() & 0o077 == 0 => create(folder),
-        Ok(_) => Err(Error::io(&folder, "belongs to another user, or others can write it; set CUDA_TWIN_CACHE")),
+        Ok(_) => {
+            Err(Error::io(&folder, "belongs to another user, or others can write it; set CUDA_TWIN_CACHE"))
+        }
         Err(e) => Err(Error::io(&folder, made.err().unwrap_or(e))),
     }
 }

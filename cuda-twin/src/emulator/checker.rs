@@ -130,7 +130,13 @@ impl Checker {
 
     /// An access outside the thread's own stack.
     #[inline]
-    pub(crate) fn access(&mut self, address: usize, n: usize, access: Access, code: usize) -> Result<(), Finding> {
+    pub(crate) fn access(
+        &mut self,
+        address: usize,
+        n: usize,
+        access: Access,
+        code: usize,
+    ) -> Result<(), Finding> {
         if n == 0 {
             return Ok(());
         }
@@ -150,7 +156,11 @@ impl Checker {
             at.or_else(|| shared.iter().position(|(r, _)| fits(r)).map(|i| arguments + i))
         };
         let mut index = usize::from(*hint);
-        let hinted = if index < arguments { self.regions.get(index) } else { shared.get(index - arguments).map(|s| &s.0) };
+        let hinted = if index < arguments {
+            self.regions.get(index)
+        } else {
+            shared.get(index - arguments).map(|s| &s.0)
+        };
         if !hinted.is_some_and(&fits) {
             let Some(found) = find(&self.regions, shared) else {
                 return self.outside(address, n, access, offset as u32);
@@ -174,7 +184,14 @@ impl Checker {
     }
 
     #[cold]
-    fn conflict(&self, index: usize, address: usize, access: Access, code: u32, conflict: &Conflict) -> Finding {
+    fn conflict(
+        &self,
+        index: usize,
+        address: usize,
+        access: Access,
+        code: u32,
+        conflict: &Conflict,
+    ) -> Finding {
         let region = match self.regions.get(index) {
             Some(region) => region,
             None => &self.shared[self.me.place.0][index - self.regions.len()].0,
@@ -215,9 +232,15 @@ impl Checker {
         let message = match nearest.filter(|r| r.distance(address) < 1 << 20) {
             Some(r) => {
                 let offset = address.wrapping_sub(r.bytes.start) as isize;
-                format!("out-of-bounds {what} of {n} bytes at byte {offset} of {} ({} bytes)", r.name, r.bytes.len())
+                format!(
+                    "out-of-bounds {what} of {n} bytes at byte {offset} of {} ({} bytes)",
+                    r.name,
+                    r.bytes.len()
+                )
             }
-            None => format!("out-of-bounds {what} of {n} bytes at address {address:#x}, far from all the kernel's memory"),
+            None => format!(
+                "out-of-bounds {what} of {n} bytes at address {address:#x}, far from all the kernel's memory"
+            ),
         };
         found(FaultKind::OutOfBounds, message)
     }

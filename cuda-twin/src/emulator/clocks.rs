@@ -87,7 +87,8 @@ impl View {
         stamp.clock == 0
             || stamp.who == self.who
             || (stamp.who ^ self.who) < 1024
-                && (stamp.clock < self.block_floor || (stamp.who ^ self.who) < 32 && stamp.clock < self.warp_floor)
+                && (stamp.clock < self.block_floor
+                    || (stamp.who ^ self.who) < 32 && stamp.clock < self.warp_floor)
             || self.more && clocks.covers(place, stamp)
     }
 }

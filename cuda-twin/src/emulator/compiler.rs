@@ -13,20 +13,46 @@ macro_rules! headers {
 
 /// The headers that kernels include, by name: what `Gpu::compile` gives to every compiler by itself.
 pub(crate) const HEADERS: &[(&str, &str)] = headers![
-    "twin.cuh", "twin/atomics.cuh", "twin/device.cuh", "twin/entry.cuh", "twin/fp8.cuh", "twin/half.cuh", "twin/host.cuh",
-    "twin/math.cuh", "twin/mma.cuh", "twin/mma_device.cuh", "twin/mma_host.cuh", "twin/runtime.cuh", "twin/types.cuh",
+    "twin.cuh",
+    "twin/atomics.cuh",
+    "twin/device.cuh",
+    "twin/entry.cuh",
+    "twin/fp8.cuh",
+    "twin/half.cuh",
+    "twin/host.cuh",
+    "twin/math.cuh",
+    "twin/mma.cuh",
+    "twin/mma_device.cuh",
+    "twin/mma_host.cuh",
+    "twin/runtime.cuh",
+    "twin/types.cuh",
     "twin/warp.cuh"
 ];
 const HOOKS: &str = include_str!("hooks.cc");
 
 const COMMON: &[&str] = &[
-    "-std=c++17", "-g", "-fPIC", "-w", "-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics", "-fno-math-errno",
-    "-fno-strict-aliasing", "-ffp-contract=off", "-fno-plt", "-Wl,-z,now", "-Wl,-z,defs",
+    "-std=c++17",
+    "-g",
+    "-fPIC",
+    "-w",
+    "-fno-exceptions",
+    "-fno-rtti",
+    "-fno-threadsafe-statics",
+    "-fno-math-errno",
+    "-fno-strict-aliasing",
+    "-ffp-contract=off",
+    "-fno-plt",
+    "-Wl,-z,now",
+    "-Wl,-z,defs",
 ];
 const UNCHECKED: &[&str] = &["-O2"];
 const CHECKED: &[&str] = &[
-    "-O1", "-DTWIN_CHECK", "-fsanitize=thread", "-fsanitize=alignment,bounds,integer-divide-by-zero",
-    "-fsanitize=signed-integer-overflow,shift-exponent", "--param=tsan-distinguish-volatile=1",
+    "-O1",
+    "-DTWIN_CHECK",
+    "-fsanitize=thread",
+    "-fsanitize=alignment,bounds,integer-divide-by-zero",
+    "-fsanitize=signed-integer-overflow,shift-exponent",
+    "--param=tsan-distinguish-volatile=1",
     "-fsanitize-coverage=trace-pc",
 ];
 const INSTALL: &str = "the emulator needs a C++17 compiler, GCC 11 or newer: install g++, or set CXX to it";
@@ -42,7 +68,8 @@ pub(crate) struct Built {
 fn compiler() -> Result<&'static (String, String)> {
     static COMPILER: OnceLock<Result<(String, String)>> = OnceLock::new();
     let found = COMPILER.get_or_init(|| {
-        let program = std::env::var("CXX").ok().filter(|cxx| !cxx.trim().is_empty()).unwrap_or("c++".to_string());
+        let program =
+            std::env::var("CXX").ok().filter(|cxx| !cxx.trim().is_empty()).unwrap_or("c++".to_string());
         let output = Command::new(&program).arg("--version").output().map_err(|e| Error::Program {
             program: program.clone(),
             cause: e.to_string(),
@@ -54,10 +81,8 @@ fn compiler() -> Result<&'static (String, String)> {
 }
 
 fn run(name: &str, program: &str, folder: &Path, args: &[&str]) -> Result<String> {
-    let output = Command::new(program).current_dir(folder).args(args).output().map_err(|e| Error::Program {
-        program: program.to_string(),
-        cause: e.to_string(),
-        remedy: INSTALL,
+    let output = Command::new(program).current_dir(folder).args(args).output().map_err(|e| {
+        Error::Program { program: program.to_string(), cause: e.to_string(), remedy: INSTALL }
     })?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
@@ -105,7 +130,8 @@ pub(crate) fn build(name: &str, source: &str, headers: &[(&str, &str)], checked:
     let mode = if checked { CHECKED } else { UNCHECKED };
     let folder = common.to_string_lossy();
     let texts = headers.iter().flat_map(|(name, text)| [*name, *text]);
-    let key = hash([name, source, &folder, program, version].into_iter().chain(texts).chain(mode.iter().copied()));
+    let key =
+        hash([name, source, &folder, program, version].into_iter().chain(texts).chain(mode.iter().copied()));
     let entry = cache::entry(&format!("{name}-{key}"), |draft| {
         write(&draft.join(name), source)?;
         for (header, text) in headers {
@@ -115,16 +141,19 @@ pub(crate) fn build(name: &str, source: &str, headers: &[(&str, &str)], checked:
         let common_flags = [COMMON, &["-I.", &include, "-x", "c++"]].concat();
         let text = run(name, program, draft, &[&common_flags[..], &["-E", "-DTWIN_SCAN", name]].concat())?;
         let kernels = scan::declarations(&text);
-        let entries: String = kernels.iter().map(|k| format!("TWIN_ENTRY({}, {})\n", k.name, k.line)).collect();
+        let entries: String =
+            kernels.iter().map(|k| format!("TWIN_ENTRY({}, {})\n", k.name, k.line)).collect();
         let names: String = kernels.iter().map(|k| format!("{}\\n", k.name)).collect();
-        let list = format!("extern \"C\" const char twin_kernels[];\nconst char twin_kernels[] = \"{names}\";\n");
+        let list =
+            format!("extern \"C\" const char twin_kernels[];\nconst char twin_kernels[] = \"{names}\";\n");
         let entry = format!("#include \"{name}\"\n#include \"twin/entry.cuh\"\n{entries}{list}");
         write(&draft.join("twin_entry.cc"), &entry)?;
         let hooks = common.join("hooks.so").display().to_string();
         let compile = [&common_flags[..], mode, &["-c", "twin_entry.cc", "-o", "kernel.o"]].concat();
         run(name, program, draft, &compile)?;
         // Linked by its whole path, so that no search path matters.
-        run(name, program, draft, &[COMMON, &["-shared", "kernel.o", &hooks, "-o", "kernel.so"]].concat()).map(drop)
+        run(name, program, draft, &[COMMON, &["-shared", "kernel.o", &hooks, "-o", "kernel.so"]].concat())
+            .map(drop)
     })?;
     Ok(Built { library: entry.join("kernel.so"), include })
 }

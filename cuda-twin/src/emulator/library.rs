@@ -59,7 +59,8 @@ impl Library {
         let names = names.to_string_lossy();
         let kernels = names.lines().map(|name| {
             // SAFETY: TWIN_ENTRY of `entry.cuh` defines one for each name.
-            let raw = unsafe { library.get::<*const RawKernel>(format!("twin_kernel_{name}")) }.map_err(failed)?;
+            let raw =
+                unsafe { library.get::<*const RawKernel>(format!("twin_kernel_{name}")) }.map_err(failed)?;
             // SAFETY: the same; the list of parameters ends with a 0.
             Ok(unsafe { kernel(name, &**raw) })
         });
@@ -133,7 +134,10 @@ fn image(address: usize) -> Option<Range<usize>> {
                 continue;
             }
             let end = base + segment.p_vaddr as usize + segment.p_memsz as usize;
-            let all = base..search.found.as_ref().map_or(end, |f| if f.start == base { f.end.max(end) } else { end });
+            let all = base..search
+                .found
+                .as_ref()
+                .map_or(end, |f| if f.start == base { f.end.max(end) } else { end });
             if all.contains(&search.address) || search.found.as_ref().is_some_and(|f| f.start == base) {
                 search.found = Some(all);
             }

@@ -280,7 +280,8 @@ impl Run<'_> {
         let all = statics + self.launch.shared_bytes as usize;
         let too_much = statics > MAX_STATIC_BYTES || all > MAX_SHARED_BYTES as usize;
         if too_much || offset + bytes > block.arena.len() * 16 {
-            let message = format!("{what} of {} bytes besides {dynamic} dynamic ones exceeds {most}", all - dynamic);
+            let message =
+                format!("{what} of {} bytes besides {dynamic} dynamic ones exceeds {most}", all - dynamic);
             let code = vec![self.checker.borrow().offset(code)];
             return Err(Finding { kind: FaultKind::SharedMemory, message, code });
         }

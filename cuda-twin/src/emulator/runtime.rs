@@ -99,7 +99,13 @@ extern "C" fn shared(
     }
 }
 
-extern "C" fn warp(mask: u32, mine: *const u8, bytes: usize, file: *const c_char, line: i32) -> *const c_void {
+extern "C" fn warp(
+    mask: u32,
+    mine: *const u8,
+    bytes: usize,
+    file: *const c_char,
+    line: i32,
+) -> *const c_void {
     // SAFETY: `mine` is a variable of that size, or null and 0 bytes.
     let mine = if bytes == 0 { &[] } else { unsafe { std::slice::from_raw_parts(mine, bytes) } };
     run().meet_warp(mask, mine, At { file, line }).cast()

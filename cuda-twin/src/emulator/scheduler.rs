@@ -27,10 +27,19 @@ pub(crate) unsafe fn launch(
     args: &[Arg<'_>],
     options: Options,
 ) -> Result<()> {
-    let wrong = |what, found: String, expected: String| Error::Launch { kernel: kernel.name.clone(), what, found, expected };
+    let wrong = |what, found: String, expected: String| Error::Launch {
+        kernel: kernel.name.clone(),
+        what,
+        found,
+        expected,
+    };
     let blocks = launch.grid.iter().map(|n| u64::from(*n)).product::<u64>();
     if blocks > Stamp::MAX_BLOCKS {
-        return Err(wrong("grid", format!("{blocks} blocks"), format!("at most {} in emulation", Stamp::MAX_BLOCKS)));
+        return Err(wrong(
+            "grid",
+            format!("{blocks} blocks"),
+            format!("at most {} in emulation", Stamp::MAX_BLOCKS),
+        ));
     }
     let Memories { regions, shadows, histories, mut values } = memories(kernel, args, options.checked)?;
     let mut arguments: Vec<*mut c_void> = values.iter_mut().map(|v| (&raw mut *v).cast()).collect();
@@ -74,7 +83,9 @@ pub(crate) unsafe fn launch(
     for (memory, shadow) in histories {
         memory.put_written(run.checker.borrow_mut().shadows[shadow].written.take());
     }
-    done.map_err(|e| wrong("block", format!("{:?}", launch.block), format!("threads with a stack each ({e})")))?;
+    done.map_err(|e| {
+        wrong("block", format!("{:?}", launch.block), format!("threads with a stack each ({e})"))
+    })?;
     match run.finding.take() {
         Some((finding, places, thread)) => Err(run.fault(finding, &places, thread)),
         None => Ok(()),
@@ -91,7 +102,8 @@ struct Memories<'a> {
 }
 
 fn memories<'a>(kernel: &Kernel, args: &[Arg<'a>], checked: bool) -> Result<Memories<'a>> {
-    let mut all = Memories { regions: Vec::new(), shadows: Vec::new(), histories: Vec::new(), values: Vec::new() };
+    let mut all =
+        Memories { regions: Vec::new(), shadows: Vec::new(), histories: Vec::new(), values: Vec::new() };
     let mut shadowed: Vec<(usize, usize)> = Vec::new();
     // A buffer needs a history if any parameter may write it, or if it is not all written.
     let start_of = |arg: &Arg<'a>| match &arg.0 {
@@ -111,7 +123,8 @@ fn memories<'a>(kernel: &Kernel, args: &[Arg<'a>], checked: bool) -> Result<Memo
             }
             _ => {
                 let at = Location { file: String::new(), line: kernel.line };
-                let (found, expected) = ("in the memory of a GPU".to_string(), "in emulated memory".to_string());
+                let (found, expected) =
+                    ("in the memory of a GPU".to_string(), "in emulated memory".to_string());
                 return Err(Error::Argument { kernel: kernel.name.clone(), index, found, expected, at });
             }
         };
@@ -181,7 +194,8 @@ impl Run<'_> {
     /// The thread to run, at random. `None` when nothing can run, or when those that can have waited long for nothing.
     fn next(&self) -> Option<Place> {
         let mut scheduler = self.scheduler.borrow_mut();
-        let Scheduler { random, ready, polling, idle_turns, changes_seen, pending, resident, .. } = &mut *scheduler;
+        let Scheduler { random, ready, polling, idle_turns, changes_seen, pending, resident, .. } =
+            &mut *scheduler;
         let prefer_polling = !polling.is_empty() && (ready.is_empty() || random.below(16) == 0);
         if !prefer_polling {
             *idle_turns = 0;

@@ -161,7 +161,10 @@ mod tests {
             let found = shadow.access(4100, 4, stamp(writer, 1, true), false, same(writer));
             assert!(matches!(found, Err(Conflict::Race(_))), "writer {writer}");
         }
-        assert!(shadow.access(4104, 4, stamp(4, 1, true), false, same(4)).is_ok(), "other bytes are untouched");
+        assert!(
+            shadow.access(4104, 4, stamp(4, 1, true), false, same(4)).is_ok(),
+            "other bytes are untouched"
+        );
     }
 
     #[test]
@@ -171,7 +174,10 @@ mod tests {
         assert!(shadow.access(0, 4, stamp(1, 1, true), false, same(1)).is_ok());
         assert!(shadow.access(4, 2, stamp(1, 1, true), false, same(1)).is_ok());
         assert!(shadow.access(6, 2, stamp(2, 1, true), false, same(2)).is_ok(), "the other half of a word");
-        assert!(shadow.access(3, 1, stamp(2, 1, true), false, same(2)).is_err(), "history is kept when granules shrink");
+        assert!(
+            shadow.access(3, 1, stamp(2, 1, true), false, same(2)).is_err(),
+            "history is kept when granules shrink"
+        );
     }
 
     #[test]
