@@ -28,7 +28,7 @@ impl Default for Options {
             yield_per_mille: 20,
             resident_blocks: 1,
             max_resident_blocks: 132,
-            fuel: 1 << 32,
+            fuel: 1 << 28,
         }
     }
 }

@@ -140,8 +140,8 @@ impl Checker {
         if n == 0 {
             return Ok(());
         }
-        if access.writes() {
-            self.changes += 1;
+        if access.writes() && access != Access::Atomic {
+            self.changes += 1; // an atomic operation tells afterwards whether it changed anything
         }
         let (me, clocks) = (&self.me, &self.clocks);
         let offset = code.wrapping_sub(self.image.start);

@@ -32,7 +32,7 @@ const HOOKS: &str = include_str!("hooks.cc");
 
 const COMMON: &[&str] = &[
     "-std=c++17",
-    "-g",
+    "-gdwarf-4", // GCC 12 and binutils 2.40 mistake the file of some lines of DWARF 5
     "-fPIC",
     "-w",
     "-fno-exceptions",
@@ -41,6 +41,7 @@ const COMMON: &[&str] = &[
     "-fno-math-errno",
     "-fno-strict-aliasing",
     "-ffp-contract=off",
+    "-fno-finite-loops", // a wait for other threads has no effect of its own
     "-fno-plt",
     "-Wl,-z,now",
     "-Wl,-z,defs",

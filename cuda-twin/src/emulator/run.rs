@@ -161,6 +161,15 @@ impl Run<'_> {
         }
     }
 
+    /// The thread sleeps: others go first. It waits for something, most likely for what it looked at last.
+    pub(crate) fn pause(&self, code: usize) {
+        let mut poll = self.poll.get();
+        poll.any = poll.any.saturating_add(1);
+        poll.code = self.offset(code);
+        self.poll.set(poll);
+        self.suspend();
+    }
+
     pub(crate) fn fence(&self, wide: bool) {
         let mut checker = self.checker.borrow_mut();
         if self.options.checked {

@@ -128,8 +128,7 @@ extern "C" fn fence(scope: i32) {
 }
 
 extern "C" fn pause(code: usize) {
-    // A thread that sleeps waits for something: for the scheduler that is a look at memory that has not changed.
-    run().settled(code, false, code);
+    run().pause(code);
 }
 
 extern "C" fn fail(kind: i32, what: *const c_char, file: *const c_char, line: i32, code: usize) {
