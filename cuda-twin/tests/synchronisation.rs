@@ -165,8 +165,12 @@ fn waits_that_never_end_are_reported() {
         }
     }
     let options = Options { fuel: 100_000, ..Options::default() };
-    let error = run("unsigned i = 1;\nwhile (i != 0) i = i * 5 | 1;", Launch::linear(1, 1), options)
-        .expect_err("no end");
+    let error = run(
+        "unsigned i = flag[0];\nwhile (i != 77) i = i * 1664525 + 1013904223;\ndata[0] = int(i);",
+        Launch::linear(1, 1),
+        options,
+    )
+    .expect_err("no end");
     let fault = error.fault().expect("a fault");
     assert_eq!((fault.kind, fault.at[0].line), (FaultKind::NeverEnds, 4), "{error}");
 }
