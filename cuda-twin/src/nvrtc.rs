@@ -7,13 +7,15 @@ use std::ffi::{CStr, CString, c_char, c_int};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-/// Whether the library can be loaded: from the system's search path, or from `lib64` of `$CUDA_HOME`.
+/// Whether the library can be loaded and answers: from the system's search path, or from `lib64` of `$CUDA_HOME`,
+/// `$CUDA_PATH` or `/usr/local/cuda`.
 pub fn is_present() -> bool {
     static PRESENT: OnceLock<bool> = OnceLock::new();
     *PRESENT.get_or_init(|| {
         load_from_home();
-        // SAFETY: it only tries to open the library.
-        unsafe { sys::is_culib_present() }
+        let (mut major, mut minor) = (0, 0);
+        // SAFETY: the first only tries to open the library; the second has places for its answers.
+        unsafe { sys::is_culib_present() && sys::nvrtcVersion(&mut major, &mut minor).result().is_ok() }
     })
 }
 

@@ -41,7 +41,7 @@ fn nearest_fp8(x: f32, value: impl Fn(u8) -> f64, largest: u8) -> u8 {
         return 0x7f;
     }
     let sign = if x.is_sign_negative() { 0x80 } else { 0 };
-    let distance = |c: &u8| (value(*c) - f64::from(x.abs().min(f32::MAX))).abs();
+    let distance = |c: &u8| (value(*c) - f64::from(x.abs().min(1e6))).abs();
     let best = (0..=largest).min_by(|a, b| distance(a).total_cmp(&distance(b)).then((a & 1).cmp(&(b & 1))));
     sign | best.unwrap_or(0)
 }
@@ -156,8 +156,8 @@ fn bit_functions() -> Result<()> {
         i32::from_le_bytes([1, 3, 5, 7].map(|i| long.to_le_bytes()[i])),
         (long << 8 >> 32) as i32,
         (long >> 8) as i32,
-        (i64::from(a) * i64::from(b) >> 32) as i32,
-        (u64::from(u) * u64::from(v) >> 32) as i32,
+        ((i64::from(a) * i64::from(b)) >> 32) as i32,
+        ((u64::from(u) * u64::from(v)) >> 32) as i32,
         10 + bytes(u).iter().zip(bytes(v)).map(|(x, y)| x * y).sum::<i32>(),
         b,
         v as i32,
