@@ -141,8 +141,8 @@ impl Module {
     /// # Safety
     /// On a GPU, and in unchecked emulation, nothing stops a kernel from writing anywhere: the caller must know that with
     /// these arguments it accesses only what it is given. Checked emulation stops it at the first access that is wrong; only
-    /// what the compiler does not instrument (`memcpy` and `memset`, inline assembly, overruns of a thread's own arrays
-    /// through pointers) goes unseen.
+    /// what the compiler does not instrument (inline assembly, overruns of a thread's own arrays through pointers) goes
+    /// unseen.
     ///
     /// # Errors
     /// [`Error::Fault`] for a mistake in the kernel (emulation); [`Error::ArgumentCount`], [`Error::Argument`] and

@@ -79,6 +79,18 @@ fn out_of_bounds_by_one() {
 }
 
 #[test]
+fn copies_are_seen() {
+    reported("if (threadIdx.x == 0)\nmemcpy(y + 61, x, 16);", FaultKind::OutOfBounds, 4);
+    reported("if (threadIdx.x == 0)\nmemset((float*)x, 0, 4);", FaultKind::ConstWrite, 4);
+    reported(
+        "TWIN_SHARED(float, s, [4]);\nif (threadIdx.x == 0)\nmemcpy(y, s, 16);",
+        FaultKind::Uninitialised,
+        5,
+    );
+    fine("if (threadIdx.x == 0) memcpy(y, x, 256);");
+}
+
+#[test]
 fn a_read_of_uninitialised_shared_memory() {
     reported("TWIN_SHARED(float, s, [64]);\ny[threadIdx.x] = s[threadIdx.x];", FaultKind::Uninitialised, 4);
     reported(

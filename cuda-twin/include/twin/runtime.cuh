@@ -110,6 +110,17 @@ TWIN_RAW void pause() { twin_runtime->pause(__builtin_return_address(0)); }
 TWIN_RAW void fail(int kind, const char* what, const char* file, int line) {
   twin_runtime->fail(kind, what, file, line, __builtin_return_address(0));
 }
+// The compiler does not instrument these two.
+TWIN_RAW void* copy(void* to, const void* from, size_t n) {
+  const void* pc = __builtin_return_address(0);
+  twin_runtime->access(from, n, READ, pc);
+  twin_runtime->access(to, n, WRITE, pc);
+  return __builtin_memcpy(to, from, n);
+}
+TWIN_RAW void* fill(void* to, int byte, size_t n) {
+  twin_runtime->access(to, n, WRITE, __builtin_return_address(0));
+  return __builtin_memset(to, byte, n);
+}
 __attribute__((format(printf, 1, 2))) TWIN_RAW int print(const char* format, ...) {
   char text[1024];  // CUDA's own limit for one call is larger, but a kernel's stack is small
   va_list list;
@@ -148,5 +159,7 @@ unsigned __activemask() = delete;
 #undef assert
 #define assert(condition) \
   ((condition) ? void(0) : twin::fail(twin::ASSERT, "assertion `" #condition "` failed", __FILE__, __LINE__))
+#define memcpy(to, from, n) twin::copy(to, from, n)
+#define memset(to, byte, n) twin::fill(to, byte, n)
 #define printf(...) twin::print(__VA_ARGS__)
 #define __trap() twin::fail(twin::ASSERT, "__trap was reached", __FILE__, __LINE__)

@@ -76,7 +76,12 @@ fn compiler() -> Result<&'static (String, String)> {
             cause: e.to_string(),
             remedy: INSTALL,
         })?;
-        Ok((program, String::from_utf8_lossy(&output.stdout).into_owned()))
+        let version = String::from_utf8_lossy(&output.stdout).into_owned();
+        if version.contains("clang") {
+            let cause = "it is clang, whose instrumentation calls other functions".to_string();
+            return Err(Error::Program { program, cause, remedy: INSTALL });
+        }
+        Ok((program, version))
     });
     found.as_ref().map_err(Clone::clone)
 }

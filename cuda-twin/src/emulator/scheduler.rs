@@ -131,6 +131,9 @@ fn memories<'a>(kernel: &Kernel, args: &[Arg<'a>], checked: bool) -> Result<Memo
         let start = memory.start();
         all.values.push((start + bytes.start) as u64);
         if !checked {
+            if param.kind == ParamKind::Pointer {
+                memory.put_written(None); // what it writes is not seen
+            }
             continue;
         }
         let known = shadowed.iter().find(|(s, _)| *s == start).map(|(_, shadow)| *shadow);
