@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 python=${1:-}
 if [ -z "$python" ]; then
     python3 -m venv target/bench-venv
-    target/bench-venv/bin/pip install --quiet torch transformers "trl>=1.0" datasets \
+    target/bench-venv/bin/pip install --quiet --retries 1 torch transformers "trl>=1.0" datasets \
         --extra-index-url https://download.pytorch.org/whl/cpu
     python=target/bench-venv/bin/python
 fi

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Trains the default model for a few steps and asks transformers for the logits of its checkpoint.
-# usage: check_checkpoint.sh [python with transformers]
+# Asks transformers for the logits of a run's newest checkpoint, and compares them with ours.
+# usage: check_checkpoint.sh RUN [python with transformers]
 set -euo pipefail
+run=$(realpath "$1")
+python=${2:-python3}
 cd "$(dirname "$0")/../.."
-python=${1:-python3}
-out=$(mktemp -d)
-trap 'rm -rf "$out"' EXIT
-cargo run --quiet -p trainer-bin -- --set run.dir="$out" --set run.steps=3 --set log.console=quiet --set eval.every=0 >/dev/null
-checkpoint=$(ls -d "$out"/*/ckpt/step-000003)
-cargo run --quiet -p tests --example logits -- "$checkpoint" "$out/logits.json"
-"$python" tests/oracles/check_checkpoint.py "$checkpoint" "$out/logits.json"
+logits=$(mktemp)
+trap 'rm -f "$logits"' EXIT
+checkpoint=$(ls -d "$run"/ckpt/step-* | tail -n 1)
+cargo run --quiet -p tests --example logits -- "$checkpoint" "$logits"
+"$python" tests/oracles/check_checkpoint.py "$checkpoint" "$logits"
