@@ -6,6 +6,7 @@ use moe_routing::Router;
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
+use crate::weights::SaveType;
 
 /// A family of decoders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +61,8 @@ pub struct Config {
     pub rms_norm_eps: f64,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
-    /// The longest sequence.
+    /// The longest sequence. Longer ones are an error here, where transformers only warns: to extrapolate on
+    /// purpose, raise this number.
     pub max_position_embeddings: usize,
     /// Whether the head is the embedding.
     pub tie_word_embeddings: bool,
@@ -132,8 +134,13 @@ impl Config {
         Ok(config)
     }
 
-    /// The text of a `config.json` that transformers 4 and 5 and inference engines read.
-    pub fn to_json(&self) -> String {
+    /// The text of a `config.json` that transformers 4 and 5 and inference engines read, beside weights of
+    /// `save_type`.
+    pub fn to_json(&self, save_type: SaveType) -> String {
+        let dtype = match save_type {
+            SaveType::F32 => "float32",
+            SaveType::Bf16 => "bfloat16",
+        };
         let ids = |ids: &[u32]| match ids {
             [] => Value::Null,
             [one] => json!(one),
@@ -144,7 +151,7 @@ impl Config {
             "model_type": self.architecture.model_type(),
             "attention_bias": false,
             "attention_dropout": 0.0,
-            "dtype": "float32",
+            "dtype": dtype,
             "eos_token_id": ids(&self.eos_token_ids),
             "head_dim": self.head_dim,
             "hidden_act": "silu",
@@ -160,7 +167,7 @@ impl Config {
             "rope_theta": self.rope_theta,
             "rope_parameters": { "rope_theta": self.rope_theta, "rope_type": "default" },
             "tie_word_embeddings": self.tie_word_embeddings,
-            "torch_dtype": "float32",
+            "torch_dtype": dtype,
             "use_cache": true,
             "vocab_size": self.vocab_size,
         });
@@ -258,7 +265,7 @@ struct Fields<'a>(&'a Map<String, Value>);
 
 impl Fields<'_> {
     fn find(&self, names: &[&str]) -> Option<&Value> {
-        names.iter().find_map(|n| self.0.get(*n)).filter(|v| !v.is_null())
+        names.iter().find_map(|n| self.0.get(*n).filter(|v| !v.is_null()))
     }
 
     fn size_or(&self, names: &[&str], default: Option<usize>) -> Result<usize> {

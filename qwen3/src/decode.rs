@@ -139,14 +139,12 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Copies the weights of `model`; sequences may grow to `max_len` tokens.
+    /// Copies the weights of `model`; sequences may grow to `max_len` tokens, at most the configuration's
+    /// `max_position_embeddings`.
     pub fn new(model: &Model, max_len: usize) -> Result<Self> {
         let config = model.config().clone();
         if max_len > config.max_position_embeddings {
-            return Err(Error::Batch(format!(
-                "sequences of {max_len} tokens are longer than max_position_embeddings = {}",
-                config.max_position_embeddings
-            )));
+            return Err(Error::TooLong { tokens: max_len, limit: config.max_position_embeddings });
         }
         let mut tensors = model.to_tensors()?.into_iter().map(|t| t.data);
         let mut next = || tensors.next().ok_or_else(|| Error::Batch("too few parameters".into()));
@@ -302,13 +300,13 @@ impl Decoder {
         }
         let mut added = vec![0usize; contexts.len()];
         let mut places = Vec::with_capacity(rows.len());
-        for row in rows {
+        for (index, row) in rows.iter().enumerate() {
             let Some(context) = contexts.get_mut(row.context) else {
                 return Err(Error::Batch(format!("row of context {}, of {}", row.context, added.len())));
             };
             if row.token as usize >= self.config.vocab_size {
                 return Err(Error::Batch(format!(
-                    "token id {} is outside the vocabulary of {}",
+                    "row {index}: token id {} is outside the vocabulary of {}",
                     row.token, self.config.vocab_size
                 )));
             }

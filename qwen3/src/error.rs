@@ -8,6 +8,14 @@ pub enum Error {
     /// Input that does not fit the model.
     #[error("{0}")]
     Batch(String),
+    /// A sequence longer than the configuration allows.
+    #[error("{tokens} tokens are more than max_position_embeddings = {limit} (raise it to extrapolate)")]
+    TooLong {
+        /// Length of the sequence.
+        tokens: usize,
+        /// The configuration's limit.
+        limit: usize,
+    },
     /// A configuration that cannot be used, with the field that is at fault.
     #[error("model configuration: {field}: {reason}")]
     Config {

@@ -44,4 +44,4 @@ pub use config::{Architecture, Config, MoeConfig};
 pub use decode::Decoder;
 pub use error::{Error, Result};
 pub use model::{Batch, ForwardOptions, Hidden, LogProbs, Model, Parameter, Routes};
-pub use weights::ParameterGroup;
+pub use weights::{ParameterGroup, SaveType};

@@ -14,7 +14,7 @@ use crate::kernel::rope::RopeTable;
 use crate::ops::{
     CausalAttention, ExpertsDown, ExpertsUp, GatherRows, HeadLogProbs, Linear, QkNormRope, RmsNorm, SwiGlu,
 };
-use crate::weights::{self, NamedTensor, ParameterGroup};
+use crate::weights::{self, NamedTensor, ParameterGroup, SaveType};
 
 /// A trainable tensor under its stable name.
 #[derive(Clone, Debug)]
@@ -69,15 +69,15 @@ impl Batch {
         }
         let longest = self.cu_seqlens.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0) as usize;
         if longest > config.max_position_embeddings {
-            return bad(format!(
-                "a sequence of {longest} tokens is longer than max_position_embeddings = {}",
-                config.max_position_embeddings
-            ));
+            return Err(Error::TooLong { tokens: longest, limit: config.max_position_embeddings });
         }
-        if let Some(token) = self.tokens.iter().find(|t| **t as usize >= config.vocab_size) {
-            return bad(format!("token id {token} is outside the vocabulary of {}", config.vocab_size));
+        match self.tokens.iter().position(|t| *t as usize >= config.vocab_size) {
+            Some(row) => bad(format!(
+                "row {row}: token id {} is outside the vocabulary of {}",
+                self.tokens[row], config.vocab_size
+            )),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -199,9 +199,10 @@ impl Model {
         Self::from_tensors(config, tensors)
     }
 
-    /// Writes a Hugging Face directory that other engines load.
-    pub fn save(&self, dir: &Path) -> Result<()> {
-        weights::save(dir, &self.config, &self.to_tensors()?, weights::SaveType::F32)
+    /// Writes a Hugging Face directory that other engines load. A model loaded from BF16 and not trained is
+    /// written back byte for byte with [`SaveType::Bf16`].
+    pub fn save(&self, dir: &Path, save_type: SaveType) -> Result<()> {
+        weights::save(dir, &self.config, &self.to_tensors()?, save_type)
     }
 
     /// Copies of all parameters, in order.
@@ -251,6 +252,10 @@ impl Model {
         batch.check(&self.config)?;
         let weight = |t: &Tensor| if options.no_grad { t.detach() } else { t.clone() };
         let rms = RmsNorm { eps: self.config.rms_norm_eps as f32 };
+    ///
+    /// Errors name the row of a token outside the vocabulary, the layer whose router gave no choice, the
+    /// sequence whose trace cannot be replayed. A sequence beyond `max_position_embeddings` is one, where
+    /// transformers only warns: this crate has no log to warn in.
         let positions: Arc<[u32]> = batch.positions().into();
         let cu_seqlens: Arc<[u32]> = batch.cu_seqlens.clone().into();
         let longest = positions.iter().max().map_or(0, |p| *p as usize + 1);

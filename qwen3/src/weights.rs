@@ -264,7 +264,7 @@ pub fn save(dir: &Path, config: &Config, tensors: &[NamedTensor], save_type: Sav
     let metadata = [("format".to_string(), "pt".to_string())].into();
     let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| Error::format(dir, e))?;
     write_whole(&dir.join("model.safetensors"), &bytes)?;
-    write_whole(&dir.join("config.json"), config.to_json().as_bytes())
+    write_whole(&dir.join("config.json"), config.to_json(save_type).as_bytes())
 }
 
 /// Writes under a temporary name, then renames.

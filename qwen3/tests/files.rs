@@ -6,8 +6,7 @@ mod common;
 use std::path::Path;
 
 use common::{random_model, tiny};
-use qwen3::weights::{SaveType, load, save};
-use qwen3::{Architecture, Config, Error, Model};
+use qwen3::{Architecture, Config, Error, Model, SaveType};
 
 fn load_error(dir: &Path) -> String {
     match Model::load(dir) {
@@ -18,7 +17,7 @@ fn load_error(dir: &Path) -> String {
 
 fn saved(config: Config) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    random_model(config, 3).save(dir.path()).unwrap();
+    random_model(config, 3).save(dir.path(), SaveType::F32).unwrap();
     dir
 }
 
@@ -73,7 +72,13 @@ fn configurations_at_fault_are_named() {
     assert!(set("num_key_value_heads", 3.into()).contains("3 does not divide the 4 query heads"));
     assert!(set("vocab_size", "many".into()).contains("vocab_size: expected a whole number, got \"many\""));
     let rope = serde_json::json!({ "rope_type": "llama3", "rope_theta": 5e5 });
-    assert!(set("rope_parameters", rope).contains("`llama3` is not supported"));
+    assert!(set("rope_parameters", rope.clone()).contains("`llama3` is not supported"));
+    // A null is no value, under whichever name the next one stands.
+    let scaled = fault(&|c| {
+        c.insert("rope_parameters".into(), serde_json::Value::Null);
+        c.insert("rope_scaling".into(), rope.clone());
+    });
+    assert!(scaled.contains("`llama3` is not supported"), "{scaled}");
 }
 
 #[test]
@@ -96,13 +101,13 @@ fn weights_that_do_not_fit_are_reported_at_once() {
 
 #[test]
 fn a_bf16_model_survives_the_round_trip_byte_for_byte() {
-    let config = tiny(Architecture::Qwen3Moe);
     let dir = tempfile::tempdir().unwrap();
-    let tensors = random_model(config.clone(), 4).to_tensors().unwrap();
-    save(dir.path(), &config, &tensors, SaveType::Bf16).unwrap();
-    let first = std::fs::read(dir.path().join("model.safetensors")).unwrap();
-    save(dir.path(), &config, &load(dir.path(), &config).unwrap(), SaveType::Bf16).unwrap();
-    assert_eq!(first, std::fs::read(dir.path().join("model.safetensors")).unwrap());
+    random_model(tiny(Architecture::Qwen3Moe), 4).save(dir.path(), SaveType::Bf16).unwrap();
+    let read = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
+    let first = (read("model.safetensors"), read("config.json"));
+    Model::load(dir.path()).unwrap().save(dir.path(), SaveType::Bf16).unwrap();
+    assert!(first == (read("model.safetensors"), read("config.json")));
+    assert!(String::from_utf8(first.1).unwrap().contains("\"torch_dtype\": \"bfloat16\""));
 }
 
 #[test]
@@ -120,7 +125,8 @@ fn a_full_or_read_only_disk_leaves_the_old_file() {
     let before = std::fs::read(dir.path().join("model.safetensors")).unwrap();
     // A directory in the way of the temporary file makes the write fail for any user.
     std::fs::create_dir(dir.path().join("model.tmp")).unwrap();
-    let error = random_model(tiny(Architecture::Qwen3), 9).save(dir.path()).unwrap_err().to_string();
+    let error =
+        random_model(tiny(Architecture::Qwen3), 9).save(dir.path(), SaveType::F32).unwrap_err().to_string();
     assert!(error.contains("model.safetensors: "), "{error}");
     assert_eq!(before, std::fs::read(dir.path().join("model.safetensors")).unwrap());
 }

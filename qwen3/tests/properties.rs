@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use qwen3::decode::{Context, Row};
 use qwen3::reference::{self, Weights};
 use qwen3::weights::parameter_specs;
-use qwen3::{Architecture, Batch, Config, Decoder, ForwardOptions, Model, MoeConfig};
+use qwen3::{Architecture, Batch, Config, Decoder, ForwardOptions, Model, MoeConfig, SaveType};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -239,7 +239,7 @@ proptest! {
     fn saving_and_loading_changes_no_bit(config in configs(), seed in 0u64..1000) {
         let model = random_model(config, seed);
         let dir = tempfile::tempdir().unwrap();
-        model.save(dir.path()).unwrap();
+        model.save(dir.path(), SaveType::F32).unwrap();
         let again = Model::load(dir.path()).unwrap();
         prop_assert_eq!(model.config(), again.config());
         prop_assert_eq!(model.to_tensors().unwrap(), again.to_tensors().unwrap());
@@ -303,9 +303,12 @@ fn bad_input_is_named() {
     let run = |tokens: &[u32]| {
         model.forward(&Batch::pack([tokens]), &ForwardOptions::default()).unwrap_err().to_string()
     };
-    assert_eq!(run(&[3, 64]), "token id 64 is outside the vocabulary of 64");
+    assert_eq!(run(&[3, 64]), "row 1: token id 64 is outside the vocabulary of 64");
     assert_eq!(run(&[]), "a batch needs at least one token");
-    assert!(run(&[1; 65]).contains("longer than max_position_embeddings = 64"));
+    assert_eq!(
+        run(&[1; 65]),
+        "65 tokens are more than max_position_embeddings = 64 (raise it to extrapolate)"
+    );
     let crooked = Batch { tokens: vec![1, 2], cu_seqlens: vec![0, 3] };
     let error = model.forward(&crooked, &ForwardOptions::default()).unwrap_err().to_string();
     assert!(error.starts_with("cu_seqlens must rise from 0"), "{error}");

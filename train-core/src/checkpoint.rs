@@ -127,7 +127,7 @@ fn write_files(
     codec: &TextCodec,
     stages: &Value,
 ) -> Result<(), CheckpointError> {
-    learner.model.save(dir)?;
+    learner.model.save(dir, qwen3::SaveType::F32)?;
     codec.save(dir)?;
     let moments: Vec<(String, Vec<u8>, usize)> = learner
         .optimizer

@@ -122,7 +122,7 @@ impl Trainer {
         trainer.dir.write("config.toml", &trainer.config.to_toml())?;
         trainer.warm_start()?;
         if trainer.penalises_kl() {
-            trainer.learner.model.save(&trainer.dir.file(REFERENCE))?;
+            trainer.learner.model.save(&trainer.dir.file(REFERENCE), qwen3::SaveType::F32)?;
             trainer.load_reference()?;
         }
         trainer.save()?;

@@ -68,7 +68,8 @@ multiversion! {
         }
     }
 
-    /// Log-sum-exp and entropy of a row of (already scaled) logits, in one pass after the maximum.
+    /// Log-sum-exp and entropy of a row of (already scaled) logits, in one pass after the maximum. A logit of
+    /// `-inf` has probability 0 and adds nothing to the entropy; at least one must be finite.
     pub fn row_stats(row: &[f32]) -> RowStats {
         let top = max(row);
         let (mut sums, mut weighted) = ([0f32; 8], [0f32; 8]);
@@ -77,13 +78,14 @@ multiversion! {
         for &v in chunks.remainder() {
             let e = exp(v - top);
             sum += e;
-            weight += e * (v - top);
+            weight += if v > f32::NEG_INFINITY { e * (v - top) } else { 0.0 };
         }
         for chunk in chunks {
             for lane in 0..8 {
                 let e = exp(chunk[lane] - top);
                 sums[lane] += e;
-                weighted[lane] += e * (chunk[lane] - top);
+                let term = e * (chunk[lane] - top);
+                weighted[lane] += if chunk[lane] > f32::NEG_INFINITY { term } else { 0.0 };
             }
         }
         for lane in 0..8 {
@@ -123,12 +125,13 @@ multiversion! {
 
     /// The gradient of `(log_prob of target, entropy)` to a row of logits, in place over the logits.
     ///
-    /// `dz = d_logp · (onehot − p) − d_entropy · p · (log p + entropy)`.
+    /// `dz = d_logp · (onehot − p) − d_entropy · p · (log p + entropy)`; 0 for a logit of `-inf`.
     pub fn log_prob_row_backward(row: &mut [f32], target: usize, stats: RowStats, d_logp: f32, d_entropy: f32) {
         for z in row.iter_mut() {
             let log_p = *z - stats.log_sum_exp;
             let p = exp(log_p);
-            *z = -p * (d_logp + d_entropy * (log_p + stats.entropy));
+            let d = -p * (d_logp + d_entropy * (log_p + stats.entropy));
+            *z = if *z > f32::NEG_INFINITY { d } else { 0.0 };
         }
         row[target] += d_logp;
     }
@@ -137,6 +140,31 @@ multiversion! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_masked_logit_is_as_good_as_absent() {
+        for n in [2usize, 7, 8, 9, 30] {
+            let all: Vec<f32> = (0..n).map(|i| ((i * 5) % 7) as f32 * 0.7 - 2.0).collect();
+            let masked = |i: usize| i % 3 == 1;
+            let with: Vec<f32> =
+                all.iter().enumerate().map(|(i, z)| if masked(i) { f32::NEG_INFINITY } else { *z }).collect();
+            let without: Vec<f32> =
+                all.iter().enumerate().filter(|(i, _)| !masked(*i)).map(|(_, z)| *z).collect();
+            let (a, b) = (row_stats(&with), row_stats(&without));
+            assert!((a.log_sum_exp - b.log_sum_exp).abs() < 1e-6);
+            assert!((a.entropy - b.entropy).abs() < 1e-6, "length {n}: {} and {}", a.entropy, b.entropy);
+            for d_entropy in [0.0, 0.5] {
+                let (mut dz, mut want) = (with.clone(), without.clone());
+                log_prob_row_backward(&mut dz, 0, a, 1.0, d_entropy);
+                log_prob_row_backward(&mut want, 0, b, 1.0, d_entropy);
+                let mut want = want.into_iter();
+                for (i, d) in dz.into_iter().enumerate() {
+                    let want = if masked(i) { 0.0 } else { want.next().unwrap() };
+                    assert!((d - want).abs() < 1e-6, "length {n}, logit {i}: {d} and {want}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn row_stats_match_f64_at_every_length() {

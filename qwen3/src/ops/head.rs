@@ -51,8 +51,8 @@ impl CustomOp2 for HeadLogProbs {
                 self.targets.len()
             );
         }
-        if let Some(bad) = self.targets.iter().find(|t| **t as usize >= vocabulary) {
-            bail!("target token {bad} is outside the vocabulary of {vocabulary}");
+        if let Some(row) = self.targets.iter().position(|t| *t as usize >= vocabulary) {
+            bail!("row {row}: target token {} is outside the vocabulary of {vocabulary}", self.targets[row]);
         }
         if !(self.temperature > 0.0 && self.temperature.is_finite()) || self.chunk == 0 {
             bail!("head: temperature {} and chunk {} must be positive", self.temperature, self.chunk);
