@@ -252,10 +252,10 @@ impl Model {
         batch.check(&self.config)?;
         let weight = |t: &Tensor| if options.no_grad { t.detach() } else { t.clone() };
         let rms = RmsNorm { eps: self.config.rms_norm_eps as f32 };
-    ///
-    /// Errors name the row of a token outside the vocabulary, the layer whose router gave no choice, the
-    /// sequence whose trace cannot be replayed. A sequence beyond `max_position_embeddings` is one, where
-    /// transformers only warns: this crate has no log to warn in.
+        ///
+        /// Errors name the row of a token outside the vocabulary, the layer whose router gave no choice, the
+        /// sequence whose trace cannot be replayed. A sequence beyond `max_position_embeddings` is one, where
+        /// transformers only warns: this crate has no log to warn in.
         let positions: Arc<[u32]> = batch.positions().into();
         let cu_seqlens: Arc<[u32]> = batch.cu_seqlens.clone().into();
         let longest = positions.iter().max().map_or(0, |p| *p as usize + 1);

@@ -101,6 +101,8 @@ pub struct Trainer {
     estimator: AdvantageEstimator,
     guards: Guards,
     step: u64,
+    /// Evaluations in a row that reached `eval.stop_at`.
+    mastered: u64,
     /// Steps in a row without any group to learn from, and optimiser steps skipped in a row.
     idle: u64,
     skips: u64,
@@ -182,6 +184,7 @@ impl Trainer {
             config,
             dir,
             step: 0,
+            mastered: 0,
             idle: 0,
             skips: 0,
             save_failed: false,
@@ -207,10 +210,10 @@ impl Trainer {
         self.step
     }
 
-    /// Whether all steps are done.
+    /// Whether all steps are done, or the task is mastered (`eval.stop_at`).
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.step >= self.config.run.steps
+        self.step >= self.config.run.steps || self.mastered >= 2
     }
 
     /// Held-out metrics before the first step, as the row of step 0; `None` when there is nothing to measure or the
@@ -247,6 +250,9 @@ impl Trainer {
         let every = self.config.eval.every;
         if every > 0 && (self.step.is_multiple_of(every) || self.is_done()) {
             self.evaluate(&mut row)?;
+            let (exact, wanted) = (row.get("eval/heldout/exact"), self.config.eval.stop_at);
+            let reached = wanted > 0.0 && exact.is_some_and(|exact| exact >= wanted);
+            self.mastered = if reached { self.mastered + 1 } else { 0 };
         }
         record::update(&mut row, &update);
         record::totals(&mut row, &samples, start.elapsed().as_secs_f64());
@@ -400,6 +406,7 @@ impl Trainer {
         let stages = json!({
             "data": self.source.state(),
             "guards": self.guards.state(),
+            "mastered": self.mastered,
             "idle": self.idle,
             "skips": self.skips,
             "grad_norms": self.learner.norms(),
@@ -416,6 +423,7 @@ impl Trainer {
         self.guards.restore(&stages["guards"]).map_err(|e| broken(format!("stages.json: guards: {e}")))?;
         let number =
             |name: &str| stages[name].as_u64().ok_or_else(|| broken(format!("stages.json: no `{name}`")));
+        self.mastered = number("mastered")?;
         (self.idle, self.skips) = (number("idle")?, number("skips")?);
         let norms: Vec<f64> =
             stages["grad_norms"].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();

@@ -68,8 +68,9 @@ fn introduce(console: &Console, config: &Config, dir: &RunDir, preset: Option<&s
     let task = if config.data.path.is_empty() { &config.data.task } else { &config.data.path };
     let what = preset.map_or(String::new(), |p| format!("preset {p}: "));
     console.say(&format!(
-        "{what}training on `{task}` with {} for {} steps. {}.",
+        "{what}training on `{task}` with {} for {}{} steps. {}.",
         config.loss.objective,
+        if config.eval.stop_at > 0.0 { "at most " } else { "" },
         config.run.steps,
         batch_sentence(config)
     ));

@@ -90,6 +90,7 @@ impl Config {
             ("rollout.temperature", f64::from(self.rollout.temperature), 1e-3, 100.0),
             ("rollout.top_p", f64::from(self.rollout.top_p), 1e-9, 1.0),
             ("rollout.min_p", f64::from(self.rollout.min_p), 0.0, 1.0),
+            ("eval.stop_at", self.eval.stop_at, 0.0, 1.0),
             ("data.advance_at", self.data.advance_at, 0.0, 1.0),
             ("data.mix_share", self.data.mix_share, 0.0, 1.0),
             ("data.eval_share", self.data.eval_share, 0.0, 0.9),

@@ -132,7 +132,7 @@ choice!(Schedule { Constant, Linear, Cosine });
 
 section!(WarmStart { steps: u64, prompts: usize, lr: f64 });
 
-section!(Eval { every: u64, prompts: usize, temperature: f32 });
+section!(Eval { every: u64, prompts: usize, temperature: f32, stop_at: f64 });
 
 section!(Ckpt { every: u64, keep_last: usize });
 
