@@ -7,7 +7,12 @@
 //! and nothing else: gates always come from the current logits, and their gradient reaches the router.
 //!
 //! The one design decision: selection ([`top_k`]) and weighting ([`gates`]) are two functions. Natural routing
-//! calls both; replay calls only the second, with recorded ids. There is no replay mode inside the model.
+//! calls both; replay calls only the second, with recorded ids. A model asks a [`RoutePlan`] for ids and does not
+//! know where they come from.
+//!
+//! What is recorded is a [`RouteTrace`]: the ids of one sequence, packed to a byte each, with the rows that are
+//! known and a digest of their tokens. [`RouteMode`] says what a forward pass does with traces, [`Discrepancy`]
+//! how far two choices are apart, [`reference`](mod@reference) what a layer computes.
 //!
 //! ```
 //! use moe_routing::{Router, gates, top_k};
@@ -22,15 +27,27 @@
 //! # Ok::<(), moe_routing::Error>(())
 //! ```
 
-mod agreement;
+mod codec;
+mod discrepancy;
 mod dispatch;
 mod error;
+mod float;
+mod gates;
+mod load;
 mod losses;
+mod mode;
 pub mod op;
+pub mod reference;
 mod router;
+mod trace;
 
-pub use agreement::Agreement;
+pub use discrepancy::Discrepancy;
 pub use dispatch::Dispatch;
 pub use error::{Error, Result};
-pub use losses::{AuxForm, load_balance, z_loss};
-pub use router::{Float, Router, gates, gates_backward, top_k};
+pub use float::Float;
+pub use gates::{gates, gates_backward};
+pub use load::{ExpertCounts, router_entropy, update_bias};
+pub use losses::{AuxCounts, AuxForm, AuxPooling, load_balance, z_loss};
+pub use mode::{Coverage, MissingPolicy, RouteMode, RoutePlan};
+pub use router::{Router, margins, top_k};
+pub use trace::{RouteShape, RouteTrace, token_digest};

@@ -1,7 +1,13 @@
 //! Router losses: load balance and z-loss, with their gradients to the logits.
+//!
+//! The load-balance loss is linear in the probabilities, so everything that implementations differ in lies in
+//! **which counts they hand it**: a layer's own or those of all layers ([`AuxPooling`]), natural or executed
+//! ones ([`AuxCounts`]), a micro-batch's or the merged ones of the whole batch.
 
-use crate::router::Float;
-use crate::{Error, Result};
+use crate::Result;
+use crate::float::Float;
+use crate::load::ExpertCounts;
+use crate::router::{Router, check_rows, max, sigmoid};
 
 /// Which of the two published scalings of the load-balance loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -13,50 +19,98 @@ pub enum AuxForm {
     Hf,
 }
 
-fn softmax_row<F: Float>(row: &[F]) -> (Vec<F>, F) {
-    let top = row.iter().copied().fold(F::of(f64::NEG_INFINITY), |a, b| if b > a { b } else { a });
-    let exps: Vec<F> = row.iter().map(|s| (*s - top).exp()).collect();
-    let sum = exps.iter().fold(F::of(0.0), |a, b| a + *b);
-    (exps.into_iter().map(|e| e / sum).collect(), top + sum.ln())
+/// Whose counts a layer's load-balance loss uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuxPooling {
+    /// Its own: the mean of the layers' losses.
+    #[default]
+    PerLayerMean,
+    /// The sum over layers. The mean of the layers' losses is then the loss of all layers' rows as one layer
+    /// (transformers).
+    Pooled,
 }
 
-/// The load-balance loss of one layer and its gradient to `logits` `[tokens, E]`. `counts` `[E]` says how many
-/// (token, slot) pairs chose each expert; it is a constant. Returns 0 for no tokens.
+impl AuxPooling {
+    /// What each layer's loss uses, from the layers' own counts.
+    pub fn apply(self, layers: Vec<ExpertCounts>) -> Result<Vec<ExpertCounts>> {
+        let Some((first, rest)) = layers.split_first() else { return Ok(layers) };
+        if self == Self::PerLayerMean {
+            return Ok(layers);
+        }
+        let mut sum = first.clone();
+        rest.iter().try_for_each(|layer| sum.merge(layer))?;
+        Ok(vec![sum; layers.len()])
+    }
+}
+
+/// Which choice is counted when recorded experts run. Probabilities are of the current logits either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuxCounts {
+    /// What the current logits would choose: what mainstream trainers do.
+    #[default]
+    Natural,
+    /// What ran.
+    Replayed,
+}
+
+impl AuxCounts {
+    /// The ids to count.
+    pub fn pick<'a>(self, natural: &'a [u32], executed: &'a [u32]) -> &'a [u32] {
+        match self {
+            Self::Natural => natural,
+            Self::Replayed => executed,
+        }
+    }
+}
+
+/// The load-balance loss of one layer and its gradient to `logits` `[tokens, E]`; 0 for no tokens.
+///
+/// `counts` are a constant and say how the experts share `Σ_i c_i = T · K` pairs; they may be of more tokens
+/// than `logits` holds. The probabilities are [`Router::probabilities`].
 pub fn load_balance<F: Float>(
     logits: &[F],
-    experts: usize,
-    counts: &[u32],
+    counts: &ExpertCounts,
     top_k: usize,
+    router: &Router,
     form: AuxForm,
 ) -> Result<(F, Vec<F>)> {
-    if counts.len() != experts {
-        return Err(Error::Shape { what: "counts", found: counts.len(), expected: experts });
-    }
-    let tokens = logits.len() / experts;
-    let per_count = match form {
-        AuxForm::Switch => 1.0 / (tokens * top_k).max(1) as f64,
-        AuxForm::Hf => 1.0 / tokens.max(1) as f64,
+    let experts = counts.as_slice().len();
+    router.validate(experts, top_k)?;
+    let tokens = check_rows(logits, experts)?;
+    let at_balance = match form {
+        AuxForm::Switch => 1.0,
+        AuxForm::Hf => top_k as f64,
     };
-    let share: Vec<F> = counts.iter().map(|c| F::of(f64::from(*c) * per_count)).collect();
+    let share = |count: &u64| F::of(*count as f64 / counts.total().max(1) as f64 * at_balance);
+    let share: Vec<F> = counts.as_slice().iter().map(share).collect();
     let scale = F::of(experts as f64 / tokens.max(1) as f64);
+    let sigmoid_router = matches!(router.family(), Router::SigmoidTopK { .. });
     let (mut loss, mut gradient) = (F::of(0.0), Vec::with_capacity(logits.len()));
     for row in logits.chunks_exact(experts) {
-        let (p, _) = softmax_row(row);
+        let p = router.probabilities(row);
         let inner = p.iter().zip(&share).fold(F::of(0.0), |a, (p, f)| a + *p * *f);
         loss = loss + scale * inner;
-        gradient.extend(p.iter().zip(&share).map(|(p, f)| scale * *p * (*f - inner)));
+        gradient.extend(p.iter().zip(&share).zip(row).map(|((p, f), s)| {
+            // For p = σ/Σσ, d log σ / ds = 1 − σ; for a soft-max the score is s itself.
+            let slope = if sigmoid_router { F::of(1.0) - sigmoid(*s) } else { F::of(1.0) };
+            scale * *p * slope * (*f - inner)
+        }));
     }
     Ok((loss, gradient))
 }
 
-/// `mean_t (log Σ exp s_t)²` and its gradient to `logits` `[tokens, E]` (arXiv 2202.08906 eq. 5).
-pub fn z_loss<F: Float>(logits: &[F], experts: usize) -> (F, Vec<F>) {
-    let scale = F::of(1.0 / (logits.len() / experts).max(1) as f64);
+/// `mean_t (log Σ exp s_t)²` and its gradient to `logits` `[tokens, E]` (arXiv 2202.08906 eq. 5); 0 for no
+/// tokens.
+pub fn z_loss<F: Float>(logits: &[F], experts: usize) -> Result<(F, Vec<F>)> {
+    let scale = F::of(1.0 / check_rows(logits, experts)?.max(1) as f64);
     let (mut loss, mut gradient) = (F::of(0.0), Vec::with_capacity(logits.len()));
     for row in logits.chunks_exact(experts) {
-        let (p, lse) = softmax_row(row);
+        let top = max(row.iter().copied());
+        let lse = top + row.iter().fold(F::of(0.0), |sum, s| sum + (*s - top).exp()).ln();
         loss = loss + scale * lse * lse;
-        gradient.extend(p.iter().map(|p| F::of(2.0) * scale * lse * *p));
+        gradient.extend(row.iter().map(|s| F::of(2.0) * scale * lse * (*s - lse).exp()));
     }
-    (loss, gradient)
+    Ok((loss, gradient))
 }

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
+use crate::gates::{gates as gates_of, gates_backward};
+use crate::load::ExpertCounts;
 use crate::losses::{AuxForm, load_balance, z_loss};
-use crate::router::{Router, gates as gates_of, gates_backward, top_k};
+use crate::router::{Router, top_k};
 
 fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     match (storage, layout.contiguous_offsets()) {
@@ -26,17 +28,17 @@ pub fn gates(router_logits: &Tensor, ids: &[u32], k: usize, router: &Router) -> 
     router_logits.apply_op1(Gates { ids: ids.into(), top_k: k, router: router.clone() })
 }
 
-/// The load-balance loss of one layer as a scalar, differentiable in `router_logits` `[tokens, E]`; the counts
-/// come from `ids`.
-pub fn load_balance_loss(router_logits: &Tensor, ids: &[u32], k: usize, form: AuxForm) -> Result<Tensor> {
-    let mut counts = vec![0u32; router_logits.dim(1)?];
-    for id in ids {
-        match counts.get_mut(*id as usize) {
-            Some(count) => *count += 1,
-            None => bail!("expert id {id} is outside the {} experts", router_logits.dim(1)?),
-        }
-    }
-    router_logits.apply_op1(RouterLoss::Balance { counts, top_k: k, form })
+/// The load-balance loss of one layer as a scalar, differentiable in `router_logits` `[tokens, E]`; `counts` are
+/// those of [`crate::AuxPooling`] and [`crate::AuxCounts`].
+pub fn load_balance_loss(
+    router_logits: &Tensor,
+    counts: &ExpertCounts,
+    k: usize,
+    router: &Router,
+    form: AuxForm,
+) -> Result<Tensor> {
+    let (counts, router) = (counts.clone(), router.clone());
+    router_logits.apply_op1(RouterLoss::Balance { counts, top_k: k, router, form })
 }
 
 /// The z-loss of one layer as a scalar, differentiable in `router_logits` `[tokens, E]`.
@@ -71,17 +73,20 @@ impl CustomOp1 for Gates {
 }
 
 enum RouterLoss {
-    Balance { counts: Vec<u32>, top_k: usize, form: AuxForm },
+    Balance { counts: ExpertCounts, top_k: usize, router: Router, form: AuxForm },
     Z,
 }
 
 impl RouterLoss {
     fn value(&self, logits: &[f32], experts: usize) -> Result<(f32, Vec<f32>)> {
         match self {
-            Self::Balance { counts, top_k, form } => {
-                Ok(load_balance(logits, experts, counts, *top_k, *form)?)
+            Self::Balance { counts, top_k, router, form } => {
+                if counts.as_slice().len() != experts {
+                    bail!("counts has {} experts, router_logits has {experts}", counts.as_slice().len());
+                }
+                Ok(load_balance(logits, counts, *top_k, router, *form)?)
             }
-            Self::Z => Ok(z_loss(logits, experts)),
+            Self::Z => Ok(z_loss(logits, experts)?),
         }
     }
 }

@@ -1,48 +1,9 @@
-//! Router families: the choice of experts, their gates, and the exact gradient of the gates.
+//! Router families: from logits to the experts of a token.
 
+use crate::float::Float;
 use crate::{Error, Result};
 
-/// The two element types routing runs in: `f32` in models, `f64` as the definition.
-pub trait Float:
-    Copy
-    + PartialOrd
-    + std::ops::Add<Output = Self>
-    + std::ops::Sub<Output = Self>
-    + std::ops::Mul<Output = Self>
-    + std::ops::Div<Output = Self>
-    + Into<f64>
-    + Send
-    + Sync
-    + 'static
-{
-    /// From a constant.
-    fn of(value: f64) -> Self;
-    /// `e^self`.
-    fn exp(self) -> Self;
-    /// Natural logarithm.
-    fn ln(self) -> Self;
-}
-
-macro_rules! float {
-    ($t:ty) => {
-        impl Float for $t {
-            #[allow(clippy::cast_possible_truncation, trivial_numeric_casts)]
-            fn of(value: f64) -> Self {
-                value as $t
-            }
-            fn exp(self) -> Self {
-                <$t>::exp(self)
-            }
-            fn ln(self) -> Self {
-                <$t>::ln(self)
-            }
-        }
-    };
-}
-float!(f32);
-float!(f64);
-
-/// How logits become a choice and gates.
+/// How logits become a choice and gates. [`gates`](crate::gates()) says what each family weighs with.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Router {
@@ -52,6 +13,9 @@ pub enum Router {
         /// Whether the gates of a token add up to 1.
         renorm: bool,
     },
+    /// The `K` largest logits; gates are the soft-max over them. The same as `SoftmaxTopK { renorm: true }`
+    /// except under `GroupLimited`, where groups are scored by logits and not by probabilities.
+    TopKSoftmax,
     /// DeepSeek-V3: the `K` largest `σ(s) + bias`; gates are `σ(s)` without the bias, divided by their sum when
     /// `renorm`, times `scale`.
     SigmoidTopK {
@@ -62,177 +26,227 @@ pub enum Router {
         /// Multiplies the gates.
         scale: f32,
     },
+    /// DeepSeek-V2 and V3: `router`, choosing only among the `keep` best of `groups` equal runs of experts. A
+    /// group scores the sum of its `K / keep` best scores. Gates are those of `router`.
+    GroupLimited {
+        /// Number of groups; divides the experts.
+        groups: usize,
+        /// Groups a token may choose from; divides `K`.
+        keep: usize,
+        /// The family that scores; not itself limited.
+        router: Box<Router>,
+    },
 }
 
-fn sigmoid<F: Float>(x: F) -> F {
+pub(crate) fn sigmoid<F: Float>(x: F) -> F {
     F::of(1.0) / (F::of(1.0) + (F::of(0.0) - x).exp())
 }
 
-fn check_rows<F>(logits: &[F], experts: usize, top_k: usize) -> Result<usize> {
-    if top_k == 0 || top_k > experts {
-        return Err(Error::TopK { top_k, experts });
+/// The number of tokens in `[tokens, E]` logits, all of which must be finite or `-inf`.
+pub(crate) fn check_logits<F: Float>(logits: &[F], experts: usize) -> Result<usize> {
+    if experts == 0 {
+        return Err(Error::NoExperts);
     }
     if !logits.len().is_multiple_of(experts) {
         let expected = logits.len() / experts * experts;
         return Err(Error::Shape { what: "router_logits", found: logits.len(), expected });
     }
-    Ok(logits.len() / experts)
+    match logits.iter().position(|s| (*s).into().is_nan() || (*s).into() == f64::INFINITY) {
+        None => Ok(logits.len() / experts),
+        Some(i) => Err(Error::Logit { token: i / experts, expert: i % experts, value: logits[i].into() }),
+    }
+}
+
+/// [`check_logits`], and no row without an enabled expert.
+pub(crate) fn check_rows<F: Float>(logits: &[F], experts: usize) -> Result<usize> {
+    let tokens = check_logits(logits, experts)?;
+    let disabled = |row: &[F]| row.iter().all(|s| (*s).into() == f64::NEG_INFINITY);
+    match logits.chunks_exact(experts).position(disabled) {
+        Some(token) => Err(Error::TooFewExperts { token, enabled: 0, top_k: 1 }),
+        None => Ok(tokens),
+    }
+}
+
+pub(crate) fn max<F: Float>(row: impl Iterator<Item = F>) -> F {
+    row.fold(F::of(f64::NEG_INFINITY), |a, b| if b > a { b } else { a })
+}
+
+fn enabled<F: Float>(score: F) -> bool {
+    score.into() > f64::NEG_INFINITY
+}
+
+impl Router {
+    /// Refuses settings without a meaning for `experts` experts of which `top_k` run.
+    pub fn validate(&self, experts: usize, top_k: usize) -> Result<()> {
+        if top_k == 0 || top_k > experts {
+            return Err(Error::TopK { top_k, experts });
+        }
+        let refuse = |what: &'static str, value: String, expected: String| {
+            Err(Error::Router { what, value, expected })
+        };
+        match self {
+            Self::SoftmaxTopK { .. } | Self::TopKSoftmax => Ok(()),
+            Self::SigmoidTopK { bias, scale, .. } => {
+                if !bias.is_empty() && bias.len() != experts {
+                    return Err(Error::Shape { what: "bias", found: bias.len(), expected: experts });
+                }
+                match bias.iter().chain([scale]).find(|v| !v.is_finite()) {
+                    Some(bad) => refuse("bias and scale", bad.to_string(), "finite numbers".into()),
+                    None => Ok(()),
+                }
+            }
+            Self::GroupLimited { groups, keep, router } => {
+                if *groups == 0 || !experts.is_multiple_of(*groups) {
+                    return refuse("groups", groups.to_string(), format!("a divisor of {experts} experts"));
+                }
+                if *keep == 0 || keep > groups || !top_k.is_multiple_of(*keep) {
+                    let expected = format!("a divisor of top_k = {top_k}, at most {groups} groups");
+                    return refuse("keep", keep.to_string(), expected);
+                }
+                if top_k / keep > experts / groups {
+                    let expected = format!("groups of at least top_k / keep = {} experts", top_k / keep);
+                    return refuse("groups", groups.to_string(), expected);
+                }
+                match **router {
+                    Self::GroupLimited { .. } => {
+                        refuse("router", "group_limited".into(), "a family without groups".into())
+                    }
+                    _ => router.validate(experts, top_k),
+                }
+            }
+        }
+    }
+
+    /// The family that scores and weighs: itself, or what `GroupLimited` wraps.
+    pub(crate) fn family(&self) -> &Self {
+        match self {
+            Self::GroupLimited { router, .. } => router.family(),
+            family => family,
+        }
+    }
+
+    /// What the choice compares, for one token; `-inf` for experts that cannot be chosen. Logits stand for
+    /// every score that rises with them: distinct logits can round to equal probabilities.
+    fn scores<F: Float>(&self, row: &[F], top_k: usize, scores: &mut Vec<F>) {
+        scores.clear();
+        match self {
+            Self::SigmoidTopK { bias, .. } if !bias.is_empty() => {
+                scores.extend(
+                    row.iter()
+                        .zip(bias)
+                        .map(|(s, b)| if enabled(*s) { sigmoid(*s) + F::of(f64::from(*b)) } else { *s }),
+                );
+            }
+            Self::GroupLimited { groups, keep, router } => {
+                router.scores(row, top_k, scores);
+                let (size, best) = (row.len() / groups, top_k / keep);
+                let terms = if best == 1 { scores.clone() } else { router.addable(row, scores) };
+                let group_scores: Vec<F> = terms
+                    .chunks_exact(size)
+                    .map(|group| {
+                        let mut group = group.to_vec();
+                        (0..best).fold(F::of(0.0), |sum, _| sum + take_best(&mut group).1)
+                    })
+                    .collect();
+                let (mut left, mut kept) = (group_scores, vec![false; *groups]);
+                (0..*keep).for_each(|_| kept[take_best(&mut left).0] = true);
+                for (group, _) in kept.iter().enumerate().filter(|(_, kept)| !**kept) {
+                    scores[group * size..][..size].fill(F::of(f64::NEG_INFINITY));
+                }
+            }
+            _ => scores.extend_from_slice(row),
+        }
+    }
+
+    /// Scores whose sums mean something: probabilities up to a factor of the row, `σ + b`, or logits.
+    fn addable<F: Float>(&self, row: &[F], scores: &[F]) -> Vec<F> {
+        let top = max(row.iter().copied());
+        match self {
+            Self::SoftmaxTopK { .. } => row.iter().map(|s| (*s - top).exp()).collect(),
+            Self::SigmoidTopK { bias, .. } if bias.is_empty() => {
+                row.iter().map(|s| if enabled(*s) { sigmoid(*s) } else { *s }).collect()
+            }
+            _ => scores.to_vec(),
+        }
+    }
+
+    /// Probabilities over all experts of one token, for losses and metrics: `softmax(s)`, or `σ / Σσ` for
+    /// sigmoid routers. At least one logit must be finite.
+    pub fn probabilities<F: Float>(&self, row: &[F]) -> Vec<F> {
+        let zero = F::of(0.0);
+        let of_logits = |row: &[F]| {
+            let top = max(row.iter().copied());
+            let exps: Vec<F> = row.iter().map(|s| (*s - top).exp()).collect();
+            let sum = exps.iter().fold(zero, |a, b| a + *b);
+            exps.into_iter().map(|e| e / sum).collect()
+        };
+        match self.family() {
+            // As a soft-max of log σ, which no σ underflows: log σ(s) = min(s, 0) − log(1 + e^−|s|).
+            Self::SigmoidTopK { .. } => {
+                let log_sigmoid = |s: F| {
+                    let (low, magnitude) = if s < zero { (s, s) } else { (zero, zero - s) };
+                    low - (F::of(1.0) + magnitude.exp()).ln()
+                };
+                of_logits(&row.iter().map(|s| log_sigmoid(*s)).collect::<Vec<F>>())
+            }
+            _ => of_logits(row),
+        }
+    }
+}
+
+/// Removes the largest score (the first of equals): its place and value.
+fn take_best<F: Float>(scores: &mut [F]) -> (usize, F) {
+    let mut best = 0;
+    for (i, score) in scores.iter().enumerate() {
+        if *score > scores[best] {
+            best = i;
+        }
+    }
+    let score = scores[best];
+    scores[best] = F::of(f64::NEG_INFINITY);
+    (best, score)
+}
+
+/// Runs `f(scores)` on the selection scores of each token; at least `top_k` of them are finite.
+fn each_token<F: Float>(
+    logits: &[F],
+    experts: usize,
+    top_k: usize,
+    router: &Router,
+    mut f: impl FnMut(&mut [F]),
+) -> Result<()> {
+    router.validate(experts, top_k)?;
+    check_logits(logits, experts)?;
+    let mut scores = Vec::with_capacity(experts);
+    for (token, row) in logits.chunks_exact(experts).enumerate() {
+        router.scores(row, top_k, &mut scores);
+        let enabled = scores.iter().filter(|s| enabled(**s)).count();
+        if enabled < top_k {
+            return Err(Error::TooFewExperts { token, enabled, top_k });
+        }
+        f(&mut scores);
+    }
+    Ok(())
 }
 
 /// The `K` experts of each token, best first; equals by lower id: `[tokens, E]` to `[tokens · K]`.
 ///
-/// Selection is on logits, never on probabilities: distinct logits can round to equal `f32` probabilities.
 /// `-inf` disables an expert; `NaN` and `+inf` are errors.
 pub fn top_k<F: Float>(logits: &[F], experts: usize, top_k: usize, router: &Router) -> Result<Vec<u32>> {
-    let tokens = check_rows(logits, experts, top_k)?;
-    let mut ids = Vec::with_capacity(tokens * top_k);
-    let mut scores = Vec::with_capacity(experts);
-    for (token, row) in logits.chunks_exact(experts).enumerate() {
-        if let Some((expert, bad)) =
-            row.iter().enumerate().find(|(_, s)| (**s).into().is_nan() || (**s).into() == f64::INFINITY)
-        {
-            return Err(Error::Logit { token, expert, value: (*bad).into() });
-        }
-        let enabled = row.iter().filter(|s| (**s).into() > f64::NEG_INFINITY).count();
-        if enabled < top_k {
-            return Err(Error::TooFewExperts { token, enabled, top_k });
-        }
-        scores.clear();
-        match router {
-            Router::SigmoidTopK { bias, .. } if !bias.is_empty() => {
-                if bias.len() != experts {
-                    return Err(Error::Shape { what: "bias", found: bias.len(), expected: experts });
-                }
-                scores.extend(row.iter().zip(bias).map(|(s, b)| {
-                    let disabled = (*s).into() == f64::NEG_INFINITY;
-                    if disabled { F::of(f64::NEG_INFINITY) } else { sigmoid(*s) + F::of(f64::from(*b)) }
-                }));
-            }
-            _ => scores.extend_from_slice(row),
-        }
-        let first = ids.len();
-        for _ in 0..top_k {
-            let mut best: Option<usize> = None;
-            for (expert, score) in scores.iter().enumerate() {
-                let taken = ids[first..].contains(&(expert as u32));
-                if !taken && best.is_none_or(|b| *score > scores[b]) {
-                    best = Some(expert);
-                }
-            }
-            ids.extend(best.map(|b| b as u32));
-        }
-    }
+    let mut ids = Vec::with_capacity(logits.len() / experts.max(1) * top_k);
+    each_token(logits, experts, top_k, router, |scores| {
+        ids.extend((0..top_k).map(|_| take_best(scores).0 as u32));
+    })?;
     Ok(ids)
 }
 
-/// The ids of one token, checked.
-fn check_ids(token: usize, ids: &[u32], experts: usize) -> Result<()> {
-    let distinct = ids.iter().enumerate().all(|(i, id)| (*id as usize) < experts && !ids[..i].contains(id));
-    if distinct { Ok(()) } else { Err(Error::Ids { token, ids: ids.to_vec(), experts }) }
-}
-
-fn check_choice<F>(logits: &[F], experts: usize, ids: &[u32], top_k: usize) -> Result<usize> {
-    let tokens = check_rows(logits, experts, top_k)?;
-    if ids.len() != tokens * top_k {
-        return Err(Error::Shape { what: "ids", found: ids.len(), expected: tokens * top_k });
-    }
-    for (token, ids) in ids.chunks_exact(top_k).enumerate() {
-        check_ids(token, ids, experts)?;
-    }
-    Ok(tokens)
-}
-
-/// `max` and `Σ exp(s − max)` over some logits.
-fn exp_sum<F: Float>(row: impl Iterator<Item = F> + Clone) -> (F, F) {
-    let top = row.clone().fold(F::of(f64::NEG_INFINITY), |a, b| if b > a { b } else { a });
-    let sum = row.fold(F::of(0.0), |sum, s| sum + (s - top).exp());
-    (top, sum)
-}
-
-/// The gates of given experts under the current logits: `[tokens, E]` and `[tokens · K]` to `[tokens · K]`.
-///
-/// The ids may be the router's own ([`top_k`]) or recorded ones (replay).
-pub fn gates<F: Float>(
-    logits: &[F],
-    experts: usize,
-    ids: &[u32],
-    top_k: usize,
-    router: &Router,
-) -> Result<Vec<F>> {
-    check_choice(logits, experts, ids, top_k)?;
-    let mut gates = Vec::with_capacity(ids.len());
-    let mut ascending = Vec::with_capacity(top_k);
-    for (row, ids) in logits.chunks_exact(experts).zip(ids.chunks_exact(top_k)) {
-        let chosen = ids.iter().map(|id| row[*id as usize]);
-        // Sums run by ascending id, so that a trace in another slot order gives the same bits.
-        ascending.clear();
-        ascending.extend_from_slice(ids);
-        ascending.sort_unstable();
-        let in_order = ascending.iter().map(|id| row[*id as usize]);
-        match router {
-            Router::SoftmaxTopK { renorm } => {
-                let (top, sum) = if *renorm { exp_sum(in_order) } else { exp_sum(row.iter().copied()) };
-                gates.extend(chosen.map(|s| (s - top).exp() / sum));
-            }
-            Router::SigmoidTopK { renorm, scale, .. } => {
-                let scale = F::of(f64::from(*scale));
-                let sum = in_order.fold(F::of(1e-20), |sum, s| sum + sigmoid(s));
-                let divisor = if *renorm { sum } else { F::of(1.0) };
-                gates.extend(chosen.map(|s| scale * sigmoid(s) / divisor));
-            }
-        }
-    }
-    Ok(gates)
-}
-
-/// From the gradient of the gates `[tokens · K]` to that of the logits `[tokens, E]`. The choice is a constant.
-pub fn gates_backward<F: Float>(
-    logits: &[F],
-    experts: usize,
-    ids: &[u32],
-    top_k: usize,
-    router: &Router,
-    d_gates: &[F],
-) -> Result<Vec<F>> {
-    let gates = gates(logits, experts, ids, top_k, router)?;
-    if d_gates.len() != gates.len() {
-        return Err(Error::Shape { what: "d_gates", found: d_gates.len(), expected: gates.len() });
-    }
-    let mut d_logits = vec![F::of(0.0); logits.len()];
-    let mut order = Vec::with_capacity(top_k);
-    for (token, d_row) in d_logits.chunks_exact_mut(experts).enumerate() {
-        let slots = token * top_k..(token + 1) * top_k;
-        let (row, ids) = (&logits[token * experts..][..experts], &ids[slots.clone()]);
-        let (g, d) = (&gates[slots.clone()], &d_gates[slots]);
-        order.clear();
-        order.extend(0..top_k);
-        order.sort_unstable_by_key(|slot| ids[*slot]);
-        let inner = order.iter().fold(F::of(0.0), |sum, slot| sum + g[*slot] * d[*slot]);
-        match router {
-            Router::SoftmaxTopK { renorm: true } => {
-                for ((id, g), d) in ids.iter().zip(g).zip(d) {
-                    d_row[*id as usize] = *g * (*d - inner);
-                }
-            }
-            Router::SoftmaxTopK { renorm: false } => {
-                let (top, sum) = exp_sum(row.iter().copied());
-                for (out, s) in d_row.iter_mut().zip(row) {
-                    *out = F::of(0.0) - (*s - top).exp() / sum * inner;
-                }
-                for ((id, g), d) in ids.iter().zip(g).zip(d) {
-                    let out = &mut d_row[*id as usize];
-                    *out = *out + *g * *d;
-                }
-            }
-            Router::SigmoidTopK { renorm, scale, .. } => {
-                let scale = F::of(f64::from(*scale));
-                for ((id, g), d) in ids.iter().zip(g).zip(d) {
-                    let shrink = F::of(1.0) - sigmoid(row[*id as usize]);
-                    let mean = if *renorm { inner / scale } else { F::of(0.0) };
-                    d_row[*id as usize] = *g * shrink * (*d - mean);
-                }
-            }
-        }
-    }
-    Ok(d_logits)
+/// How far each token is from another choice: its `K`-th selection score less the next, `[tokens]`. Scores are
+/// logits, or `σ(s) + bias` where there is a bias. `+inf` when no other expert could be chosen.
+pub fn margins<F: Float>(logits: &[F], experts: usize, top_k: usize, router: &Router) -> Result<Vec<F>> {
+    let mut margins = Vec::with_capacity(logits.len() / experts.max(1));
+    each_token(logits, experts, top_k, router, |scores| {
+        let last = (0..top_k).fold(F::of(0.0), |_, _| take_best(scores).1);
+        margins.push(last - take_best(scores).1);
+    })?;
+    Ok(margins)
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use moe_routing::Router;
+use moe_routing::{RouteShape, Router};
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
@@ -203,6 +203,17 @@ impl Config {
     /// The mixture-of-experts sizes, or an error for a model without.
     pub fn moe(&self) -> Result<&MoeConfig> {
         self.moe.as_ref().ok_or_else(|| Error::config("num_experts", "the model has no experts"))
+    }
+
+    /// What a trace of recorded experts must agree with; `None` for a model without experts.
+    pub fn route_shape(&self) -> Result<Option<RouteShape>> {
+        let layers = self.moe_layers();
+        match &self.moe {
+            Some(moe) if !layers.is_empty() => {
+                Ok(Some(RouteShape::new(moe.num_experts, moe.num_experts_per_tok, &layers)?))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Refuses sizes that no model can have.

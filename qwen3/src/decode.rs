@@ -117,14 +117,6 @@ pub struct Step {
     pub states: Vec<f32>,
     /// The experts that ran, by MoE layer: `[rows · top_k]` each.
     pub routes: Routes,
-    rows: usize,
-}
-
-impl Step {
-    /// Experts of a row in a layer; 0 without MoE layers.
-    pub fn top_k(&self) -> usize {
-        self.routes.first().map_or(0, |ids| ids.len() / self.rows)
-    }
 }
 
 /// A frozen copy of a model for generation.
@@ -267,9 +259,11 @@ impl Decoder {
                     let moe = config.moe()?;
                     let (logits, inner) = (linear(&u, router), moe.moe_intermediate_size);
                     let (experts_of, k, router) = (moe.num_experts, moe.num_experts_per_tok, moe.router());
-                    let ids = moe_routing::top_k(&logits, experts_of, k, &router)?;
-                    let gates = moe_routing::gates(&logits, experts_of, &ids, k, &router)?;
-                    let dispatch = Dispatch::new(&ids, rows.len(), moe.num_experts, moe.num_experts_per_tok)?;
+                    let in_layer = |source| Error::Router { layer: index, source };
+                    let ids = moe_routing::top_k(&logits, experts_of, k, &router).map_err(in_layer)?;
+                    let gates =
+                        moe_routing::gates(&logits, experts_of, &ids, k, &router).map_err(in_layer)?;
+                    let dispatch = Dispatch::new(&ids, rows.len(), experts_of, k).map_err(in_layer)?;
                     let (_, h) = experts::up(&u, gate_up, &dispatch, hidden, inner);
                     let o = experts::down(&h, down, &dispatch, hidden, inner);
                     routes.push(ids);
@@ -281,7 +275,7 @@ impl Decoder {
         for row in rows {
             contexts[row.context].own.len += 1;
         }
-        Ok(Step { states: norm_rows(&x, &self.norm), routes, rows: rows.len() })
+        Ok(Step { states: norm_rows(&x, &self.norm), routes })
     }
 
     /// Logits of some rows of states: `[rows, hidden_size]` to `[rows, vocab_size]`.

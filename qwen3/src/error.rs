@@ -54,7 +54,15 @@ pub enum Error {
     /// Parameters that the loss does not reach: they would silently never learn.
     #[error("no gradient reaches {}", .0.join(", "))]
     NoGradient(Vec<String>),
-    /// The router refused.
+    /// The router of a layer refused.
+    #[error("layer {layer}: {source}")]
+    Router {
+        /// The transformer layer, from 0.
+        layer: usize,
+        /// Why.
+        source: moe_routing::Error,
+    },
+    /// Routes that do not fit the batch or the model.
     #[error(transparent)]
     Routing(#[from] moe_routing::Error),
     /// candle refused.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
-use moe_routing::Dispatch;
+use moe_routing::{Coverage, Dispatch, RouteMode, RoutePlan, RouteTrace};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -81,15 +81,15 @@ impl Batch {
     }
 }
 
-/// Expert ids by MoE layer, in layer order; each `[rows · top_k]`.
+/// Expert ids of one pass by MoE layer, in layer order; each `[rows · top_k]`.
 pub type Routes = Vec<Vec<u32>>;
 
 /// How to run a forward pass.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ForwardOptions<'a> {
-    /// Use these experts in place of the router's own choice. Gates still come from the current router logits,
-    /// and their gradient reaches the router (Routing Replay, arXiv 2512.01374).
-    pub replay: Option<&'a Routes>,
+    /// Where the experts come from. Gates always come from the current router logits, and their gradient
+    /// reaches the router (Routing Replay, arXiv 2512.01374).
+    pub routing: RouteMode<'a>,
     /// Build no graph: for scoring.
     pub no_grad: bool,
 }
@@ -103,6 +103,10 @@ pub struct Hidden {
     pub router_logits: Vec<Tensor>,
     /// The experts that ran.
     pub routes: Routes,
+    /// One a sequence, when the pass was to record them and the model has experts.
+    pub traces: Vec<RouteTrace>,
+    /// How many rows had recorded experts, when the pass replayed them.
+    pub coverage: Option<Coverage>,
 }
 
 /// What [`Model::log_probs`] gives, in nats.
@@ -248,24 +252,25 @@ impl Model {
     }
 
     /// Runs the decoder over packed sequences.
+    ///
+    /// Errors name the row of a token outside the vocabulary, the layer whose router gave no choice, the
+    /// sequence whose trace cannot be replayed. A sequence beyond `max_position_embeddings` is one, where
+    /// transformers only warns: this crate has no log to warn in.
     pub fn forward(&self, batch: &Batch, options: &ForwardOptions<'_>) -> Result<Hidden> {
         batch.check(&self.config)?;
         let weight = |t: &Tensor| if options.no_grad { t.detach() } else { t.clone() };
         let rms = RmsNorm { eps: self.config.rms_norm_eps as f32 };
-        ///
-        /// Errors name the row of a token outside the vocabulary, the layer whose router gave no choice, the
-        /// sequence whose trace cannot be replayed. A sequence beyond `max_position_embeddings` is one, where
-        /// transformers only warns: this crate has no log to warn in.
         let positions: Arc<[u32]> = batch.positions().into();
         let cu_seqlens: Arc<[u32]> = batch.cu_seqlens.clone().into();
         let longest = positions.iter().max().map_or(0, |p| *p as usize + 1);
         let prepare =
             QkNormRope { shape: self.head_shape(), eps: rms.eps, table: self.rope(longest), positions };
 
+        let plan = self.route_plan(batch, options.routing)?;
         let mut router_logits = Vec::new();
         let mut routes = Routes::new();
         let mut x = weight(&self.embedding).apply_op1(GatherRows { rows: batch.tokens.clone().into() })?;
-        for layer in &self.layers {
+        for (index, layer) in self.layers.iter().enumerate() {
             let u = x.apply_op2(&weight(&layer.input_norm), rms)?;
             let qkv = u.apply_op2(&weight(&layer.qkv), Linear)?;
             let qkv = match &layer.qk_norms {
@@ -275,52 +280,78 @@ impl Model {
             let attended = qkv.apply_op1(CausalAttention::new(prepare.shape, cu_seqlens.clone()))?;
             x = (x + attended.apply_op2(&weight(&layer.output), Linear)?)?;
             let u = x.apply_op2(&weight(&layer.post_norm), rms)?;
-            let out =
-                match &layer.mlp {
-                    Mlp::Dense { gate_up, down } => u
-                        .apply_op2(&weight(gate_up), Linear)?
-                        .apply_op1(SwiGlu)?
-                        .apply_op2(&weight(down), Linear)?,
-                    Mlp::Experts { router, gate_up, down } => {
-                        let logits = u.apply_op2(&weight(router), Linear)?;
-                        let ids = self.route(&logits, options.replay, routes.len())?;
-                        let moe = self.config.moe()?;
-                        let dispatch = Arc::new(Dispatch::new(
-                            &ids,
-                            logits.dim(0)?,
-                            moe.num_experts,
-                            moe.num_experts_per_tok,
-                        )?);
-                        let gates =
-                            moe_routing::op::gates(&logits, &ids, moe.num_experts_per_tok, &moe.router())?;
-                        let out = u
-                            .apply_op2(&weight(gate_up), ExpertsUp::new(dispatch.clone()))?
-                            .apply_op3(&weight(down), &gates, ExpertsDown::new(dispatch))?;
-                        router_logits.push(logits);
-                        routes.push(ids);
-                        out
-                    }
-                };
+            let out = match &layer.mlp {
+                Mlp::Dense { gate_up, down } => u
+                    .apply_op2(&weight(gate_up), Linear)?
+                    .apply_op1(SwiGlu)?
+                    .apply_op2(&weight(down), Linear)?,
+                Mlp::Experts { router, gate_up, down } => {
+                    let logits = u.apply_op2(&weight(router), Linear)?;
+                    let (ids, gates, dispatch) = self.route(plan.as_ref(), &logits, routes.len(), index)?;
+                    let out = u.apply_op2(&weight(gate_up), ExpertsUp::new(dispatch.clone()))?.apply_op3(
+                        &weight(down),
+                        &gates,
+                        ExpertsDown::new(dispatch),
+                    )?;
+                    router_logits.push(logits);
+                    routes.push(ids);
+                    out
+                }
+            };
             x = (x + out)?;
         }
         let states = x.apply_op2(&weight(&self.norm), rms)?;
-        Ok(Hidden { states, router_logits, routes })
+        let traces = match options.routing {
+            RouteMode::Record { policy_version } => self.traces(batch, &routes, policy_version)?,
+            _ => Vec::new(),
+        };
+        let coverage = plan.and_then(|plan| plan.coverage());
+        Ok(Hidden { states, router_logits, routes, traces, coverage })
     }
 
-    /// The experts of one layer: recorded ones when there are some, else the router's choice.
-    fn route(&self, logits: &Tensor, replay: Option<&Routes>, layer: usize) -> Result<Vec<u32>> {
-        let moe = self.config.moe()?;
-        let Some(routes) = replay else {
-            return Ok(moe_routing::op::choose(logits, moe.num_experts_per_tok, &moe.router())?);
-        };
-        let expected = self.config.moe_layers().len();
-        match routes.get(layer) {
-            Some(ids) if routes.len() == expected => Ok(ids.clone()),
-            _ => Err(Error::Batch(format!(
-                "replay has {} layers, the model routes in {expected}",
-                routes.len()
-            ))),
+    /// `None` for a model without experts, which cannot replay any.
+    fn route_plan<'a>(&self, batch: &Batch, mode: RouteMode<'a>) -> Result<Option<RoutePlan<'a>>> {
+        match (self.config.route_shape()?, mode) {
+            (Some(shape), mode) => {
+                let router = self.config.moe()?.router();
+                Ok(Some(mode.plan(shape, router, &batch.tokens, &batch.cu_seqlens)?))
+            }
+            (None, RouteMode::Replay { .. }) => {
+                Err(Error::Batch("the model has no experts to replay".into()))
+            }
+            (None, _) => Ok(None),
         }
+    }
+
+    /// The experts of one layer (the `ordinal`-th that has some), their gates and the order of computation.
+    fn route(
+        &self,
+        plan: Option<&RoutePlan<'_>>,
+        logits: &Tensor,
+        ordinal: usize,
+        layer: usize,
+    ) -> Result<(Vec<u32>, Tensor, Arc<Dispatch>)> {
+        let plan = plan.ok_or_else(|| Error::Batch("the model has no experts".into()))?;
+        let (experts, k) = (plan.shape().experts(), plan.shape().top_k());
+        let in_layer = |source| Error::Router { layer, source };
+        let values = logits.detach().flatten_all()?.to_vec1::<f32>()?;
+        let ids = plan.ids(ordinal, &values).map_err(in_layer)?;
+        let dispatch = Dispatch::new(&ids, logits.dim(0)?, experts, k).map_err(in_layer)?;
+        let gates = moe_routing::op::gates(logits, &ids, k, plan.router())?;
+        Ok((ids, gates, Arc::new(dispatch)))
+    }
+
+    /// What ran, by sequence.
+    fn traces(&self, batch: &Batch, routes: &Routes, policy_version: u64) -> Result<Vec<RouteTrace>> {
+        let Some(shape) = self.config.route_shape()? else { return Ok(Vec::new()) };
+        let of_sequence = |ends: &[u32]| {
+            let mut trace = RouteTrace::new(shape.clone(), policy_version);
+            for row in ends[0] as usize..ends[1] as usize {
+                trace.push_from(batch.tokens[row], routes, row)?;
+            }
+            Ok(trace)
+        };
+        batch.cu_seqlens.windows(2).map(of_sequence).collect()
     }
 
     /// Refuses gradients in which a parameter is absent: an operation on its path has detached it.

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use moe_routing::RouteTrace;
 use qwen3::decode::{Context, Decoder, KvCache, Row, Step};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -53,9 +54,9 @@ pub struct Generation {
     pub entropies: Vec<f32>,
     /// Why it ended.
     pub finish: Finish,
-    /// When recorded: the experts of every token that was fed (prompt and response without its last token),
-    /// `[rows][moe layers][top_k]`.
-    pub routes: Option<Vec<u32>>,
+    /// When recorded, for models with experts: those of every token that was fed (prompt and response without
+    /// its last token).
+    pub routes: Option<RouteTrace>,
 }
 
 /// Limits of an [`Engine`].
@@ -65,11 +66,13 @@ pub struct EngineOptions {
     pub max_rows: usize,
     /// Record which experts ran.
     pub record_routes: bool,
+    /// Goes into the recorded traces: which weights the decoder holds, in the caller's count.
+    pub policy_version: u64,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { max_rows: 256, record_routes: false }
+        Self { max_rows: 256, record_routes: false, policy_version: 0 }
     }
 }
 
@@ -78,7 +81,7 @@ struct Prefill {
     request: Request,
     context: Context,
     fed: usize,
-    routes: Vec<u32>,
+    routes: Option<RouteTrace>,
 }
 
 /// A sample on its way.
@@ -127,7 +130,13 @@ impl Engine {
         if let Some(token) = request.prompt.iter().find(|t| **t as usize >= vocabulary) {
             return refuse(format!("token id {token} is outside the vocabulary of {vocabulary}"));
         }
-        self.waiting.push_back(Prefill { request, context: Context::default(), fed: 0, routes: Vec::new() });
+        let routes = match self.decoder.config().route_shape()? {
+            Some(shape) if self.options.record_routes => {
+                Some(RouteTrace::new(shape, self.options.policy_version))
+            }
+            _ => None,
+        };
+        self.waiting.push_back(Prefill { request, context: Context::default(), fed: 0, routes });
         Ok(())
     }
 
@@ -205,16 +214,15 @@ impl Engine {
             .map(|(row, sequence)| next_token(row, sequence))
             .collect::<Result<_>>()?;
         let max_len = self.decoder.max_len();
-        let mut finished = Vec::new();
-        let mut row = 0;
-        let top_k = step.top_k();
-        self.running.retain_mut(|sequence| {
-            let i = row;
-            row += 1;
-            if let Some(routes) = &mut sequence.generation.routes {
-                push_routes(routes, step, i, top_k);
+        for (row, Sequence { generation, .. }) in self.running.iter_mut().enumerate() {
+            if let (Some(routes), Some(fed)) = (&mut generation.routes, generation.tokens.last()) {
+                routes.push_from(*fed, &step.routes, row)?;
             }
-            let ended = sequence.accept(draws[i], max_len);
+        }
+        let mut finished = Vec::new();
+        let mut draws = draws.into_iter();
+        self.running.retain_mut(|sequence| {
+            let ended = draws.next().is_none_or(|draw| sequence.accept(draw, max_len));
             if ended {
                 finished.push(std::mem::replace(&mut sequence.generation, Generation::empty()));
             }
@@ -234,9 +242,9 @@ impl Engine {
         let mut row = first;
         let mut whole = Vec::new();
         for (prefill, &len) in self.waiting.iter_mut().zip(chunks) {
-            if self.options.record_routes {
-                for r in row..row + len {
-                    push_routes(&mut prefill.routes, step, r, step.top_k());
+            if let Some(routes) = &mut prefill.routes {
+                for (i, token) in prefill.request.prompt[prefill.fed..][..len].iter().enumerate() {
+                    routes.push_from(*token, &step.routes, row + i)?;
                 }
             }
             prefill.fed += len;
@@ -247,7 +255,7 @@ impl Engine {
         for (_, last_row) in whole.into_iter().filter(|(whole, _)| *whole) {
             let Some(prefill) = self.waiting.pop_front() else { break };
             let logits = self.decoder.logits(&step.states[last_row * hidden..][..hidden]);
-            for sequence in start(prefill, self.options.record_routes) {
+            for sequence in start(prefill) {
                 let mut sequence = sequence;
                 let first_token = next_token(&mut logits.clone(), &sequence)?;
                 if sequence.accept(first_token, max_len) {
@@ -293,7 +301,7 @@ impl Sequence {
 }
 
 /// The samples of a prompt that has been read.
-fn start(prefill: Prefill, record_routes: bool) -> Vec<Sequence> {
+fn start(prefill: Prefill) -> Vec<Sequence> {
     let Prefill { request, context, routes, .. } = prefill;
     let prefix: Arc<KvCache> = context.into_prefix().unwrap_or_default();
     let samples = request.samples.iter().enumerate();
@@ -306,7 +314,7 @@ fn start(prefill: Prefill, record_routes: bool) -> Vec<Sequence> {
             generation: Generation {
                 request: request.id,
                 sample,
-                routes: record_routes.then(|| routes.clone()),
+                routes: routes.clone(),
                 ..Generation::empty()
             },
         })
@@ -317,11 +325,4 @@ fn next_token(logits: &mut [f32], sequence: &Sequence) -> Result<Draw> {
     let position = sequence.generation.tokens.len() as u64;
     let uniform = uniform_at(sequence.seed, Stream::Sample, sequence.key, position);
     draw(logits, &sequence.params, uniform)
-}
-
-/// Appends the experts of one row, layer by layer.
-fn push_routes(routes: &mut Vec<u32>, step: &Step, row: usize, top_k: usize) {
-    for layer in &step.routes {
-        routes.extend_from_slice(&layer[row * top_k..][..top_k]);
-    }
 }

@@ -24,6 +24,9 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// The experts that ran cannot be recorded.
+    #[error(transparent)]
+    Routing(#[from] moe_routing::Error),
     /// The model refused.
     #[error(transparent)]
     Model(#[from] qwen3::Error),

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use moe_routing::{MissingPolicy, RouteMode, RouteTrace};
 use proptest::prelude::*;
 use qwen3::{Batch, Config, Decoder, ForwardOptions, Model};
 use rollout_engine::random::{Stream, keyed_rng};
@@ -31,7 +32,7 @@ fn request(id: u64, prompt: Vec<u32>, samples: u64, params: &Arc<SamplingParams>
     Request { id, prompt, samples: (0..samples).map(|i| [id, i]).collect(), seed: 5, params: params.clone() }
 }
 
-type Comparable = (Vec<u32>, Vec<u32>, Vec<u32>, Finish, Option<Vec<u32>>);
+type Comparable = (Vec<u32>, Vec<u32>, Vec<u32>, Finish, Option<RouteTrace>);
 
 fn comparable(g: &Generation) -> Comparable {
     let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect();
@@ -51,7 +52,7 @@ proptest! {
             max_new_tokens: new, stop_tokens: vec![1], top_k, temperature: 0.9, ..Default::default()
         });
         let run = |requests: Vec<Request>, max_rows: usize| -> BTreeMap<(u64, usize), Comparable> {
-            let mut engine = engine(&model, EngineOptions { max_rows, record_routes: moe });
+            let mut engine = engine(&model, EngineOptions { max_rows, record_routes: moe, policy_version: 2 });
             let all = engine.generate(requests).unwrap();
             all.iter().map(|g| ((g.request, g.sample), comparable(g))).collect()
         };
@@ -78,24 +79,31 @@ proptest! {
     ) {
         let model = model(moe);
         let params = Arc::new(SamplingParams { max_new_tokens: new, stop_tokens: vec![1], temperature, ..Default::default() });
-        let mut engine = engine(&model, EngineOptions { max_rows: 7, record_routes: true });
+        let mut engine = engine(&model, EngineOptions { max_rows: 7, record_routes: true, policy_version: 2 });
         for g in engine.generate(vec![request(0, prompt.clone(), 3, &params)]).unwrap() {
             let mut tokens = prompt.clone();
             tokens.extend_from_slice(&g.tokens);
             let inputs = &tokens[..tokens.len() - 1];
             let batch = Batch::pack([inputs]);
-            let hidden = model.forward(&batch, &ForwardOptions { no_grad: true, ..Default::default() }).unwrap();
+            let routing = RouteMode::Record { policy_version: 2 };
+            let hidden = model.forward(&batch, &ForwardOptions { routing, no_grad: true }).unwrap();
             let scores = model.log_probs(&hidden.states, &tokens[1..], f64::from(temperature)).unwrap();
             let from = prompt.len() - 1;
             prop_assert_eq!(&scores.logp.to_vec1::<f32>().unwrap()[from..], &g.logps[..]);
             prop_assert_eq!(&scores.entropy.to_vec1::<f32>().unwrap()[from..], &g.entropies[..]);
-            // Routes come by row, then layer; the forward has them by layer.
-            let routes = g.routes.unwrap();
-            let layers = hidden.routes.len();
-            for (layer, ids) in hidden.routes.iter().enumerate() {
-                for (row, ids) in ids.chunks(2).enumerate() {
-                    prop_assert_eq!(ids, &routes[(row * layers + layer) * 2..][..2]);
-                }
+            // The trace of a shared prompt, cut into steps, is that of one cold pass …
+            prop_assert_eq!(g.routes.as_ref(), hidden.traces.first());
+            prop_assert_eq!(g.routes.is_some(), moe);
+            // … and belongs to the whole sequence as well, whose last token was never fed.
+            let Some(trace) = &g.routes else { continue };
+            let traces = [trace];
+            let routing = RouteMode::Replay { traces: &traces, missing: MissingPolicy::Error };
+            for tokens in [inputs, &tokens] {
+                let options = ForwardOptions { routing, no_grad: true };
+                let hidden = model.forward(&Batch::pack([tokens]), &options).unwrap();
+                let states = hidden.states.narrow(0, 0, inputs.len()).unwrap();
+                let scores = model.log_probs(&states, &[&prompt[1..], &g.tokens].concat(), f64::from(temperature)).unwrap();
+                prop_assert_eq!(&scores.logp.to_vec1::<f32>().unwrap()[from..], &g.logps[..]);
             }
         }
     }

@@ -5,17 +5,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::Tensor;
-use moe_routing::{AuxForm, op as routing};
+use moe_routing::{AuxCounts, AuxForm, Discrepancy, ExpertCounts, MissingPolicy, RouteMode, op as routing};
 use policy_loss::op::loss_tensor;
 use policy_loss::{Metrics, Normalizer, PolicyLoss};
 use qwen3::ops::GatherRows;
-use qwen3::{ForwardOptions, Hidden, LogProbs, Model, Routes};
+use qwen3::{ForwardOptions, Hidden, LogProbs, Model};
 use rand::Rng;
 use rollout_engine::random::{Stream, keyed_rng};
 
 use crate::config::{Config, Routing, Update};
 use crate::optim::{AdamW, Gradients, learning_rate};
-use crate::sample::{Columns, Packed, Sample, micro_batches, routes_of};
+use crate::sample::{Columns, Packed, Sample, micro_batches, traces_of};
+use crate::types::SampleKey;
 
 /// What a step of the learner did.
 #[derive(Clone, Debug, Default)]
@@ -36,7 +37,9 @@ pub struct UpdateReport {
     pub mismatch: Option<Mismatch>,
     /// Seconds in old log-probabilities, forward, backward, optimiser.
     pub seconds: [f64; 4],
-    /// Share of (token, layer) pairs whose natural experts are those that ran, when routes are replayed.
+    /// The experts that ran against those that the logits would choose, when routes are replayed.
+    pub discrepancy: Discrepancy,
+    /// Its share of equal (token, layer) pairs.
     pub route_agreement: Option<f64>,
     /// Largest load of an expert over the mean, and share of experts without a token, for models with experts.
     pub load: Option<(f64, f64)>,
@@ -196,16 +199,11 @@ impl Learner {
         let mut scored = Vec::with_capacity(all.len());
         for micro in micro_batches(&all, self.settings.tokens_per_micro) {
             let packed = Packed::new(&micro);
-            let hidden =
-                self.model.forward(&packed.batch, &ForwardOptions { replay: None, no_grad: true })?;
+            let routing = RouteMode::Record { policy_version: 0 };
+            let hidden = self.model.forward(&packed.batch, &ForwardOptions { routing, no_grad: true })?;
             let logp = self.log_probs(&self.model, &hidden, &packed)?;
-            for (i, w) in packed.offsets.windows(2).enumerate() {
-                let rows = packed.batch.cu_seqlens[i] as usize..packed.batch.cu_seqlens[i + 1] as usize;
-                scored.push((
-                    logp[w[0]..w[1]].to_vec(),
-                    by_row(&hidden.routes, rows, packed.batch.tokens.len()),
-                ));
-            }
+            let logps = packed.offsets.windows(2).map(|w| logp[w[0]..w[1]].to_vec());
+            scored.extend(logps.zip(hidden.traces));
         }
         for (sample, (logp, routes)) in samples.iter_mut().zip(scored) {
             sample.logp_old = logp;
@@ -219,10 +217,14 @@ impl Learner {
         Ok(model.log_probs(&states, &packed.targets, self.temperature)?.logp.to_vec1::<f32>()?)
     }
 
-    fn routes(&self, samples: &[&Sample]) -> Option<Routes> {
-        let config = self.model.config();
-        let moe = config.moe.as_ref()?;
-        routes_of(samples, config.moe_layers().len(), moe.num_experts_per_tok)
+    /// Whether updates run recorded experts. R2 records them when the batch is scored, which a single update
+    /// does not need: its old policy is the current one.
+    fn replays(&self) -> bool {
+        match self.settings.routing {
+            Routing::Natural => false,
+            Routing::R2 => self.settings.minibatches * self.settings.epochs > 1,
+            Routing::R3 => true,
+        }
     }
 
     /// One optimiser step; returns the loss. `logps` takes the log-probabilities of each sample.
@@ -287,7 +289,7 @@ impl Learner {
         // These are statistics of the current policy: one pass more, without gradients.
         let (mut logp, mut entropy) = (Vec::new(), Vec::new());
         for micro in micro_batches(batch, self.settings.tokens_per_micro) {
-            let (_, _, scores) = self.score(&micro, self.replay(&micro).as_ref(), true)?;
+            let (_, _, scores) = self.score(&micro, true)?;
             logp.extend(scores.logp.to_vec1::<f32>()?);
             entropy.extend(scores.entropy.to_vec1::<f32>()?);
         }
@@ -299,18 +301,15 @@ impl Learner {
         })
     }
 
-    fn replay(&self, samples: &[&Sample]) -> Option<Routes> {
-        if self.settings.routing == Routing::Natural { None } else { self.routes(samples) }
-    }
-
-    fn score(
-        &self,
-        samples: &[&Sample],
-        replay: Option<&Routes>,
-        no_grad: bool,
-    ) -> Result<(Packed, Hidden, LogProbs), UpdateError> {
+    fn score(&self, samples: &[&Sample], no_grad: bool) -> Result<(Packed, Hidden, LogProbs), UpdateError> {
         let packed = Packed::new(samples);
-        let hidden = self.model.forward(&packed.batch, &ForwardOptions { replay, no_grad })?;
+        let traces = self.replays().then(|| traces_of(samples)).transpose().map_err(UpdateError::NoRoutes)?;
+        let routing = match &traces {
+            Some(traces) => RouteMode::Replay { traces, missing: MissingPolicy::Error },
+            None => RouteMode::Natural,
+        };
+        let hidden = self.model.forward(&packed.batch, &ForwardOptions { routing, no_grad });
+        let hidden = hidden.map_err(|e| UpdateError::of_forward(e, samples))?;
         let states = hidden.states.apply_op1(GatherRows { rows: Arc::from(packed.rows.as_slice()) })?;
         let scores = self.model.log_probs(&states, &packed.targets, self.temperature)?;
         Ok((packed, hidden, scores))
@@ -328,12 +327,12 @@ impl Learner {
         logps: &mut Vec<Vec<f32>>,
     ) -> Result<f64, UpdateError> {
         let start = Instant::now();
-        let replay = self.replay(micro);
-        let (packed, hidden, scores) = self.score(micro, replay.as_ref(), false)?;
+        let (packed, hidden, scores) = self.score(micro, false)?;
         let (logp, entropy) = (scores.logp.to_vec1::<f32>()?, scores.entropy.to_vec1::<f32>()?);
         let reference = match &self.reference {
             Some(model) => {
-                let hidden = model.forward(&packed.batch, &ForwardOptions { replay: None, no_grad: true })?;
+                let hidden = model
+                    .forward(&packed.batch, &ForwardOptions { no_grad: true, ..ForwardOptions::default() })?;
                 Some(self.log_probs(model, &hidden, &packed)?)
             }
             None => None,
@@ -344,7 +343,7 @@ impl Learner {
         report.tokens += packed.batch.tokens.len();
         logps.extend(packed.offsets.windows(2).map(|w| logp[w[0]..w[1]].to_vec()));
         let scalar = loss_tensor(&out, &scores.logp, Some(&scores.entropy))?;
-        let scalar = self.router_terms(scalar, &hidden, share, report, replay.is_some())?;
+        let scalar = self.router_terms(scalar, &hidden, share, report)?;
         report.seconds[1] += start.elapsed().as_secs_f64();
         let start = Instant::now();
         let store = scalar.backward()?;
@@ -360,33 +359,32 @@ impl Learner {
         hidden: &Hidden,
         share: f64,
         report: &mut UpdateReport,
-        replayed: bool,
     ) -> Result<Tensor, UpdateError> {
         let Some(moe) = &self.model.config().moe else { return Ok(scalar) };
-        let k = moe.num_experts_per_tok;
+        let (k, router) = (moe.num_experts_per_tok, moe.router());
         let layers = hidden.routes.len().max(1) as f64;
-        let (mut imbalance, mut dead, mut agree) = (0.0, 0.0, 0.0);
-        for (logits, ids) in hidden.router_logits.iter().zip(&hidden.routes) {
-            let mut load = vec![0u32; moe.num_experts];
-            ids.iter().for_each(|id| load[*id as usize] += 1);
-            let mean = ids.len() as f64 / moe.num_experts as f64;
-            imbalance += load.iter().copied().max().map_or(0.0, f64::from) / mean.max(1e-9);
-            dead += load.iter().filter(|c| **c == 0).count() as f64 / moe.num_experts as f64;
-            if self.settings.router_aux_coef > 0.0 {
-                let aux = routing::load_balance_loss(logits, ids, k, AuxForm::Switch)?;
-                scalar = (scalar + aux.affine(self.settings.router_aux_coef * share / layers, 0.0)?)?;
+        let natural = match hidden.coverage {
+            None => hidden.routes.clone(),
+            Some(_) => {
+                let choose = |logits| routing::choose(logits, k, &router);
+                let natural = hidden.router_logits.iter().map(choose).collect::<Result<Vec<_>, _>>()?;
+                report.discrepancy.merge(&Discrepancy::of(&natural, &hidden.routes, k)?);
+                report.route_agreement = report.discrepancy.exact_match();
+                natural
             }
-            if replayed {
-                let natural = routing::choose(logits, k, &moe.router())?;
-                let pairs = natural.chunks_exact(k).zip(ids.chunks_exact(k));
-                let same = pairs.filter(|(a, b)| a.iter().all(|e| b.contains(e))).count();
-                agree += same as f64 / (ids.len() / k).max(1) as f64;
+        };
+        let (mut imbalance, mut dead) = (0.0, 0.0);
+        for ((logits, ran), natural) in hidden.router_logits.iter().zip(&hidden.routes).zip(&natural) {
+            let load = ExpertCounts::of(ran, moe.num_experts)?;
+            imbalance += load.max_over_mean().unwrap_or(1.0);
+            dead += load.dead_experts() as f64 / moe.num_experts as f64;
+            if self.settings.router_aux_coef > 0.0 {
+                let counts = ExpertCounts::of(AuxCounts::default().pick(natural, ran), moe.num_experts)?;
+                let aux = routing::load_balance_loss(logits, &counts, k, &router, AuxForm::Switch)?;
+                scalar = (scalar + aux.affine(self.settings.router_aux_coef * share / layers, 0.0)?)?;
             }
         }
         report.load = Some((imbalance / layers, dead / layers));
-        if replayed {
-            report.route_agreement = Some(agree / layers);
-        }
         Ok(scalar)
     }
 
@@ -424,21 +422,23 @@ pub fn median(values: &[f64]) -> Option<f64> {
     sorted.get(sorted.len() / 2).copied()
 }
 
-/// Routes by layer to `[rows][layers][top_k]` for some rows.
-fn by_row(routes: &Routes, rows: std::ops::Range<usize>, all: usize) -> Vec<u32> {
-    let mut out = Vec::new();
-    for row in rows {
-        for ids in routes {
-            let k = ids.len() / all.max(1);
-            out.extend_from_slice(&ids[row * k..][..k]);
-        }
-    }
-    out
-}
-
 /// Why an update failed.
 #[derive(Debug, thiserror::Error)]
 pub enum UpdateError {
+    /// A sample whose experts are to be replayed has none recorded.
+    #[error("update.routing: no experts are recorded for sample {} of prompt {} (epoch {})", .0.index, .0.prompt, .0.epoch)]
+    NoRoutes(SampleKey),
+    /// A sample's recorded experts cannot be replayed.
+    #[error("update.routing: sample {} of prompt {} (epoch {}): {source}", key.index, key.prompt, key.epoch)]
+    Routes {
+        /// The sample.
+        key: SampleKey,
+        /// What is wrong with its trace.
+        source: Box<moe_routing::Error>,
+    },
+    /// Routing refused.
+    #[error(transparent)]
+    Routing(#[from] moe_routing::Error),
     /// The model refused.
     #[error(transparent)]
     Model(#[from] qwen3::Error),
@@ -448,4 +448,18 @@ pub enum UpdateError {
     /// candle refused.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+}
+
+impl UpdateError {
+    /// Names the sample whose sequence of a packed batch is at fault.
+    fn of_forward(error: qwen3::Error, samples: &[&Sample]) -> Self {
+        match error {
+            qwen3::Error::Routing(moe_routing::Error::Sequence { sequence, source })
+                if sequence < samples.len() =>
+            {
+                Self::Routes { key: samples[sequence].key, source }
+            }
+            other => Self::Model(other),
+        }
+    }
 }

@@ -51,6 +51,7 @@ impl Sampler {
             options: EngineOptions {
                 max_rows: r.max_rows,
                 record_routes: config.update.routing == Routing::R3,
+                ..EngineOptions::default()
             },
             seed: config.run.seed,
             group: r.group,

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use moe_routing::RouteTrace;
 use policy_loss::{Advantages, TokenBatch};
-use qwen3::{Batch, Routes};
+use qwen3::Batch;
 use rollout_engine::Generation;
 
 use crate::types::{Finish, Prompt, RewardOutcome, SampleKey};
@@ -31,8 +32,8 @@ pub struct Sample {
     pub entropy: Vec<f32>,
     /// Why it ended.
     pub finish: Finish,
-    /// Experts by fed token, `[rows][layers][top_k]`, when they are recorded.
-    pub routes: Option<Vec<u32>>,
+    /// The experts of every fed token, when they are recorded.
+    pub routes: Option<RouteTrace>,
     /// Its reward.
     pub reward: RewardOutcome,
     /// Its advantage.
@@ -148,19 +149,12 @@ impl Columns {
     }
 }
 
-/// Recorded experts of some samples, as a packed forward pass wants them: by layer. `None` when one has none.
-#[must_use]
-pub fn routes_of(samples: &[&Sample], layers: usize, top_k: usize) -> Option<Routes> {
-    let mut routes = vec![Vec::new(); layers];
-    for sample in samples {
-        let ids = sample.routes.as_deref().filter(|ids| ids.len() == sample.fed() * layers * top_k)?;
-        for row in ids.chunks_exact(layers * top_k) {
-            for (layer, ids) in row.chunks_exact(top_k).enumerate() {
-                routes[layer].extend_from_slice(ids);
-            }
-        }
-    }
-    Some(routes)
+/// The recorded experts of some samples, as a packed forward pass replays them, or the sample that has none.
+///
+/// # Errors
+/// The key of the first sample without a trace.
+pub fn traces_of<'a>(samples: &[&'a Sample]) -> Result<Vec<&'a RouteTrace>, SampleKey> {
+    samples.iter().map(|s| s.routes.as_ref().ok_or(s.key)).collect()
 }
 
 /// Cuts samples into runs of at most `tokens` fed tokens (a longer sample is a run of its own).

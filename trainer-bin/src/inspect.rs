@@ -89,7 +89,7 @@ pub(crate) fn sample(path: &Path, prompt: Option<&str>, top: usize, args: &SetAr
     let mut tokens = prompt.tokens.clone();
     tokens.extend_from_slice(&sample.response);
     let batch = Batch::pack([&tokens[..tokens.len() - 1]]);
-    let hidden = model.forward(&batch, &ForwardOptions { replay: None, no_grad: true })?;
+    let hidden = model.forward(&batch, &ForwardOptions { no_grad: true, ..ForwardOptions::default() })?;
     let logits = model.logits(&hidden.states)?.to_vec2::<f32>()?;
     writeln!(out, "{:<10} {:>8} {:>8}  likeliest", "token", "p", "entropy")?;
     for (i, token) in sample.response.iter().enumerate() {
