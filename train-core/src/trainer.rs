@@ -222,7 +222,10 @@ impl Trainer {
     /// # Errors
     /// When evaluation fails.
     pub fn before_first(&mut self) -> Result<Option<Row>, TrainError> {
-        if self.step > 0 || self.config.eval.every == 0 || self.source.held_out().is_empty() {
+        // A run that was stopped within its first steps has been measured already.
+        let measured = std::fs::metadata(self.dir.file("metrics.jsonl")).is_ok_and(|file| file.len() > 0);
+        let nothing = self.config.eval.every == 0 || self.source.held_out().is_empty();
+        if self.step > 0 || measured || nothing {
             return Ok(None);
         }
         let mut row = Row::new(0);

@@ -104,6 +104,18 @@ fn the_number_of_threads_changes_no_bit() {
 }
 
 #[test]
+fn a_run_killed_before_its_first_checkpoint_begins_again_without_a_second_row_of_step_0() {
+    let dir = tempfile::tempdir().unwrap();
+    succeed(&mut small(dir.path(), &["run.steps=3"]));
+    let run = only_run(dir.path());
+    let (rows, last) = (metrics(&run), weights(&run, 3));
+    std::fs::remove_dir_all(run.join("ckpt/step-000003")).unwrap();
+    succeed(trainer().arg("resume").arg(&run));
+    assert_eq!(metrics(&run), rows);
+    assert_eq!(weights(&run, 3), last);
+}
+
+#[test]
 fn a_damaged_checkpoint_is_passed_over() {
     let dir = tempfile::tempdir().unwrap();
     succeed(&mut small(dir.path(), &["run.steps=8"]));
