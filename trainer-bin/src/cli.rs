@@ -10,8 +10,8 @@ use crate::{configs, doctor, inspect, run};
 
 /// Reinforcement-learning post-training of language models.
 ///
-/// Without arguments: trains a small mixture of experts to write digits backwards, from random weights, in about a
-/// minute, and leaves a report.
+/// Without arguments: trains a small mixture of experts to write digits backwards, from random weights, in one
+/// or two minutes, and leaves a report.
 #[derive(Parser)]
 #[command(name = "trainer", version, max_term_width = 110)]
 pub(crate) struct Cli {
