@@ -60,8 +60,14 @@ pub(crate) fn resume(run: &Path, allow_changes: bool) -> Result<ExitCode> {
     drive(trainer, console)
 }
 
+/// Starts the pool that all arithmetic runs in. The calling thread is one of its threads: it works on what it
+/// asks for, rather than sleeping until others have.
 fn use_threads(threads: usize) -> Result<()> {
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("starting threads")
+    // candle has a second pool, for its elementwise operations; its spinning threads would take the cores from ours.
+    // SAFETY: called before anything reads or writes the environment from another thread.
+    unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread();
+    pool.build_global().context("starting threads")
 }
 
 fn introduce(console: &Console, config: &Config, dir: &RunDir, preset: Option<&str>) {
