@@ -4,6 +4,7 @@
 //! kernels that the training forward runs, row by row with the same bits, so a log-probability recorded while
 //! sampling equals the one that training computes with the same weights.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use moe_routing::Dispatch;
@@ -111,12 +112,23 @@ pub struct Row {
 }
 
 /// What [`Decoder::step`] gives.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Step {
     /// States after the final norm: `[rows, hidden_size]`.
     pub states: Vec<f32>,
     /// The experts that ran, by MoE layer: `[rows · top_k]` each.
     pub routes: Routes,
+}
+
+impl Step {
+    /// The rows of `self`, then those of `next`.
+    fn append(mut self, next: Self) -> Self {
+        self.states.extend(next.states);
+        for (routes, next) in self.routes.iter_mut().zip(next.routes) {
+            routes.extend(next);
+        }
+        self
+    }
 }
 
 /// A frozen copy of a model for generation.
@@ -173,11 +185,25 @@ impl Decoder {
     }
 
     /// Feeds `rows` and extends their contexts. Prompt rows and single new tokens may be mixed freely.
+    ///
+    /// Rows that come in the order of their contexts are run in blocks, several at a time.
     pub fn step(&self, rows: &[Row], contexts: &mut [&mut Context]) -> Result<Step> {
+        let places = self.place(rows, contexts)?;
+        let steps: Vec<Step> = blocks(rows, contexts)
+            .into_par_iter()
+            .map(|Block { rows: range, first_context, contexts }| {
+                let relative = |row: &Row| Row { context: row.context - first_context, ..*row };
+                let block: Vec<Row> = rows[range.clone()].iter().map(relative).collect();
+                self.run(&block, &places[range], contexts)
+            })
+            .collect::<Result<_>>()?;
+        Ok(steps.into_iter().reduce(Step::append).unwrap_or_default())
+    }
+
+    fn run(&self, rows: &[Row], places: &[Place], contexts: &mut [&mut Context]) -> Result<Step> {
         let config = &self.config;
         let (hidden, width) = (config.hidden_size, self.shape.kv_width());
         let eps = config.rms_norm_eps as f32;
-        let places = self.place(rows, contexts)?;
         let prepare =
             QkNormRope { shape: self.shape, eps, table: self.rope.clone(), positions: Vec::new().into() };
         let mut x = Vec::with_capacity(rows.len() * hidden);
@@ -323,4 +349,36 @@ struct Place {
     position: usize,
     /// How many of the context's own tokens the row sees, itself included.
     own_len: usize,
+}
+
+/// Rows to run together: those of one block read the weights once, and blocks run in parallel.
+const BLOCK_ROWS: usize = 128;
+
+struct Block<'a, 'b> {
+    rows: Range<usize>,
+    first_context: usize,
+    contexts: &'a mut [&'b mut Context],
+}
+
+/// Cuts rows at the ends of contexts, at about [`BLOCK_ROWS`]; into one block where they are not in the order of their
+/// contexts. The bits of a row do not depend on the cut.
+fn blocks<'a, 'b>(rows: &[Row], contexts: &'a mut [&'b mut Context]) -> Vec<Block<'a, 'b>> {
+    if !rows.is_sorted_by_key(|row| row.context) {
+        return vec![Block { rows: 0..rows.len(), first_context: 0, contexts }];
+    }
+    let count = rows.len().div_ceil(BLOCK_ROWS);
+    let aim = rows.len().div_ceil(count.max(1));
+    let (mut blocks, mut rest) = (Vec::with_capacity(count), contexts);
+    let (mut start, mut first_context) = (0, 0);
+    while start < rows.len() {
+        let mut end = (start + aim).min(rows.len());
+        while end < rows.len() && rows[end].context == rows[end - 1].context {
+            end += 1;
+        }
+        let next_context = rows[end - 1].context + 1;
+        let (mine, others) = rest.split_at_mut(next_context - first_context);
+        blocks.push(Block { rows: start..end, first_context, contexts: mine });
+        (rest, start, first_context) = (others, end, next_context);
+    }
+    blocks
 }

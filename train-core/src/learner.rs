@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::Tensor;
+use candle_core::backprop::GradStore;
 use moe_routing::{AuxCounts, AuxForm, Discrepancy, ExpertCounts, MissingPolicy, RouteMode, op as routing};
 use policy_loss::op::loss_tensor;
 use policy_loss::{Metrics, Normalizer, PolicyLoss};
 use qwen3::ops::GatherRows;
 use qwen3::{ForwardOptions, Hidden, LogProbs, Model};
 use rand::Rng;
+use rayon::prelude::*;
 use rollout_engine::random::{Stream, keyed_rng};
 
 use crate::config::{Config, Routing, Update};
@@ -69,6 +71,37 @@ impl Mismatch {
             k1: mean(&|d| -d),
             k3: mean(&|d| d.min(80.0).exp_m1() - d),
         }
+    }
+}
+
+/// What one micro-batch gave.
+struct Pass {
+    loss: f64,
+    metrics: Metrics,
+    gradients: GradStore,
+    tokens: usize,
+    logps: Vec<Vec<f32>>,
+    routing: Option<RoutingFacts>,
+    /// Of forward and backward.
+    seconds: [f64; 2],
+}
+
+struct RoutingFacts {
+    discrepancy: Option<Discrepancy>,
+    load: (f64, f64),
+}
+
+impl Pass {
+    fn merge_into(self, report: &mut UpdateReport, logps: &mut Vec<Vec<f32>>) {
+        report.metrics.merge(&self.metrics);
+        report.tokens += self.tokens;
+        logps.extend(self.logps);
+        let Some(RoutingFacts { discrepancy, load }) = self.routing else { return };
+        if let Some(discrepancy) = discrepancy {
+            report.discrepancy.merge(&discrepancy);
+            report.route_agreement = report.discrepancy.exact_match();
+        }
+        report.load = Some(load);
     }
 }
 
@@ -239,9 +272,29 @@ impl Learner {
         let normalizer = self.normalizer(loss, batch)?;
         let mut gradients = Gradients::zeros(&self.model);
         let mut total = 0.0;
-        for micro in micro_batches(batch, self.settings.tokens_per_micro) {
-            let share = micro.iter().map(|s| s.response.len()).sum::<usize>() as f64 / tokens as f64;
-            total += self.micro(loss, &micro, &normalizer, share, &mut gradients, report, logps)?;
+        // Several at once where there are threads for them, merged in order.
+        for micros in
+            micro_batches(batch, self.settings.tokens_per_micro).chunks(self.settings.parallel_micros)
+        {
+            let start = Instant::now();
+            let passes: Vec<_> = micros
+                .par_iter()
+                .map(|micro| {
+                    let share = micro.iter().map(|s| s.response.len()).sum::<usize>() as f64 / tokens as f64;
+                    self.micro(loss, micro, &normalizer, share)
+                })
+                .collect();
+            let passes = passes.into_iter().collect::<Result<Vec<_>, _>>()?;
+            let busy = passes.iter().fold([0.0; 2], |s, p| [s[0] + p.seconds[0], s[1] + p.seconds[1]]);
+            for pass in passes {
+                gradients.add(&self.model, &pass.gradients)?;
+                total += pass.loss;
+                pass.merge_into(report, logps);
+            }
+            let elapsed = start.elapsed().as_secs_f64();
+            let forward = busy[0] / (busy[0] + busy[1]).max(f64::MIN_POSITIVE);
+            report.seconds[1] += elapsed * forward;
+            report.seconds[2] += elapsed * (1.0 - forward);
         }
         let start = Instant::now();
         let norm = gradients.norm();
@@ -322,10 +375,7 @@ impl Learner {
         micro: &[&Sample],
         normalizer: &Normalizer,
         share: f64,
-        gradients: &mut Gradients,
-        report: &mut UpdateReport,
-        logps: &mut Vec<Vec<f32>>,
-    ) -> Result<f64, UpdateError> {
+    ) -> Result<Pass, UpdateError> {
         let start = Instant::now();
         let (packed, hidden, scores) = self.score(micro, false)?;
         let (logp, entropy) = (scores.logp.to_vec1::<f32>()?, scores.entropy.to_vec1::<f32>()?);
@@ -339,38 +389,39 @@ impl Learner {
         };
         let columns = Columns::new(micro);
         let out = loss.evaluate(&columns.batch(&logp, &entropy, reference.as_deref()), normalizer)?;
-        report.metrics.merge(&out.metrics);
-        report.tokens += packed.batch.tokens.len();
-        logps.extend(packed.offsets.windows(2).map(|w| logp[w[0]..w[1]].to_vec()));
         let scalar = loss_tensor(&out, &scores.logp, Some(&scores.entropy))?;
-        let scalar = self.router_terms(scalar, &hidden, share, report)?;
-        report.seconds[1] += start.elapsed().as_secs_f64();
-        let start = Instant::now();
-        let store = scalar.backward()?;
-        gradients.add(&self.model, &store)?;
-        report.seconds[2] += start.elapsed().as_secs_f64();
-        Ok(out.loss)
+        let (scalar, routing) = self.router_terms(scalar, &hidden, share)?;
+        let forward = start.elapsed().as_secs_f64();
+        let gradients = scalar.backward()?;
+        let backward = start.elapsed().as_secs_f64() - forward;
+        Ok(Pass {
+            loss: out.loss,
+            metrics: out.metrics,
+            gradients,
+            tokens: packed.batch.tokens.len(),
+            logps: packed.offsets.windows(2).map(|w| logp[w[0]..w[1]].to_vec()).collect(),
+            routing,
+            seconds: [forward, backward],
+        })
     }
 
-    /// Adds the load-balance loss and measures routing.
+    /// Adds the load-balance loss and measures routing, of a model with experts.
     fn router_terms(
         &self,
         mut scalar: Tensor,
         hidden: &Hidden,
         share: f64,
-        report: &mut UpdateReport,
-    ) -> Result<Tensor, UpdateError> {
-        let Some(moe) = &self.model.config().moe else { return Ok(scalar) };
+    ) -> Result<(Tensor, Option<RoutingFacts>), UpdateError> {
+        let Some(moe) = &self.model.config().moe else { return Ok((scalar, None)) };
         let (k, router) = (moe.num_experts_per_tok, moe.router());
         let layers = hidden.routes.len().max(1) as f64;
-        let natural = match hidden.coverage {
-            None => hidden.routes.clone(),
+        let (natural, discrepancy) = match hidden.coverage {
+            None => (hidden.routes.clone(), None),
             Some(_) => {
                 let choose = |logits| routing::choose(logits, k, &router);
                 let natural = hidden.router_logits.iter().map(choose).collect::<Result<Vec<_>, _>>()?;
-                report.discrepancy.merge(&Discrepancy::of(&natural, &hidden.routes, k)?);
-                report.route_agreement = report.discrepancy.exact_match();
-                natural
+                let discrepancy = Discrepancy::of(&natural, &hidden.routes, k)?;
+                (natural, Some(discrepancy))
             }
         };
         let (mut imbalance, mut dead) = (0.0, 0.0);
@@ -384,8 +435,7 @@ impl Learner {
                 scalar = (scalar + aux.affine(self.settings.router_aux_coef * share / layers, 0.0)?)?;
             }
         }
-        report.load = Some((imbalance / layers, dead / layers));
-        Ok(scalar)
+        Ok((scalar, Some(RoutingFacts { discrepancy, load: (imbalance / layers, dead / layers) })))
     }
 
     /// Supervised learning on right answers: one step of mean cross-entropy. Returns the loss.

@@ -157,17 +157,22 @@ pub fn traces_of<'a>(samples: &[&'a Sample]) -> Result<Vec<&'a RouteTrace>, Samp
     samples.iter().map(|s| s.routes.as_ref().ok_or(s.key)).collect()
 }
 
-/// Cuts samples into runs of at most `tokens` fed tokens (a longer sample is a run of its own).
+/// Cuts samples into as few runs of at most `tokens` fed tokens as there can be, about equally long (a longer sample
+/// is a run of its own).
 #[must_use]
 pub fn micro_batches<'a>(samples: &[&'a Sample], tokens: usize) -> Vec<Vec<&'a Sample>> {
+    let total: usize = samples.iter().map(|s| s.fed()).sum();
+    let runs = total.div_ceil(tokens.max(1)).max(1);
+    let aim = total.div_ceil(runs);
     let mut out: Vec<Vec<&Sample>> = Vec::new();
     let mut filled = 0;
     for sample in samples {
-        if out.is_empty() || filled + sample.fed() > tokens {
+        let fed = sample.fed();
+        if out.is_empty() || filled + fed / 2 > aim || filled + fed > tokens {
             out.push(Vec::new());
             filled = 0;
         }
-        filled += sample.fed();
+        filled += fed;
         if let Some(last) = out.last_mut() {
             last.push(sample);
         }

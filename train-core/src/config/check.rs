@@ -71,6 +71,7 @@ impl Config {
             ("update.minibatches", self.update.minibatches),
             ("update.epochs", self.update.epochs),
             ("update.tokens_per_micro", self.update.tokens_per_micro),
+            ("update.parallel_micros", self.update.parallel_micros),
             ("warm_start.prompts", self.warm_start.prompts),
             ("eval.prompts", self.eval.prompts),
             ("ckpt.keep_last", self.ckpt.keep_last),

@@ -113,6 +113,7 @@ section!(Update {
     minibatches: usize,
     epochs: usize,
     tokens_per_micro: usize,
+    parallel_micros: usize,
     routing: Routing,
     lr: f64,
     schedule: Schedule,
