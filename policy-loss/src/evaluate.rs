@@ -43,8 +43,10 @@ struct Part {
     gradients: Vec<(usize, f64, f64)>,
     /// Nothing counts: no token is left, or a denominator is 0.
     empty: bool,
-    metrics: Metrics,
 }
+
+/// Sequences in one unit of parallel work, which share metrics. Fixed, so that sums do not depend on the threads.
+const SEQUENCES: usize = 16;
 
 impl PolicyLoss {
     pub(crate) fn new(config: LossConfig) -> Self {
@@ -88,8 +90,17 @@ impl PolicyLoss {
             }
             v.trains = whole.entropy_threshold.is_none_or(|h| v.entropy >= h);
         }
-        let parts: Vec<Part> =
-            rows.par_iter().enumerate().map(|(i, row)| self.part(batch, &whole, i, row)).collect();
+        let chunks: Vec<(Vec<Part>, Metrics)> = rows
+            .par_chunks(SEQUENCES)
+            .enumerate()
+            .map(|(chunk, rows)| {
+                let mut metrics = Metrics::default();
+                let sequences = (chunk * SEQUENCES..).zip(rows);
+                let parts =
+                    sequences.map(|(i, row)| self.part(batch, &whole, i, row, &mut metrics)).collect();
+                (parts, metrics)
+            })
+            .collect();
 
         let mut out = LossOutput {
             loss: 0.0,
@@ -99,7 +110,8 @@ impl PolicyLoss {
             warnings: Warning::of(&self.0, mean_len(&rows)),
         };
         let mut terms = [0f64; 4];
-        for part in &parts {
+        let parts = || chunks.iter().flat_map(|(parts, _)| parts);
+        for part in parts() {
             for (sum, term) in terms.iter_mut().zip(part.terms) {
                 *sum += term;
             }
@@ -107,7 +119,9 @@ impl PolicyLoss {
                 out.grad_logp[at] = F::of(g);
                 out.grad_entropy[at] = F::of(h);
             }
-            out.metrics.merge(&part.metrics);
+        }
+        for (_, metrics) in &chunks {
+            out.metrics.merge(metrics);
         }
         let [policy, at_start, kl, entropy] = terms;
         out.loss = policy + kl + entropy;
@@ -117,7 +131,7 @@ impl PolicyLoss {
         m.sum("loss/policy_centered", policy - at_start);
         m.sum("loss/kl", kl);
         m.sum("loss/entropy", entropy);
-        m.min("loss/empty", if parts.iter().all(|p| p.empty) { 1.0 } else { 0.0 });
+        m.min("loss/empty", if parts().all(|p| p.empty) { 1.0 } else { 0.0 });
         Ok(out)
     }
 
@@ -199,7 +213,14 @@ impl PolicyLoss {
         self.0.opsm.is_none_or(|o| o.keeps_denominator)
     }
 
-    fn part<F: Real>(&self, batch: &TokenBatch<'_, F>, whole: &Normalizer, i: usize, row: &Row) -> Part {
+    fn part<F: Real>(
+        &self,
+        batch: &TokenBatch<'_, F>,
+        whole: &Normalizer,
+        i: usize,
+        row: &Row,
+        metrics: &mut Metrics,
+    ) -> Part {
         let config = &self.0;
         let group = batch.groups.map(|g| g[i]);
         let omega = whole.weight(config.aggregation.mode, group, row.count(self.keeps_denominator()));
@@ -210,9 +231,8 @@ impl PolicyLoss {
         };
         // VESPO's weights are inside its ln W.
         let weight_inside = config.objective.kind() == ObjectiveKind::Vespo;
-        let mut part =
-            Part { terms: [0.0; 4], gradients: Vec::new(), empty: true, metrics: Metrics::default() };
-        let mut tally = Tally::new(config, batch, i, row);
+        let mut part = Part { terms: [0.0; 4], gradients: Vec::new(), empty: true };
+        let mut tally = Tally::new(config, batch, i, row, metrics);
         for v in &row.valid {
             let loss = config.objective.token(&v.token, &row.sequence, config.log_ratio_clamp);
             let kl = config.kl.zip(batch.logp_ref).map(|(kl, reference)| {
@@ -245,7 +265,7 @@ impl PolicyLoss {
             // Adding zero turns −0.0 into +0.0.
             part.gradients.push((v.at, g + 0.0, h + 0.0));
         }
-        tally.finish(&mut part.metrics);
+        tally.finish();
         part
     }
 

@@ -23,7 +23,40 @@ pub(crate) struct Tally<'a> {
     k1: f64,
     k3: f64,
     mismatch: [f64; 5],
-    metrics: Metrics,
+    gate_min: f64,
+    ratio: Spread,
+    log_ratio: Spread,
+    abs_mismatch: Spread,
+    weight: Spread,
+    bounded: f64,
+    kl: Spread,
+    entropy: Spread,
+    advantage: Spread,
+    zero_advantages: f64,
+    metrics: &'a mut Metrics,
+}
+
+/// What is kept of a quantity token by token: entering [`Metrics`] costs a search by name.
+#[derive(Clone, Copy)]
+struct Spread {
+    count: f64,
+    sum: f64,
+    squares: f64,
+    min: f64,
+    max: f64,
+}
+
+impl Spread {
+    const EMPTY: Self =
+        Self { count: 0.0, sum: 0.0, squares: 0.0, min: f64::INFINITY, max: f64::NEG_INFINITY };
+
+    fn add(&mut self, value: f64) {
+        self.count += 1.0;
+        self.sum += value;
+        self.squares += value * value;
+        self.min = self.min.min(value);
+        self.max = self.max.max(value);
+    }
 }
 
 /// Log-ratios are bounded to ± this where their exponentials are only measured.
@@ -39,6 +72,7 @@ impl<'a> Tally<'a> {
         batch: &TokenBatch<'_, F>,
         sequence: usize,
         row: &'a Row,
+        metrics: &'a mut Metrics,
     ) -> Self {
         Self {
             config,
@@ -55,7 +89,17 @@ impl<'a> Tally<'a> {
             k1: 0.0,
             k3: 0.0,
             mismatch: [0.0; 5],
-            metrics: Metrics::default(),
+            gate_min: f64::INFINITY,
+            ratio: Spread::EMPTY,
+            log_ratio: Spread::EMPTY,
+            abs_mismatch: Spread::EMPTY,
+            weight: Spread::EMPTY,
+            bounded: 0.0,
+            kl: Spread::EMPTY,
+            entropy: Spread::EMPTY,
+            advantage: Spread::EMPTY,
+            zero_advantages: 0.0,
+            metrics,
         }
     }
 
@@ -69,22 +113,18 @@ impl<'a> Tally<'a> {
         self.dual += flag(loss.dual);
         self.saturated += flag(v.token.saturated);
         self.rejected += flag(!v.kept);
-        let m = &mut self.metrics;
         if let Some(gate) = loss.gate {
             let side = &mut self.gates[usize::from(v.token.advantage <= 0.0)];
             *side = (side.0 + gate, side.1 + 1.0);
-            m.min("gate/min", gate);
+            self.gate_min = self.gate_min.min(gate);
         }
         if self.has_old {
             let ratio = v.token.delta.exp();
             self.k1 -= v.raw_delta;
             self.k3 += k3(v.raw_delta.clamp(-MEASURABLE, MEASURABLE));
-            m.mean("ratio/mean", ratio);
-            m.min("ratio/min", ratio);
-            m.max("ratio/max", ratio);
-            m.min("ratio/log_min", v.raw_delta);
-            m.max("ratio/log_max", v.raw_delta);
-            m.quantile("ratio/p99", 0.99, ratio);
+            self.ratio.add(ratio);
+            self.log_ratio.add(v.raw_delta);
+            self.metrics.quantile("ratio/p99", 0.99, ratio);
         }
         if self.has_mu {
             let d = v.token.mismatch;
@@ -95,34 +135,70 @@ impl<'a> Tally<'a> {
             {
                 *sum += x;
             }
-            m.max("mismatch/abs_max", d.abs());
-            m.quantile("mismatch/abs_p99", 0.99, d.abs());
+            self.abs_mismatch.add(d.abs());
+            self.metrics.quantile("mismatch/abs_p99", 0.99, d.abs());
         }
         if let Some(weight) = loss.weight.or(self.config.correction.map(|_| v.weight)) {
-            m.mean("is/mean", weight.value);
-            m.min("is/min", weight.value);
-            m.max("is/max", weight.value);
-            m.mean("is/oob_frac", flag(weight.bounded));
-            m.ess("is/ess", weight.value);
+            self.weight.add(weight.value);
+            self.bounded += flag(weight.bounded);
         }
         if let Some(kl) = kl {
-            m.mean("kl/ref", kl);
+            self.kl.add(kl);
         }
         if self.has_entropy {
-            m.mean("entropy/mean", v.entropy);
-            m.quantile("entropy/p10", 0.1, v.entropy);
+            self.entropy.add(v.entropy);
+            self.metrics.quantile("entropy/p10", 0.1, v.entropy);
         }
-        m.mean("adv/mean", v.token.advantage);
-        m.std("adv/std", v.token.advantage);
-        m.mean("adv/zero_frac", flag(v.token.advantage == 0.0));
+        self.advantage.add(v.token.advantage);
+        self.zero_advantages += flag(v.token.advantage == 0.0);
         if let Some(group) = self.group {
-            m.group("adv/degenerate_groups", group, v.token.advantage == 0.0);
+            self.metrics.group("adv/degenerate_groups", group, v.token.advantage == 0.0);
         }
     }
 
-    pub(crate) fn finish(mut self, out: &mut Metrics) {
+    /// Enters what was gathered token by token. A quantity that no token had stays absent.
+    fn tokens(&mut self) {
+        let m = &mut *self.metrics;
+        if self.gates.iter().any(|(_, n)| *n > 0.0) {
+            m.min("gate/min", self.gate_min);
+        }
+        let Spread { count, sum, min, max, .. } = self.ratio;
+        if count > 0.0 {
+            m.share("ratio/mean", sum, count);
+            m.min("ratio/min", min);
+            m.max("ratio/max", max);
+            m.min("ratio/log_min", self.log_ratio.min);
+            m.max("ratio/log_max", self.log_ratio.max);
+        }
+        if self.abs_mismatch.count > 0.0 {
+            m.max("mismatch/abs_max", self.abs_mismatch.max);
+        }
+        let Spread { count, sum, squares, min, max } = self.weight;
+        if count > 0.0 {
+            m.share("is/mean", sum, count);
+            m.min("is/min", min);
+            m.max("is/max", max);
+            m.share("is/oob_frac", self.bounded, count);
+            m.ess("is/ess", sum, squares, count);
+        }
+        for (name, spread) in [("kl/ref", self.kl), ("entropy/mean", self.entropy)] {
+            if spread.count > 0.0 {
+                m.share(name, spread.sum, spread.count);
+            }
+        }
+        let Spread { count, sum, squares, .. } = self.advantage;
+        if count > 0.0 {
+            m.share("adv/mean", sum, count);
+            m.std("adv/std", sum, squares, count);
+            m.share("adv/zero_frac", self.zero_advantages, count);
+        }
+    }
+
+    /// Enters everything into the metrics that it was made with.
+    pub(crate) fn finish(mut self) {
+        self.tokens();
         let n = self.row.valid.len() as f64;
-        let m = &mut self.metrics;
+        let m = &mut *self.metrics;
         m.sum("tokens", n);
         m.sum("seqs", flag(n > 0.0));
         m.sum("nonfinite/dropped", self.row.non_finite as f64);
@@ -144,14 +220,13 @@ impl<'a> Tally<'a> {
             self.ratios(n);
             self.mismatches(n);
         }
-        out.merge(&self.metrics);
     }
 
     fn ratios(&mut self, n: f64) {
         if !self.has_old {
             return;
         }
-        let m = &mut self.metrics;
+        let m = &mut *self.metrics;
         m.share("kl/policy_k1", self.k1, n);
         m.share("kl/policy_k3", self.k3, n);
         let mean = self.row.valid.iter().map(|v| v.raw_delta).sum::<f64>() / n;
@@ -183,7 +258,7 @@ impl<'a> Tally<'a> {
         if !self.has_mu {
             return;
         }
-        let m = &mut self.metrics;
+        let m = &mut *self.metrics;
         let [k1, k3, abs, chi2, extreme] = self.mismatch;
         m.share("mismatch/kl_k1", k1, n);
         m.share("mismatch/kl_k3", k3, n);

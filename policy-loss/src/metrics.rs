@@ -69,12 +69,14 @@ impl Metrics {
         self.put(name, Gathered::Max(value));
     }
 
-    pub(crate) fn std(&mut self, name: &'static str, value: f64) {
-        self.put(name, Gathered::Std(value, value * value, 1.0));
+    /// Of `count` values with this sum and sum of squares.
+    pub(crate) fn std(&mut self, name: &'static str, sum: f64, squares: f64, count: f64) {
+        self.put(name, Gathered::Std(sum, squares, count));
     }
 
-    pub(crate) fn ess(&mut self, name: &'static str, value: f64) {
-        self.put(name, Gathered::Ess(value, value * value, 1.0));
+    /// As [`Metrics::std`].
+    pub(crate) fn ess(&mut self, name: &'static str, sum: f64, squares: f64, count: f64) {
+        self.put(name, Gathered::Ess(sum, squares, count));
     }
 
     pub(crate) fn quantile(&mut self, name: &'static str, q: f64, value: f64) {
