@@ -41,8 +41,6 @@ pub struct UpdateReport {
     pub seconds: [f64; 4],
     /// The experts that ran against those that the logits would choose, when routes are replayed.
     pub discrepancy: Discrepancy,
-    /// Its share of equal (token, layer) pairs.
-    pub route_agreement: Option<f64>,
     /// Largest load of an expert over the mean, and share of experts without a token, for models with experts.
     pub load: Option<(f64, f64)>,
 }
@@ -99,7 +97,6 @@ impl Pass {
         let Some(RoutingFacts { discrepancy, load }) = self.routing else { return };
         if let Some(discrepancy) = discrepancy {
             report.discrepancy.merge(&discrepancy);
-            report.route_agreement = report.discrepancy.exact_match();
         }
         report.load = Some(load);
     }
@@ -420,7 +417,10 @@ impl Learner {
             Some(_) => {
                 let choose = |logits| routing::choose(logits, k, &router);
                 let natural = hidden.router_logits.iter().map(choose).collect::<Result<Vec<_>, _>>()?;
-                let discrepancy = Discrepancy::of(&natural, &hidden.routes, k)?;
+                let values = |logits: &Tensor| logits.flatten_all()?.to_vec1::<f32>();
+                let logits = hidden.router_logits.iter().map(values).collect::<Result<Vec<_>, _>>()?;
+                let discrepancy =
+                    Discrepancy::of_replay(&logits, &hidden.routes, moe.num_experts, k, &router)?;
                 (natural, Some(discrepancy))
             }
         };

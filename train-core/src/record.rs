@@ -85,8 +85,19 @@ pub(crate) fn update(row: &mut Row, report: &UpdateReport) {
     if let Some(norm) = mean(report.grad_norms.iter().copied()) {
         row.set("optim/grad_norm", norm);
     }
-    if let Some(agreement) = report.route_agreement {
-        row.set("route/agreement", agreement);
+    let routes = &report.discrepancy;
+    for (name, value) in [
+        ("agreement", routes.exact_match()),
+        ("overlap", routes.overlap()),
+        ("token_any_mismatch", routes.token_any_mismatch()),
+        ("layers_mismatched", routes.layers_mismatched()),
+        ("gate_tv", routes.gate_tv()),
+        ("margin_p1", routes.margin(0.01)),
+        ("margin_p50", routes.margin(0.5)),
+    ] {
+        if let Some(value) = value {
+            row.set(format!("route/{name}"), value);
+        }
     }
     if let Some((imbalance, dead)) = report.load {
         row.set("route/load_imbalance", imbalance);

@@ -71,11 +71,11 @@ fn replay_runs_what_was_recorded() {
             (format!("update.routing={routing}"), format!("update.minibatches={minibatches}"));
         let report = update(&[&routing, &minibatches, "rollout.prompts=2"], |_| {}).unwrap();
         // The first mini-batch runs under the weights that recorded; the second may already choose otherwise.
-        assert!(report.route_agreement.unwrap() > 0.5);
+        assert!(report.discrepancy.exact_match().unwrap() > 0.5);
         assert_eq!(report.mismatch.unwrap().max_abs, 0.0);
     }
     // With one update the old policy is the current one: R2 has nothing to replay.
-    assert_eq!(update(&["update.routing=r2"], |_| {}).unwrap().route_agreement, None);
+    assert_eq!(update(&["update.routing=r2"], |_| {}).unwrap().discrepancy.exact_match(), None);
 }
 
 #[test]
