@@ -254,6 +254,53 @@ proptest! {
 }
 
 #[test]
+fn a_step_of_many_rows_gives_each_row_its_own_bits() {
+    let model = random_model(tiny(Architecture::Qwen3Moe), 3);
+    let decoder = Decoder::new(&model, 16).unwrap();
+    // One to four rows a context, so that a context lies where a block of rows would end.
+    let sequences: Vec<Vec<u32>> =
+        (0..300).map(|i| (0..1 + i % 4).map(|t| (7 * i + t) % 11).collect()).collect();
+    let rows: Vec<Row> =
+        (0..).zip(&sequences).flat_map(|(c, s)| s.iter().map(move |t| (c, *t))).map(row).collect();
+    let of = |rows: &[Row], contexts: usize| {
+        let mut contexts = vec![Context::default(); contexts];
+        let mut contexts: Vec<&mut Context> = contexts.iter_mut().collect();
+        let first = decoder.step(rows, &mut contexts).unwrap();
+        // The caches too: what comes next depends on them.
+        let next: Vec<Row> = (0..contexts.len()).map(|context| Row { context, token: 5 }).collect();
+        (first, decoder.step(&next, &mut contexts).unwrap())
+    };
+    let (together, next) = of(&rows, sequences.len());
+    let hidden = model.config().hidden_size;
+    let mut start = 0;
+    for (i, sequence) in sequences.iter().enumerate() {
+        let alone: Vec<Row> = sequence.iter().map(|t| row((0, *t))).collect();
+        let (first, then) = of(&alone, 1);
+        let len = first.states.len();
+        assert_eq!(bits(&together.states[start..start + len]), bits(&first.states), "context {i}");
+        assert_eq!(bits(&next.states[i * hidden..][..hidden]), bits(&then.states), "after context {i}");
+        let k = first.routes[0].len() / sequence.len();
+        for (all, alone) in together.routes.iter().zip(&first.routes) {
+            assert_eq!(&all[start / hidden * k..][..alone.len()], alone, "routes of context {i}");
+        }
+        start += len;
+    }
+    // In the order of positions instead of contexts.
+    let mut mixed: Vec<(usize, usize)> = (0..rows.len()).map(|at| (at, rows[at].context)).collect();
+    mixed.sort_by_key(|(at, context)| at - rows.iter().position(|r| r.context == *context).unwrap());
+    let shuffled: Vec<Row> = mixed.iter().map(|(at, _)| rows[*at]).collect();
+    let (other, _) = of(&shuffled, sequences.len());
+    for (i, (at, _)) in mixed.iter().enumerate() {
+        let (a, b) = (&other.states[i * hidden..][..hidden], &together.states[at * hidden..][..hidden]);
+        assert_eq!(bits(a), bits(b), "row {at}");
+    }
+}
+
+fn row((context, token): (usize, u32)) -> Row {
+    Row { context, token }
+}
+
+#[test]
 fn tied_gradient_is_the_sum_of_both_uses() {
     let tied = random_model(Config { tie_word_embeddings: true, ..tiny(Architecture::Qwen3) }, 5);
     let mut tensors = tied.to_tensors().unwrap();

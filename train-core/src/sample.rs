@@ -157,8 +157,8 @@ pub fn traces_of<'a>(samples: &[&'a Sample]) -> Result<Vec<&'a RouteTrace>, Samp
     samples.iter().map(|s| s.routes.as_ref().ok_or(s.key)).collect()
 }
 
-/// Cuts samples into as few runs of at most `tokens` fed tokens as there can be, about equally long (a longer sample
-/// is a run of its own).
+/// Cuts samples, in their order, into runs of at most `tokens` fed tokens that are about equally long (a longer sample is
+/// a run of its own).
 #[must_use]
 pub fn micro_batches<'a>(samples: &[&'a Sample], tokens: usize) -> Vec<Vec<&'a Sample>> {
     let total: usize = samples.iter().map(|s| s.fed()).sum();

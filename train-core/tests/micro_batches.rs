@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rollout_engine::{Finish, Generation};
 use train_core::config::{Config, Layers};
 use train_core::learner::{Learner, UpdateReport};
-use train_core::sample::Sample;
+use train_core::sample::{Sample, micro_batches};
 use train_core::setup::{codec_and_model, initial_model};
 use train_core::types::{Prompt, SampleKey};
 
@@ -44,14 +44,16 @@ fn samples() -> Vec<Sample> {
 }
 
 fn update(overrides: &str, objective: &str, tokens_per_micro: usize) -> UpdateReport {
+    update_with(&[
+        &format!("loss.objective={objective}"),
+        &format!("loss.overrides={overrides}"),
+        &format!("update.tokens_per_micro={tokens_per_micro}"),
+    ])
+}
+
+fn update_with(settings: &[&str]) -> UpdateReport {
     let mut layers = Layers::preset("reverse-dense").unwrap();
-    for setting in [
-        format!("loss.objective={objective}"),
-        format!("loss.overrides={overrides}"),
-        format!("update.tokens_per_micro={tokens_per_micro}"),
-    ] {
-        layers.set(&setting, "--set").unwrap();
-    }
+    settings.iter().for_each(|setting| layers.set(setting, "--set").unwrap());
     let config: Config = layers.resolve().unwrap();
     let (_, architecture) = codec_and_model(&config).unwrap();
     let model = initial_model(&config, &architecture).unwrap();
@@ -73,6 +75,43 @@ fn micro_batches_give_the_update_of_the_batch() {
         assert!((a - b).abs() < 1e-4 * a, "{overrides}: gradient norm {a} of the batch, {b} of its parts");
         assert!((whole.loss - parts.loss).abs() < 1e-5, "{overrides}: {} and {}", whole.loss, parts.loss);
     }
+}
+
+#[test]
+fn micro_batches_side_by_side_give_the_same_bits() {
+    let of = |parallel: usize| {
+        let setting = format!("update.parallel_micros={parallel}");
+        update_with(&[&setting, "update.tokens_per_micro=1", "loss.entropy_coef=0.1"])
+    };
+    let one = of(1);
+    for parallel in [2, 5, 100] {
+        let several = of(parallel);
+        assert_eq!(several.grad_norms, one.grad_norms);
+        assert_eq!(several.loss.to_bits(), one.loss.to_bits());
+        assert_eq!(several.metrics, one.metrics);
+        assert_eq!(several.tokens, one.tokens);
+        assert_eq!(several.mismatch, one.mismatch);
+    }
+}
+
+#[test]
+fn micro_batches_hold_every_sample_once_and_are_about_equal() {
+    let samples = samples();
+    let all: Vec<&Sample> = samples.iter().collect();
+    let total: usize = all.iter().map(|s| s.fed()).sum();
+    for tokens in 1..=total + 1 {
+        let runs = micro_batches(&all, tokens);
+        let order: Vec<_> = runs.iter().flatten().map(|s| s.key).collect();
+        assert_eq!(order, all.iter().map(|s| s.key).collect::<Vec<_>>(), "{tokens}");
+        let sizes: Vec<usize> = runs.iter().map(|run| run.iter().map(|s| s.fed()).sum()).collect();
+        assert!(runs.iter().zip(&sizes).all(|(run, size)| run.len() == 1 || *size <= tokens), "{sizes:?}");
+        assert!(runs.len() <= 2 * total.div_ceil(tokens).max(all.len().div_ceil(2)), "{sizes:?}");
+    }
+    // Two halves rather than a full one and a rest.
+    let sizes: Vec<usize> =
+        micro_batches(&all, total - 1).iter().map(|run| run.iter().map(|s| s.fed()).sum()).collect();
+    assert_eq!(sizes.len(), 2);
+    assert!(sizes[0].abs_diff(sizes[1]) <= all.iter().map(|s| s.fed()).max().unwrap(), "{sizes:?}");
 }
 
 #[test]

@@ -137,7 +137,19 @@ impl Console {
 pub(crate) fn time(seconds: f64) -> String {
     match seconds {
         s if s < 90.0 => format!("{s:.0} s"),
+        s if s < 600.0 => format!("{} min {} s", s.round() as u64 / 60, s.round() as u64 % 60),
         s if s < 5400.0 => format!("{:.0} min", s / 60.0),
         s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::time;
+
+    #[test]
+    fn times_are_rounded_once() {
+        let told = [0.4, 89.4, 90.0, 119.7, 599.0, 600.0, 5400.0].map(time);
+        assert_eq!(told, ["0 s", "89 s", "1 min 30 s", "2 min 0 s", "9 min 59 s", "10 min", "1.5 h"]);
     }
 }

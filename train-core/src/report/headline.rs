@@ -189,12 +189,12 @@ pub(super) fn progress(run: &RunData) -> String {
 /// Events of one kind, name and, for those that happen seldom, message.
 #[derive(Debug, Serialize)]
 pub(super) struct EventRow {
-    kind: String,
+    pub(super) kind: String,
     guard: bool,
     name: String,
     count: usize,
     steps: String,
-    time: String,
+    pub(super) time: String,
     message: String,
     advice: Vec<String>,
 }
@@ -214,7 +214,7 @@ pub(super) fn events(run: &RunData) -> (Vec<EventRow>, usize) {
     let mut groups: Vec<Vec<(usize, &Event)>> = groups.into_values().collect();
     groups.sort_by_key(|group| (group[0].1.kind != "guard", group[0].0));
     let left_out = groups.len().saturating_sub(EVENT_ROWS);
-    let start = run.events.iter().find_map(|event| event.time);
+    let start = run.facts.get("started").and_then(Value::as_f64);
     let row = |group: Vec<(usize, &Event)>| {
         let (first, last) = (group[0].1, group[group.len() - 1].1);
         let steps = match (first.step, last.step) {

@@ -138,7 +138,7 @@ pub(super) fn write_run(dir: &Path, plan: &Plan) {
     }
     let mut events = String::new();
     let mut event = |time: f64, step: u64, kind: &str, name: &str, message: &str, advice: &[&str]| {
-        let line = json!({ "time": 1_780_000_000.0 + time, "step": step, "kind": kind, "name": name, "message": message, "advice": advice });
+        let line = json!({ "time": 1_780_000_001.5 + time, "step": step, "kind": kind, "name": name, "message": message, "advice": advice });
         writeln!(events, "{line}").unwrap();
     };
     event(0.0, 0, "start", "", "training begins from random weights", &[]);

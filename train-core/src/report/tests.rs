@@ -55,6 +55,15 @@ fn check(html: &str) {
 }
 
 #[test]
+fn events_are_dated_from_the_start_of_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    write_run(dir.path(), &Plan::default());
+    let (rows, _) = super::headline::events(&RunData::load(dir.path()).unwrap());
+    let start = rows.iter().find(|row| row.kind == "start").unwrap();
+    assert_eq!(start.time, super::scale::duration(1.5));
+}
+
+#[test]
 fn the_page_of_a_usual_run() {
     let html = page(&Plan { routing: true, ..Plan::default() });
     check(&html);
