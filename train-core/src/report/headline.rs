@@ -37,6 +37,11 @@ pub(super) fn held_out(run: &RunData) -> Option<String> {
     names.into_iter().find(|name| summary(&run.points(name)).is_some()).cloned()
 }
 
+/// Number of training steps; a first row may hold a measurement before them.
+fn trained(run: &RunData) -> usize {
+    run.points("time/total").len().max(run.points("reward/mean").len())
+}
+
 /// Seconds of all steps together.
 pub(super) fn total_seconds(run: &RunData) -> Option<f64> {
     let seconds: f64 = stages(run).iter().map(super::bars::Stage::total).sum();
@@ -75,7 +80,7 @@ pub(super) fn compact(count: f64) -> String {
 
 /// The five numbers.
 pub(super) fn tiles(run: &RunData) -> Vec<Tile> {
-    let steps = run.metrics.steps.len();
+    let steps = trained(run);
     let moved = |label: &str, metric: Option<String>, unit: Unit| {
         let points = metric.map(|metric| run.points(&metric)).unwrap_or_default();
         let Some(s) = summary(&points) else { return missing(label) };
@@ -135,7 +140,7 @@ fn missing(label: &str) -> Tile {
 
 /// What the run did, in a sentence.
 pub(super) fn sentence(run: &RunData) -> String {
-    let steps = run.metrics.steps.len();
+    let steps = trained(run);
     if steps == 0 {
         return "No step has finished yet.".into();
     }
@@ -176,10 +181,10 @@ pub(super) fn progress(run: &RunData) -> String {
     let target = run.config.get("run.steps").and_then(|steps| steps.parse::<u64>().ok());
     match (run.metrics.steps.last(), target) {
         (None, _) => "not started".into(),
-        (Some(last), Some(target)) if last + 1 < target => {
+        (Some(last), Some(target)) if (trained(run) as u64) < target => {
             format!("step {} of {}", grouped(*last as f64), grouped(target as f64))
         }
-        (Some(_), _) => match run.metrics.steps.len() {
+        (Some(_), _) => match trained(run) {
             1 => "1 step".into(),
             steps => format!("{} steps", grouped(steps as f64)),
         },

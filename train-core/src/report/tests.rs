@@ -55,6 +55,20 @@ fn check(html: &str) {
 }
 
 #[test]
+fn a_measurement_before_the_first_step_is_no_step() {
+    let dir = tempfile::tempdir().unwrap();
+    write_run(dir.path(), &Plan::default());
+    let file = dir.path().join("metrics.jsonl");
+    let rows = fs::read_to_string(&file).unwrap();
+    let count = rows.lines().count();
+    let first = "{\"step\":0,\"reward/mean\":null,\"time/total\":null,\"eval/heldout/exact\":0.25}";
+    let later = rows.lines().skip(1);
+    fs::write(&file, format!("{first}\n{}\n", later.collect::<Vec<_>>().join("\n"))).unwrap();
+    let run = RunData::load(dir.path()).unwrap();
+    assert!(super::headline::sentence(&run).starts_with(&format!("In {} steps", count - 1)));
+}
+
+#[test]
 fn events_are_dated_from_the_start_of_the_run() {
     let dir = tempfile::tempdir().unwrap();
     write_run(dir.path(), &Plan::default());
