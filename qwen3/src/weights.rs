@@ -177,6 +177,10 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>> {
         return Err(Error::format(&index, "has no `weight_map`"));
     };
     let names: BTreeSet<&str> = map.values().filter_map(Value::as_str).collect();
+    // A shard lies beside its index: a name that leads elsewhere would read any file.
+    if let Some(name) = names.iter().find(|n| Path::new(n).file_name() != Some(n.as_ref())) {
+        return Err(Error::format(&index, format!("`{name}` is not the name of a file in this directory")));
+    }
     Ok(names.into_iter().map(|n| dir.join(n)).collect())
 }
 

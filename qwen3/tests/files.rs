@@ -100,6 +100,21 @@ fn weights_that_do_not_fit_are_reported_at_once() {
 }
 
 #[test]
+fn an_index_that_leads_out_of_its_directory_is_refused() {
+    let dir = saved(tiny(Architecture::Qwen3));
+    let index = dir.path().join("model.safetensors.index.json");
+    for name in ["../model.safetensors", "/etc/hostname", "a/b.safetensors", "..", ""] {
+        std::fs::write(
+            &index,
+            serde_json::json!({ "weight_map": { "model.norm.weight": name } }).to_string(),
+        )
+        .unwrap();
+        let error = load_error(dir.path());
+        assert!(error.contains(&format!("`{name}` is not the name of a file in this directory")), "{error}");
+    }
+}
+
+#[test]
 fn a_bf16_model_survives_the_round_trip_byte_for_byte() {
     let dir = tempfile::tempdir().unwrap();
     random_model(tiny(Architecture::Qwen3Moe), 4).save(dir.path(), SaveType::Bf16).unwrap();
