@@ -93,6 +93,7 @@ pub enum Error {
     },
 }
 
+#[cfg(feature = "candle")]
 impl From<Error> for candle_core::Error {
     fn from(error: Error) -> Self {
         Self::wrap(error)
