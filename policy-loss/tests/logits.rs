@@ -7,7 +7,7 @@ mod worked;
 
 use candle_core::{DType, Device, Tensor, Var};
 use common::*;
-use policy_loss::op::{log_probs, loss_tensor};
+use policy_loss::op::{linear_log_probs, log_probs, loss_tensor, masked_log_probs};
 use policy_loss::reference::{LogitRow, logit_row};
 use policy_loss::{
     Advantages, EntropyAggregation, EntropyBonus, LossConfig, LossOutput, Mode, Normalizer, Objective,
@@ -232,5 +232,83 @@ proptest! {
                 prop_assert!(if mask[i] { (f64::from(*f) - e).abs() <= 1e-4 * (1.0 + e.abs()) } else { f.to_bits() == 0 }, "row {i}: {f} against {e}");
             }
         }
+    }
+}
+
+/// Values and gradients to both inputs of the head, by chunks of `chunk` rows, or by whole logits for `None`.
+fn by_head(
+    [hidden, weight]: &[Tensor; 2],
+    targets: &[u32],
+    mask: &[bool],
+    upstream: &Tensor,
+    chunk: Option<usize>,
+) -> [Vec<f32>; 3] {
+    let [hidden, weight] = [hidden, weight].map(|t| Var::from_tensor(t).unwrap());
+    let out = match chunk {
+        Some(chunk) => linear_log_probs(&hidden, &weight, targets, Some(mask), 0.8, chunk),
+        None => {
+            let logits = hidden.matmul(&weight.t().unwrap()).unwrap();
+            masked_log_probs(&logits, targets, Some(mask), 0.8)
+        }
+    }
+    .unwrap();
+    let store = (&out * upstream).unwrap().sum_all().unwrap().backward().unwrap();
+    let gradient = |t: &Var| store.get(t).unwrap().clone();
+    [out, gradient(&hidden), gradient(&weight)].map(|t| t.flatten_all().unwrap().to_vec1().unwrap())
+}
+
+#[test]
+fn the_head_in_chunks_is_the_head() {
+    let (rows, size, vocabulary) = (13, 9, 31);
+    let wave =
+        |n: usize, scale: f32| (0..n).map(|i| scale * (i as f32 * 12.9898).sin()).collect::<Vec<f32>>();
+    let tensor =
+        |n: usize, m: usize, scale: f32| Tensor::from_vec(wave(n * m, scale), (n, m), &Device::Cpu).unwrap();
+    let inputs = [tensor(rows, size, 1.0), tensor(vocabulary, size, 1.5)];
+    let upstream = tensor(rows, 2, 0.7);
+    let targets: Vec<u32> = (0..rows as u32).map(|r| r * 7 % vocabulary as u32).collect();
+    for masked in [vec![], vec![0, 5, 12], (0..rows).collect()] {
+        let mask: Vec<bool> = (0..rows).map(|r| !masked.contains(&r)).collect();
+        let whole = by_head(&inputs, &targets, &mask, &upstream, None);
+        for chunk in [1, 4, 13, 100] {
+            let found = by_head(&inputs, &targets, &mask, &upstream, Some(chunk));
+            for (found, expected) in found.iter().zip(&whole) {
+                assert_eq!(found.len(), expected.len());
+                let size = expected.iter().fold(1e-3f32, |m, v| m.max(v.abs()));
+                for (f, e) in found.iter().zip(expected) {
+                    assert!((f - e).abs() <= 2e-6 * size.max(1.0) * 4.0, "chunk {chunk}: {f}, expected {e}");
+                }
+            }
+            // What is in a masked row, NaN included, does not matter, in any bit.
+            let mut poisoned = inputs[0].to_vec2::<f32>().unwrap();
+            masked.iter().for_each(|r| poisoned[*r].fill(f32::NAN));
+            let poisoned = [Tensor::new(poisoned, &Device::Cpu).unwrap(), inputs[1].clone()];
+            let again = by_head(&poisoned, &targets, &mask, &upstream, Some(chunk));
+            let bits = |all: &[Vec<f32>; 3]| all.concat().iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&again), bits(&found), "chunk {chunk}");
+            for r in &masked {
+                assert!(found[0][2 * r..2 * r + 2].iter().all(|v| v.to_bits() == 0));
+                assert!(found[1][size * r..size * (r + 1)].iter().all(|v| v.to_bits() == 0));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_head_that_does_not_fit_is_refused() {
+    let zeros = |n: usize, m: usize| Tensor::zeros((n, m), DType::F32, &Device::Cpu).unwrap();
+    let refuse = |targets: &[u32], mask: Option<&[bool]>, temperature: f64, chunk: usize| {
+        linear_log_probs(&zeros(3, 2), &zeros(5, 2), targets, mask, temperature, chunk)
+            .unwrap_err()
+            .to_string()
+    };
+    for (error, expected) in [
+        (refuse(&[0, 1], None, 1.0, 1), "2 targets for 3 rows of hidden states"),
+        (refuse(&[0, 1, 2], None, 1.0, 0), "chunk is 0, expected at least one row"),
+        (refuse(&[0, 5, 2], None, 1.0, 1), "target token 5 is outside the vocabulary of 5"),
+        (refuse(&[0, 1, 2], Some(&[true]), 1.0, 1), "mask has 1 elements, there are 3 targets"),
+        (refuse(&[0, 1, 2], None, f64::NAN, 1), "temperature is NaN, expected a positive number"),
+    ] {
+        assert!(error.starts_with(expected), "{error}");
     }
 }
