@@ -35,7 +35,7 @@ impl Device {
     pub(crate) fn new(ordinal: usize) -> Result<Self> {
         // cudarc panics in its first call where the library is missing, so ask before.
         // SAFETY: it only tries to open the library.
-        if !unsafe { sys::is_culib_present() } {
+        if !unsafe { is_present() } {
             return Err(Error::NoGpu {
                 cause: "libcuda, part of NVIDIA's driver, is not installed".to_string(),
             });
@@ -211,4 +211,18 @@ fn check_sizes(name: &str, kernel: &str, function: &CudaFunction, args: &[Arg<'_
         }
     }
     Ok(())
+}
+
+/// Whether there is a driver. Linked libraries are there, or the program would not have started.
+///
+/// # Safety
+/// As of loading a library: its initialisation runs.
+unsafe fn is_present() -> bool {
+    #[cfg(feature = "linked")]
+    return true;
+    #[cfg(not(feature = "linked"))]
+    // SAFETY: the caller's promise.
+    unsafe {
+        sys::is_culib_present()
+    }
 }

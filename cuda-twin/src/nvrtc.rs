@@ -15,7 +15,7 @@ pub fn is_present() -> bool {
         load_from_home();
         let (mut major, mut minor) = (0, 0);
         // SAFETY: the first only tries to open the library; the second has places for its answers.
-        unsafe { sys::is_culib_present() && sys::nvrtcVersion(&mut major, &mut minor).result().is_ok() }
+        unsafe { is_there() && sys::nvrtcVersion(&mut major, &mut minor).result().is_ok() }
     })
 }
 
@@ -127,4 +127,18 @@ unsafe fn compile(program: sys::nvrtcProgram, name: &str, arch: &str, options: &
 
 fn check(call: &'static str, status: sys::nvrtcResult) -> Result<()> {
     status.result().map_err(|e| Error::Cuda { call, cause: format!("{:?}", e.0) })
+}
+
+/// Whether NVRTC can be called: a linked library is there.
+///
+/// # Safety
+/// As of loading a library: its initialisation runs.
+unsafe fn is_there() -> bool {
+    #[cfg(feature = "linked")]
+    return true;
+    #[cfg(not(feature = "linked"))]
+    // SAFETY: the caller's promise.
+    unsafe {
+        sys::is_culib_present()
+    }
 }
