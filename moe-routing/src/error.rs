@@ -149,6 +149,12 @@ pub enum Error {
         /// The row in its sequence.
         row: usize,
     },
+    /// Two sequences share a row of the batch, but not the experts recorded for it.
+    #[error("row {row} is shared with an earlier sequence whose trace has other experts there")]
+    SharedRow {
+        /// The row in its sequence.
+        row: usize,
+    },
     /// Another number of traces than of sequences.
     #[error("{traces} route traces for {sequences} sequences")]
     TraceCount {

@@ -40,7 +40,7 @@ pub enum MissingPolicy {
 /// How many rows of a replayed batch had recorded experts. Parts add up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Coverage {
-    /// Rows of the traces.
+    /// Rows of the traces, those of a shared prefix once.
     pub rows: u64,
     /// `route/fallback_rows`: rows among them that were routed naturally.
     pub fallback_rows: u64,
@@ -65,49 +65,63 @@ impl Coverage {
 pub struct RoutePlan<'a> {
     shape: RouteShape,
     router: Router,
-    /// Trace and row in it; `None` for the router's own choice.
+    /// Trace and row in it; `None`, or a row that is not valid, for the router's own choice.
     rows: Vec<Option<(&'a RouteTrace, usize)>>,
     coverage: Option<Coverage>,
 }
 
 impl<'a> RouteMode<'a> {
-    /// Checks everything that can be checked before the pass. `cu_seqlens` says where each sequence of the
-    /// packed `tokens` starts, and the end.
+    /// Checks everything that can be checked before the pass. `sequences` lists the rows of the packed `tokens`
+    /// that each sequence reads, in its order; sequences that share a prefix list the same rows for it, and their
+    /// traces must agree there.
     pub fn plan(
         &self,
         shape: RouteShape,
         router: Router,
         tokens: &[u32],
-        cu_seqlens: &[u32],
+        sequences: &[Vec<u32>],
     ) -> Result<RoutePlan<'a>> {
         router.validate(shape.experts(), shape.top_k())?;
         let Self::Replay { traces, missing } = *self else {
             return Ok(RoutePlan { shape, router, rows: vec![None; tokens.len()], coverage: None });
         };
-        let sequences = cu_seqlens.len().saturating_sub(1);
-        if traces.len() != sequences {
-            return Err(Error::TraceCount { traces: traces.len(), sequences });
+        if traces.len() != sequences.len() {
+            return Err(Error::TraceCount { traces: traces.len(), sequences: sequences.len() });
         }
-        let (mut rows, mut coverage) = (Vec::with_capacity(tokens.len()), Coverage::default());
-        for (sequence, (trace, ends)) in traces.iter().copied().zip(cu_seqlens.windows(2)).enumerate() {
+        let mut rows: Vec<Option<(&RouteTrace, usize)>> = vec![None; tokens.len()];
+        let mut coverage = Coverage::default();
+        for (sequence, (trace, of_sequence)) in traces.iter().copied().zip(sequences).enumerate() {
             let fault = |source: Error| Error::Sequence { sequence, source: Box::new(source) };
-            let (start, end) = (ends[0] as usize, ends[1] as usize);
-            let tokens = tokens
-                .get(start..end)
-                .ok_or_else(|| fault(Error::Shape { what: "tokens", found: tokens.len(), expected: end }))?;
-            trace.check_for(&shape, tokens).map_err(fault)?;
-            for row in 0..tokens.len() {
-                let valid = trace.is_valid(row);
-                // A trace that is one row short has nothing to say of the last token, which predicts nothing.
-                if row < trace.len() && !valid {
-                    if missing == MissingPolicy::Error {
-                        return Err(fault(Error::MissingRow { row }));
+            let token = |row: &u32| {
+                let expected = *row as usize + 1;
+                tokens.get(*row as usize).copied().ok_or(Error::Shape {
+                    what: "tokens",
+                    found: tokens.len(),
+                    expected,
+                })
+            };
+            let tokens = of_sequence.iter().map(token).collect::<Result<Vec<u32>>>().map_err(fault)?;
+            trace.check_for(&shape, &tokens).map_err(fault)?;
+            // A trace that is one row short has nothing to say of the last token, which predicts nothing.
+            for (row, at) in of_sequence.iter().take(trace.len()).enumerate() {
+                match &mut rows[*at as usize] {
+                    Some((first, of_first)) => {
+                        if row != *of_first || !trace.agrees_with(first, row..row + 1) {
+                            return Err(fault(Error::SharedRow { row }));
+                        }
                     }
-                    coverage.fallback_rows += 1;
+                    unseen => {
+                        if !trace.is_valid(row) {
+                            if missing == MissingPolicy::Error {
+                                return Err(fault(Error::MissingRow { row }));
+                            }
+                            coverage.fallback_rows += 1;
+                        }
+                        coverage.rows += 1;
+                        *unseen = Some((trace, row));
+                    }
                 }
-                rows.push(valid.then_some((trace, row)));
             }
-            coverage.rows += trace.len() as u64;
         }
         Ok(RoutePlan { shape, router, rows, coverage: Some(coverage) })
     }

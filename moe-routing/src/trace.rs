@@ -295,6 +295,18 @@ impl RouteTrace {
         }))
     }
 
+    /// Whether both know the same experts for some rows.
+    pub fn agrees_with(&self, other: &Self, rows: Range<usize>) -> bool {
+        let ids = rows.start * self.shape.row_len()..rows.end * self.shape.row_len();
+        let same = match (&self.ids, &other.ids) {
+            (Ids::U8(a), Ids::U8(b)) => a.get(ids.clone()).is_some_and(|a| b.get(ids) == Some(a)),
+            (Ids::U16(a), Ids::U16(b)) => a.get(ids.clone()).is_some_and(|a| b.get(ids) == Some(a)),
+            _ => false,
+        };
+        same && self.shape == other.shape
+            && rows.into_iter().all(|row| self.is_valid(row) == other.is_valid(row))
+    }
+
     /// Refuses a trace that does not belong to `tokens` or to a model of `shape`. A trace may be one row
     /// short: the token sampled last was never fed, and nothing is predicted from it.
     pub fn check_for(&self, shape: &RouteShape, tokens: &[u32]) -> Result<()> {

@@ -118,10 +118,10 @@ proptest! {
         let shape = RouteShape::new(experts, k, &[3]).unwrap();
         let trace = trace(&shape, &tokens, &recorded, &unknown);
         let natural = top_k(&logits, experts, k, &router).unwrap();
-        let ends = [0, tokens.len() as u32];
+        let rows = [(0..tokens.len() as u32).collect()];
         let traces = [&trace];
         let plan = |missing| {
-            RouteMode::Replay { traces: &traces, missing }.plan(shape.clone(), router.clone(), &tokens, &ends)
+            RouteMode::Replay { traces: &traces, missing }.plan(shape.clone(), router.clone(), &tokens, &rows)
         };
         let lenient = plan(MissingPolicy::Natural).unwrap();
         let ids = lenient.ids(0, &logits).unwrap();
@@ -155,15 +155,51 @@ proptest! {
             trace(&shape, &tokens[..cut], &recorded[..cut * k], &known),
             trace(&shape, &tokens[cut..], &recorded[cut * k..], &known),
         ];
-        let ends = [0, cut as u32, n as u32];
+        let rows = [(0..cut as u32).collect(), (cut as u32..n as u32).collect()];
         let traces = [&parts[0], &parts[1]];
         let mode = RouteMode::Replay { traces: &traces, missing: MissingPolicy::Error };
-        let plan = mode.plan(shape.clone(), RENORM, &tokens, &ends).unwrap();
+        let plan = mode.plan(shape.clone(), RENORM, &tokens, &rows).unwrap();
         prop_assert_eq!(plan.ids(0, &logits).unwrap(), recorded);
         let swapped = [&parts[1], &parts[0]];
         let mode = RouteMode::Replay { traces: &swapped, missing: MissingPolicy::Natural };
-        let refused = mode.plan(shape, RENORM, &tokens, &ends).is_err();
+        let refused = mode.plan(shape, RENORM, &tokens, &rows).is_err();
         prop_assert!(refused, "traces of other sequences");
+    }
+
+    #[test]
+    fn a_shared_prefix_replays_as_copies_of_it_do(
+        (experts, k, logits, recorded) in case(), cut: prop::sample::Index,
+    ) {
+        let n = logits.len() / experts;
+        let cut = cut.index(n);
+        let tokens: Vec<u32> = (10..10 + n as u32).collect();
+        let shape = RouteShape::new(experts, k, &[0]).unwrap();
+        let whole = trace(&shape, &tokens, &recorded, &vec![false; n]);
+        // Two sequences of the same tokens: the prefix once, the rest twice.
+        let packed = [&tokens[..], &tokens[cut..]].concat();
+        let first: Vec<u32> = (0..n as u32).collect();
+        let second: Vec<u32> = (0..cut as u32).chain(n as u32..(2 * n - cut) as u32).collect();
+        let traces = [&whole, &whole];
+        let mode = RouteMode::Replay { traces: &traces, missing: MissingPolicy::Error };
+        let plan = mode.plan(shape.clone(), RENORM, &packed, &[first.clone(), second.clone()]).unwrap();
+        let all = [&logits[..], &logits[cut * experts..]].concat();
+        let ids = plan.ids(0, &all).unwrap();
+        prop_assert_eq!(&ids[..n * k], &recorded[..]);
+        prop_assert_eq!(&ids[n * k..], &recorded[cut * k..]);
+        prop_assert_eq!(plan.coverage(), Some(Coverage { rows: packed.len() as u64, fallback_rows: 0 }));
+        // Other experts for a row that both read.
+        if cut > 0 && k < experts {
+            let mut other = recorded.clone();
+            other[0] = (0..experts as u32).find(|e| !other[..k].contains(e)).unwrap();
+            let other = trace(&shape, &tokens, &other, &vec![false; n]);
+            let traces = [&whole, &other];
+            let mode = RouteMode::Replay { traces: &traces, missing: MissingPolicy::Error };
+            let error = mode.plan(shape, RENORM, &packed, &[first, second]).unwrap_err();
+            prop_assert_eq!(
+                error.to_string(),
+                "sequence 1: row 0 is shared with an earlier sequence whose trace has other experts there"
+            );
+        }
     }
 
     #[test]
@@ -281,9 +317,9 @@ fn a_trace_of_another_model_is_named() {
     assert!(matches!(RouteShape::new(8, 2, &[2, 1]), Err(Error::LayerMap(_))));
     let none: [&RouteTrace; 0] = [];
     let mode = RouteMode::Replay { traces: &none, missing: MissingPolicy::Error };
-    let error = mode.plan(shape.clone(), RENORM, &[1, 2], &[0, 1, 2]).unwrap_err();
+    let error = mode.plan(shape.clone(), RENORM, &[1, 2], &[vec![0], vec![1]]).unwrap_err();
     assert_eq!(error.to_string(), "0 route traces for 2 sequences");
-    let plan = RouteMode::Natural.plan(shape, RENORM, &[1], &[0, 1]).unwrap();
+    let plan = RouteMode::Natural.plan(shape, RENORM, &[1], &[vec![0]]).unwrap();
     assert!(matches!(plan.ids(0, &[0.0f32; 7]), Err(Error::Shape { what: "router_logits", .. })));
 }
 

@@ -12,7 +12,8 @@ use crate::error::{Error, Result};
 use crate::kernel::attention::HeadShape;
 use crate::kernel::rope::RopeTable;
 use crate::ops::{
-    CausalAttention, ExpertsDown, ExpertsUp, GatherRows, HeadLogProbs, Linear, QkNormRope, RmsNorm, SwiGlu,
+    CausalAttention, ExpertsDown, ExpertsUp, GatherRows, HeadLogProbs, Linear, QkNormRope, RmsNorm, Segments,
+    SwiGlu,
 };
 use crate::weights::{self, NamedTensor, ParameterGroup, SaveType};
 
@@ -32,24 +33,66 @@ pub struct Parameter {
 pub struct Batch {
     /// All sequences, one after the other: `[rows]`.
     pub tokens: Vec<u32>,
-    /// Where each sequence starts, and the end: `[sequences + 1]`, starting at 0.
+    /// Where each segment starts, and the end: `[segments + 1]`, starting at 0.
     pub cu_seqlens: Vec<u32>,
+    /// The earlier segment that each one continues, if any: `[segments]`. A segment that others continue is their
+    /// shared prefix, computed once; it continues none itself and stands right before them.
+    pub prefixes: Vec<Option<u32>>,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Batch {
+    /// No sequence yet.
+    pub fn new() -> Self {
+        Self { tokens: Vec::new(), cu_seqlens: vec![0], prefixes: Vec::new() }
+    }
+
     /// Packs sequences without padding.
     pub fn pack<'a>(sequences: impl IntoIterator<Item = &'a [u32]>) -> Self {
-        let mut batch = Self { tokens: Vec::new(), cu_seqlens: vec![0] };
+        let mut batch = Self::new();
         for sequence in sequences {
-            batch.tokens.extend_from_slice(sequence);
-            batch.cu_seqlens.push(batch.tokens.len() as u32);
+            batch.push(sequence, None);
         }
         batch
     }
 
+    /// Appends a segment, which continues the segment `prefix` when there is one; returns its index.
+    pub fn push(&mut self, tokens: &[u32], prefix: Option<u32>) -> u32 {
+        self.tokens.extend_from_slice(tokens);
+        self.cu_seqlens.push(self.tokens.len() as u32);
+        self.prefixes.push(prefix);
+        self.prefixes.len() as u32 - 1
+    }
+
     /// Each row's place in its own sequence.
     pub fn positions(&self) -> Vec<u32> {
-        self.cu_seqlens.windows(2).flat_map(|w| 0..w[1] - w[0]).collect()
+        let ends = self.cu_seqlens.windows(2).zip(&self.prefixes);
+        let positions = ends.flat_map(|(ends, prefix)| {
+            let before = prefix.map_or(0, |p| self.len_of(p as usize));
+            before..before + ends[1] - ends[0]
+        });
+        positions.collect()
+    }
+
+    /// The rows of each sequence in its order: those of its prefix, then its own. A shared prefix is not a
+    /// sequence.
+    pub fn sequences(&self) -> Vec<Vec<u32>> {
+        let rows = |segment: usize| self.cu_seqlens[segment]..self.cu_seqlens[segment + 1];
+        let is_prefix = |segment: usize| self.prefixes.get(segment + 1) == Some(&Some(segment as u32));
+        let whole = |segment: usize| match self.prefixes[segment] {
+            Some(prefix) => rows(prefix as usize).chain(rows(segment)).collect(),
+            None => rows(segment).collect(),
+        };
+        (0..self.prefixes.len()).filter(|segment| !is_prefix(*segment)).map(whole).collect()
+    }
+
+    fn len_of(&self, segment: usize) -> u32 {
+        self.cu_seqlens[segment + 1] - self.cu_seqlens[segment]
     }
 
     fn check(&self, config: &Config) -> Result<()> {
@@ -67,7 +110,25 @@ impl Batch {
         if self.tokens.is_empty() {
             return bad("a batch needs at least one token".into());
         }
-        let longest = self.cu_seqlens.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0) as usize;
+        if self.prefixes.len() + 1 != self.cu_seqlens.len() {
+            return bad(format!(
+                "prefixes must name one segment or none for each of {}, got {}",
+                self.cu_seqlens.len() - 1,
+                self.prefixes.len()
+            ));
+        }
+        for (segment, prefix) in self.prefixes.iter().enumerate() {
+            let Some(prefix) = prefix else { continue };
+            let stands_before = (*prefix as usize) < segment && self.prefixes[*prefix as usize].is_none();
+            if !stands_before
+                || self.prefixes[*prefix as usize + 1..segment].iter().any(|p| p != &Some(*prefix))
+            {
+                return bad(format!(
+                    "segment {segment} cannot continue segment {prefix}: a prefix continues none and stands right before the segments that continue it"
+                ));
+            }
+        }
+        let longest = self.positions().into_iter().max().map_or(0, |p| p as usize + 1);
         if longest > config.max_position_embeddings {
             return Err(Error::TooLong { tokens: longest, limit: config.max_position_embeddings });
         }
@@ -261,7 +322,7 @@ impl Model {
         let weight = |t: &Tensor| if options.no_grad { t.detach() } else { t.clone() };
         let rms = RmsNorm { eps: self.config.rms_norm_eps as f32 };
         let positions: Arc<[u32]> = batch.positions().into();
-        let cu_seqlens: Arc<[u32]> = batch.cu_seqlens.clone().into();
+        let segments = Segments::new(&batch.cu_seqlens, &batch.prefixes);
         let longest = positions.iter().max().map_or(0, |p| *p as usize + 1);
         let prepare =
             QkNormRope { shape: self.head_shape(), eps: rms.eps, table: self.rope(longest), positions };
@@ -277,7 +338,7 @@ impl Model {
                 Some((q, k)) => qkv.apply_op3(&weight(q), &weight(k), prepare.clone())?,
                 None => qkv.apply_op1(prepare.clone())?,
             };
-            let attended = qkv.apply_op1(CausalAttention::new(prepare.shape, cu_seqlens.clone()))?;
+            let attended = qkv.apply_op1(CausalAttention::new(prepare.shape, segments.clone()))?;
             x = (x + attended.apply_op2(&weight(&layer.output), Linear)?)?;
             let u = x.apply_op2(&weight(&layer.post_norm), rms)?;
             let out = match &layer.mlp {
@@ -314,7 +375,7 @@ impl Model {
         match (self.config.route_shape()?, mode) {
             (Some(shape), mode) => {
                 let router = self.config.moe()?.router();
-                Ok(Some(mode.plan(shape, router, &batch.tokens, &batch.cu_seqlens)?))
+                Ok(Some(mode.plan(shape, router, &batch.tokens, &batch.sequences())?))
             }
             (None, RouteMode::Replay { .. }) => {
                 Err(Error::Batch("the model has no experts to replay".into()))
@@ -344,14 +405,14 @@ impl Model {
     /// What ran, by sequence.
     fn traces(&self, batch: &Batch, routes: &Routes, policy_version: u64) -> Result<Vec<RouteTrace>> {
         let Some(shape) = self.config.route_shape()? else { return Ok(Vec::new()) };
-        let of_sequence = |ends: &[u32]| {
+        let of_sequence = |rows: &Vec<u32>| {
             let mut trace = RouteTrace::new(shape.clone(), policy_version);
-            for row in ends[0] as usize..ends[1] as usize {
+            for row in rows.iter().map(|row| *row as usize) {
                 trace.push_from(batch.tokens[row], routes, row)?;
             }
             Ok(trace)
         };
-        batch.cu_seqlens.windows(2).map(of_sequence).collect()
+        batch.sequences().iter().map(of_sequence).collect()
     }
 
     /// Refuses gradients in which a parameter is absent: an operation on its path has detached it.

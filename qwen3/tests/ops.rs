@@ -11,7 +11,8 @@ use ndarray::{Array2, Array3};
 use qwen3::kernel::attention::HeadShape;
 use qwen3::kernel::rope::RopeTable;
 use qwen3::ops::{
-    CausalAttention, ExpertsDown, ExpertsUp, GatherRows, HeadLogProbs, Linear, QkNormRope, RmsNorm, SwiGlu,
+    CausalAttention, ExpertsDown, ExpertsUp, GatherRows, HeadLogProbs, Linear, QkNormRope, RmsNorm, Segments,
+    SwiGlu,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -190,15 +191,25 @@ fn qk_norm_rope() {
 #[test]
 fn causal_attention() {
     let mut rng = ChaCha8Rng::seed_from_u64(6);
-    for (heads, kv, d, lengths) in [(1, 1, 1, vec![1]), (4, 2, 3, vec![3, 0, 5]), (3, 1, 8, vec![1, 70, 2])] {
+    let alone = |n: usize| vec![None; n];
+    for (heads, kv, d, lengths, prefixes) in [
+        (1, 1, 1, vec![1], alone(1)),
+        (4, 2, 3, vec![3, 0, 5], alone(3)),
+        (3, 1, 8, vec![1, 70, 2], alone(3)),
+        (2, 1, 4, vec![3, 2, 0, 4], vec![None, Some(0), Some(0), Some(0)]),
+        (4, 2, 3, vec![60, 9, 3, 40, 30, 5], vec![None, Some(0), Some(0), None, Some(3), None]),
+    ] {
         let shape = HeadShape { query_heads: heads, kv_heads: kv, head_dim: d };
         let mut ends = vec![0u32];
         lengths.iter().for_each(|n| ends.push(ends[ends.len() - 1] + *n));
         let rows = ends[ends.len() - 1] as usize;
-        let segment = |row: u32| ends.iter().filter(|e| **e <= row).count();
+        let segment = |row: u32| ends.iter().filter(|e| **e <= row).count() - 1;
+        let sees = |i: u32, j: u32| {
+            j <= i && (segment(i) == segment(j) || prefixes[segment(i)] == Some(segment(j) as u32))
+        };
         let mask: Vec<f64> = (0..rows as u32)
             .flat_map(|i| (0..rows as u32).map(move |j| (i, j)))
-            .map(|(i, j)| if j <= i && segment(i) == segment(j) { 0.0 } else { -1e30 })
+            .map(|(i, j)| if sees(i, j) { 0.0 } else { -1e30 })
             .collect();
         let mask = Tensor::from_vec(mask, (rows, rows), &Device::Cpu).unwrap();
         let composed = |t: &[Tensor]| -> Result<Tensor> {
@@ -215,8 +226,9 @@ fn causal_attention() {
             Tensor::cat(&outs, 1)
         };
         let inputs = [input(&mut rng, &[rows, (heads + 2 * kv) * d])];
-        let fused = |t: &[Tensor]| t[0].apply_op1(CausalAttention::new(shape, ends.clone().into()));
-        check(&format!("attention {heads}/{kv} d{d} {lengths:?}"), &inputs, &fused, &composed);
+        let fused =
+            |t: &[Tensor]| t[0].apply_op1(CausalAttention::new(shape, Segments::new(&ends, &prefixes)));
+        check(&format!("attention {heads}/{kv} d{d} {lengths:?} {prefixes:?}"), &inputs, &fused, &composed);
     }
 }
 

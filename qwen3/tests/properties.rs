@@ -6,9 +6,11 @@ mod common;
 
 use std::sync::Arc;
 
+use candle_core::{Device, Tensor};
 use common::{random_model, tiny};
 use proptest::prelude::*;
 use qwen3::decode::{Context, Row};
+use qwen3::ops::GatherRows;
 use qwen3::reference::{self, Weights};
 use qwen3::weights::parameter_specs;
 use qwen3::{Architecture, Batch, Config, Decoder, ForwardOptions, Model, MoeConfig, SaveType};
@@ -92,6 +94,58 @@ fn objective(
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn a_shared_prefix_gives_what_copies_of_it_give(
+        config in configs(), groups in prop::collection::vec((1usize..5, prop::collection::vec(0usize..5, 1..4)), 1..4),
+        seed in 0u64..1000,
+    ) {
+        let model = random_model(config, seed);
+        let of = |n: usize, salt: u64| tokens(model.config(), &[n], seed + salt).remove(0);
+        let (mut shared, mut copies) = (Batch::new(), Batch::new());
+        for (g, (prefix, own)) in groups.iter().enumerate() {
+            let prefix = of(*prefix, g as u64);
+            let index = shared.push(&prefix, None);
+            for (i, n) in own.iter().enumerate() {
+                let own = if *n == 0 { Vec::new() } else { of(*n, 100 + 7 * g as u64 + i as u64) };
+                shared.push(&own, Some(index));
+                copies.push(&[prefix.clone(), own].concat(), None);
+            }
+        }
+        let of_copies: Vec<u32> = shared.sequences().into_iter().flatten().collect();
+        let positions = shared.positions();
+        let gathered: Vec<u32> = of_copies.iter().map(|row| positions[*row as usize]).collect();
+        prop_assert_eq!(gathered, copies.positions());
+
+        let coefficients: Vec<f32> =
+            (0..of_copies.len() * model.config().hidden_size).map(|i| ((i * 37 + 11) % 29) as f32 / 29.0 - 0.5).collect();
+        let run = |batch: &Batch, rows: Vec<u32>| {
+            let hidden = model.forward(batch, &ForwardOptions::default()).unwrap();
+            let states = hidden.states.apply_op1(GatherRows { rows: rows.into() }).unwrap();
+            let weights = Tensor::from_vec(coefficients.clone(), states.shape(), &Device::Cpu).unwrap();
+            let gradients = (&states * weights).unwrap().sum_all().unwrap().backward().unwrap();
+            let bits: Vec<u32> =
+                states.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|v| v.to_bits()).collect();
+            (bits, gradients)
+        };
+        let (bits, gradients) = run(&shared, of_copies.clone());
+        let (expected, of_all) = run(&copies, (0..of_copies.len() as u32).collect());
+        prop_assert_eq!(bits, expected);
+        for p in model.parameters() {
+            let values = |g: &candle_core::backprop::GradStore| {
+                g.get(p.var.as_tensor()).map(|g| g.flatten_all().unwrap().to_vec1::<f32>().unwrap())
+            };
+            let (Some(got), Some(want)) = (values(&gradients), values(&of_all)) else {
+                // The head, when it is not tied.
+                prop_assert!(values(&of_all).is_none(), "{}", p.name);
+                continue;
+            };
+            let largest = want.iter().fold(1e-3f32, |m, v| m.max(v.abs()));
+            for (got, want) in got.iter().zip(&want) {
+                prop_assert!((got - want).abs() <= 2e-5 * largest, "{}: {got} and {want}", p.name);
+            }
+        }
+    }
 
     #[test]
     fn every_parameter_has_the_gradient_of_the_definition(
@@ -339,7 +393,25 @@ fn bad_input_is_named() {
         run(&[1; 65]),
         "65 tokens are more than max_position_embeddings = 64 (raise it to extrapolate)"
     );
-    let crooked = Batch { tokens: vec![1, 2], cu_seqlens: vec![0, 3] };
-    let error = model.forward(&crooked, &ForwardOptions::default()).unwrap_err().to_string();
+    let crooked = |cu_seqlens: &[u32], prefixes: &[Option<u32>]| {
+        let batch =
+            Batch { tokens: vec![1, 2], cu_seqlens: cu_seqlens.to_vec(), prefixes: prefixes.to_vec() };
+        model.forward(&batch, &ForwardOptions::default()).unwrap_err().to_string()
+    };
+    let error = crooked(&[0, 3], &[None]);
     assert!(error.starts_with("cu_seqlens must rise from 0"), "{error}");
+    let error = crooked(&[0, 1, 2], &[None]);
+    assert!(error.starts_with("prefixes must name one segment or none for each of 2"), "{error}");
+    for (segment, prefix, prefixes) in [
+        (0, 0, vec![Some(0), None, None]),
+        (1, 2, vec![None, Some(2), None]),
+        (2, 1, vec![None, Some(0), Some(1)]),
+        (2, 0, vec![None, None, Some(0)]),
+    ] {
+        let error = crooked(&[0, 1, 2, 2], &prefixes);
+        assert!(
+            error.starts_with(&format!("segment {segment} cannot continue segment {prefix}:")),
+            "{error}"
+        );
+    }
 }

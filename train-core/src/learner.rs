@@ -395,7 +395,7 @@ impl Learner {
             loss: out.loss,
             metrics: out.metrics,
             gradients,
-            tokens: packed.batch.tokens.len(),
+            tokens: micro.iter().map(|s| s.fed()).sum(),
             logps: packed.offsets.windows(2).map(|w| logp[w[0]..w[1]].to_vec()).collect(),
             routing,
             seconds: [forward, backward],

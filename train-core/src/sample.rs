@@ -67,6 +67,25 @@ impl Sample {
     pub fn fed(&self) -> usize {
         self.prompt.tokens.len() + self.response.len() - 1
     }
+
+    /// Whether one pass over the prompt does for both: the tokens are the same, and so are the experts, where they
+    /// are recorded.
+    fn shares_prompt_with(&self, other: &Self) -> bool {
+        let same = match (&self.routes, &other.routes) {
+            (Some(a), Some(b)) => a.agrees_with(b, 0..self.prompt.tokens.len()),
+            (None, None) => true,
+            _ => false,
+        };
+        same && self.prompt.tokens == other.prompt.tokens
+    }
+
+    /// Rows that it adds to a pass after another sample.
+    fn rows_after(&self, previous: Option<&Self>) -> usize {
+        match previous {
+            Some(previous) if self.shares_prompt_with(previous) => self.response.len() - 1,
+            _ => self.fed(),
+        }
+    }
 }
 
 /// Samples packed for one forward pass.
@@ -82,21 +101,20 @@ pub struct Packed {
 }
 
 impl Packed {
-    /// Packs samples without padding.
+    /// Packs samples without padding. A prompt that follows itself is computed once.
     #[must_use]
     pub fn new(samples: &[&Sample]) -> Self {
-        let mut packed = Self {
-            batch: Batch { tokens: Vec::new(), cu_seqlens: vec![0] },
-            rows: Vec::new(),
-            targets: Vec::new(),
-            offsets: vec![0],
-        };
-        for sample in samples {
-            let start = packed.batch.tokens.len() + sample.prompt.tokens.len() - 1;
-            packed.batch.tokens.extend_from_slice(&sample.prompt.tokens);
-            packed.batch.tokens.extend_from_slice(&sample.response[..sample.response.len() - 1]);
-            packed.batch.cu_seqlens.push(packed.batch.tokens.len() as u32);
-            packed.rows.extend((start..start + sample.response.len()).map(|r| r as u32));
+        let mut packed =
+            Self { batch: Batch::new(), rows: Vec::new(), targets: Vec::new(), offsets: vec![0] };
+        let mut prefix = 0;
+        for (i, sample) in samples.iter().enumerate() {
+            if i == 0 || !sample.shares_prompt_with(samples[i - 1]) {
+                prefix = packed.batch.push(&sample.prompt.tokens, None);
+            }
+            let asks = packed.batch.cu_seqlens[prefix as usize + 1] - 1;
+            let start = packed.batch.tokens.len() as u32;
+            packed.batch.push(&sample.response[..sample.response.len() - 1], Some(prefix));
+            packed.rows.extend([asks].into_iter().chain(start..packed.batch.tokens.len() as u32));
             packed.targets.extend_from_slice(&sample.response);
             packed.offsets.push(packed.targets.len());
         }
@@ -157,24 +175,27 @@ pub fn traces_of<'a>(samples: &[&'a Sample]) -> Result<Vec<&'a RouteTrace>, Samp
     samples.iter().map(|s| s.routes.as_ref().ok_or(s.key)).collect()
 }
 
-/// Cuts samples, in their order, into runs of at most `tokens` fed tokens that are about equally long (a longer sample is
-/// a run of its own).
+/// Cuts samples, in their order, into runs of at most `tokens` rows that are about equally long (a longer sample is a run
+/// of its own). The rows of a prompt that samples share count once a run.
 #[must_use]
 pub fn micro_batches<'a>(samples: &[&'a Sample], tokens: usize) -> Vec<Vec<&'a Sample>> {
-    let total: usize = samples.iter().map(|s| s.fed()).sum();
+    let after = |i: usize| samples[i].rows_after(i.checked_sub(1).map(|before| samples[before]));
+    let total: usize = (0..samples.len()).map(after).sum();
     let runs = total.div_ceil(tokens.max(1)).max(1);
     let aim = total.div_ceil(runs);
     let mut out: Vec<Vec<&Sample>> = Vec::new();
     let mut filled = 0;
-    for sample in samples {
-        let fed = sample.fed();
-        if out.is_empty() || filled + fed / 2 > aim || filled + fed > tokens {
-            out.push(Vec::new());
-            filled = 0;
-        }
-        filled += fed;
-        if let Some(last) = out.last_mut() {
-            last.push(sample);
+    for (i, sample) in samples.iter().enumerate() {
+        let rows = after(i);
+        match out.last_mut() {
+            Some(last) if filled + rows / 2 <= aim && filled + rows <= tokens => {
+                filled += rows;
+                last.push(sample);
+            }
+            _ => {
+                filled = sample.fed();
+                out.push(vec![sample]);
+            }
         }
     }
     out

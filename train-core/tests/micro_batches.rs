@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rollout_engine::{Finish, Generation};
 use train_core::config::{Config, Layers};
 use train_core::learner::{Learner, UpdateReport};
-use train_core::sample::{Sample, micro_batches};
+use train_core::sample::{Packed, Sample, micro_batches};
 use train_core::setup::{codec_and_model, initial_model};
 use train_core::types::{Prompt, SampleKey};
 
@@ -20,7 +20,7 @@ fn samples() -> Vec<Sample> {
             let prompt = Arc::new(Prompt {
                 id: key.prompt,
                 task: "reverse".into(),
-                tokens: vec![2, 3, 4],
+                tokens: vec![2, 3, 4 + i as u32 / 2],
                 text: String::new(),
                 answer: None,
                 columns: Default::default(),
@@ -98,18 +98,20 @@ fn micro_batches_side_by_side_give_the_same_bits() {
 fn micro_batches_hold_every_sample_once_and_are_about_equal() {
     let samples = samples();
     let all: Vec<&Sample> = samples.iter().collect();
-    let total: usize = all.iter().map(|s| s.fed()).sum();
+    let rows = |run: &Vec<&Sample>| Packed::new(run).batch.tokens.len();
+    let total = rows(&all);
+    let fed: usize = all.iter().map(|s| s.fed()).sum();
+    assert_eq!(total, fed - 3 * 3, "the prompt of each of three groups is computed once");
     for tokens in 1..=total + 1 {
         let runs = micro_batches(&all, tokens);
         let order: Vec<_> = runs.iter().flatten().map(|s| s.key).collect();
         assert_eq!(order, all.iter().map(|s| s.key).collect::<Vec<_>>(), "{tokens}");
-        let sizes: Vec<usize> = runs.iter().map(|run| run.iter().map(|s| s.fed()).sum()).collect();
+        let sizes: Vec<usize> = runs.iter().map(rows).collect();
         assert!(runs.iter().zip(&sizes).all(|(run, size)| run.len() == 1 || *size <= tokens), "{sizes:?}");
         assert!(runs.len() <= 2 * total.div_ceil(tokens).max(all.len().div_ceil(2)), "{sizes:?}");
     }
     // Two halves rather than a full one and a rest.
-    let sizes: Vec<usize> =
-        micro_batches(&all, total - 1).iter().map(|run| run.iter().map(|s| s.fed()).sum()).collect();
+    let sizes: Vec<usize> = micro_batches(&all, total - 1).iter().map(rows).collect();
     assert_eq!(sizes.len(), 2);
     assert!(sizes[0].abs_diff(sizes[1]) <= all.iter().map(|s| s.fed()).max().unwrap(), "{sizes:?}");
 }

@@ -15,7 +15,7 @@ mod qk_norm_rope;
 mod rms_norm;
 mod swiglu;
 
-pub use attention::CausalAttention;
+pub use attention::{CausalAttention, Segments};
 pub use experts::{ExpertsDown, ExpertsUp};
 pub use gather_rows::GatherRows;
 pub use head::HeadLogProbs;
