@@ -63,6 +63,8 @@ mod config;
 mod design;
 mod error;
 mod frequencies;
+#[cfg(any(test, feature = "cuda"))]
+pub mod kernels;
 mod op;
 mod positions;
 mod presets;
@@ -70,6 +72,7 @@ pub mod reference;
 mod rotate;
 mod rows;
 mod run;
+pub mod sources;
 mod table;
 
 pub use allocation::Allocation;

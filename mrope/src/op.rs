@@ -19,6 +19,9 @@ use crate::rotate::{Direction, Lane};
 use crate::rows::{HeadRows, MemoryOrder};
 use crate::table::{Angles, RotaryTable};
 
+#[cfg(feature = "candle-cuda")]
+mod cuda;
+
 /// Lanes for one task of the thread pool: 64 KiB of `f32`. Smaller tensors stay on the calling thread.
 const TASK_LANES: usize = 1 << 14;
 
@@ -87,7 +90,7 @@ fn packed_planes(rows: &HeadRows, heads: Heads, table: &RotaryTable) -> Result<V
     Ok(planes)
 }
 
-/// The operation. A CUDA kernel launches from here too: the table is on the tensor's device.
+/// The operation. The table is on the tensor's device.
 #[derive(Clone)]
 struct Rotate {
     table: RotaryTable,
@@ -191,6 +194,15 @@ impl CustomOp1 for Rotate {
         Ok((y, layout.shape().clone()))
     }
 
+    #[cfg(feature = "candle-cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        self.forward_on_gpu(x, layout)
+    }
+
     fn bwd(&self, _x: &Tensor, _y: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
         // Autograd may hand over a broadcast; its strides are not the caller's doing.
         let dy = if HeadRows::of(dy.layout()).is_ok() { dy.clone() } else { dy.contiguous()? };
@@ -212,6 +224,11 @@ impl InplaceOp1 for Rotate {
             other => return Err(Error::DType(dtype(other)).into()),
         }
         Ok(())
+    }
+
+    #[cfg(feature = "candle-cuda")]
+    fn cuda_fwd(&self, x: &mut candle_core::CudaStorage, layout: &Layout) -> candle_core::Result<()> {
+        self.in_place_on_gpu(x, layout)
     }
 }
 

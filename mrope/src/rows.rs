@@ -3,6 +3,8 @@
 use candle_core::Layout;
 
 use crate::error::{Error, Result};
+#[cfg(feature = "candle-cuda")]
+use crate::kernels::HeadStrides;
 
 /// The heads of a token-major `[tokens, heads, d]` or head-major `[batch, heads, seq, d]` tensor.
 #[derive(Clone, Debug)]
@@ -66,6 +68,33 @@ impl HeadRows {
 
     pub(crate) fn head_dim(&self) -> usize {
         self.head_dim
+    }
+
+    #[cfg(feature = "candle-cuda")]
+    pub(crate) fn start(&self) -> usize {
+        self.start
+    }
+
+    /// Tokens of a batch row.
+    #[cfg(feature = "candle-cuda")]
+    pub(crate) fn seq(&self) -> usize {
+        if self.head_major { self.lens[2] } else { self.lens[1] }
+    }
+
+    #[cfg(feature = "candle-cuda")]
+    pub(crate) fn head_strides(&self) -> HeadStrides {
+        let [batch, b, c] = self.strides;
+        let (token, head) = if self.head_major { (c, b) } else { (b, c) };
+        HeadStrides { batch, token, head }
+    }
+
+    /// Those of a contiguous tensor of the same shape.
+    #[cfg(feature = "candle-cuda")]
+    pub(crate) fn contiguous_strides(&self) -> HeadStrides {
+        let [_, b, c] = self.lens;
+        let (batch, b, c) = (b * c * self.head_dim, c * self.head_dim, self.head_dim);
+        let (token, head) = if self.head_major { (c, b) } else { (b, c) };
+        HeadStrides { batch, token, head }
     }
 
     /// Heads of all tokens.

@@ -110,6 +110,22 @@ impl RotaryTable {
         2 * self.cos.dims()[2]
     }
 
+    #[cfg(feature = "candle-cuda")]
+    pub(crate) fn pairing(&self) -> Pairing {
+        self.pairing
+    }
+
+    #[cfg(feature = "candle-cuda")]
+    pub(crate) fn plane_stride(&self) -> usize {
+        self.cos.stride()[0]
+    }
+
+    /// Cosines and sines `[planes, tokens, pairs]`.
+    #[cfg(feature = "candle-cuda")]
+    pub(crate) fn angles(&self) -> (&Tensor, &Tensor) {
+        (&self.cos, &self.sin)
+    }
+
     pub(crate) fn kv_heads(&self) -> Option<usize> {
         self.kv_planes.as_ref().map(|planes| planes.len())
     }
