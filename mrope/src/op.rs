@@ -21,6 +21,8 @@ use crate::table::{Angles, RotaryTable};
 
 #[cfg(feature = "candle-cuda")]
 mod cuda;
+#[cfg(all(test, feature = "candle-cuda"))]
+mod on_gpu;
 
 /// Lanes for one task of the thread pool: 64 KiB of `f32`. Smaller tensors stay on the calling thread.
 const TASK_LANES: usize = 1 << 14;

@@ -7,6 +7,8 @@ use crate::logits::{Logit, Scores, row_grad, row_stats};
 
 #[cfg(feature = "candle-cuda")]
 mod cuda;
+#[cfg(all(test, feature = "candle-cuda"))]
+mod on_gpu;
 
 /// Log-probability of one target and entropy for each row of logits: `[rows, vocabulary]` in `f32` or `bf16` to
 /// `[rows, 2]` in `f32`, of `softmax(logits / temperature)`, in nats.
