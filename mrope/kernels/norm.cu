@@ -6,7 +6,7 @@
 //                          chunk, so a lane sums in its registers: 3 d sizeof(T) bytes a head.
 // norm_rotate_weights      dw_q, dw_k [d] from the partial sums, in the order of chunks and heads.
 //
-// Half-split pairing, one plane of the table, token-major [tokens, query + 2 kv, d]. d is at most 256.
+// Half-split pairing, one plane of the table, token-major [tokens, query + 2 kv, d]. d - pairs is at most 128.
 #include "rotary.cuh"
 
 constexpr unsigned ALL_LANES = 0xffffffffu;
@@ -23,20 +23,20 @@ struct Owned {
   __device__ __forceinline__ bool turns(int item) const { return item < pairs; }
   __device__ __forceinline__ int first(int item) const { return item < pairs ? item : item + pairs; }
 };
-// Items of a lane: at most 256 / 32.
-constexpr int OWN = 8;
+// Items of a lane: there are at most 128, which keeps them in registers.
+constexpr int OWN = 4;
 
 template <typename T>
 __device__ __forceinline__ void norm_rotate(const T* x, T* y, const float* q_weight, const float* k_weight, float eps,
                                             const float* cosines, const float* sines, float* rstds, int tokens, int query, int kv,
                                             Owned own) {
   const int lane = threadIdx.x % 32, heads = query + 2 * kv;
-  const long long warp = ((long long)blockIdx.x * blockDim.x + threadIdx.x) / 32;
-  if (warp >= (long long)tokens * heads) return;
+  const unsigned warp = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
+  if (warp >= unsigned(tokens) * heads) return;
   const int head = int(warp % heads);
-  const long long token = warp / heads;
-  const T* const in = x + warp * own.width;
-  T* const out = y + warp * own.width;
+  const unsigned token = warp / heads;
+  const T* const in = x + (long long)warp * own.width;
+  T* const out = y + (long long)warp * own.width;
   if (head >= query + kv) {
     for (int i = lane; i < own.width; i += 32) out[i] = in[i];
     return;
@@ -45,7 +45,7 @@ __device__ __forceinline__ void norm_rotate(const T* x, T* y, const float* q_wei
   float squares = 0.0f;
   for (int i = lane; i < own.width; i += 32) squares += float(in[i]) * float(in[i]);
   const float rstd = 1.0f / sqrtf(warp_sum(squares) / float(own.width) + eps);
-  if (lane == 0) rstds[token * (query + kv) + head] = rstd;
+  if (lane == 0) rstds[(long long)token * (query + kv) + head] = rstd;
   for (int item = lane; item < own.items(); item += 32) {
     const int a = own.first(item), b = a + own.pairs;
     const float z1 = float(in[a]) * rstd * weight[a];
@@ -54,7 +54,7 @@ __device__ __forceinline__ void norm_rotate(const T* x, T* y, const float* q_wei
       continue;
     }
     const float z2 = float(in[b]) * rstd * weight[b];
-    const long long row = token * own.pairs + item;
+    const long long row = (long long)token * own.pairs + item;
     const Pair p = turned(z1, z2, cosines[row], sines[row]);
     out[a] = T(p.first), out[b] = T(p.second);
   }
@@ -65,9 +65,9 @@ __device__ __forceinline__ void norm_rotate_backward(const T* x, const T* dy, T*
                                                      const float* cosines, const float* sines, const float* rstds,
                                                      float* partial, int tokens, int rows, int query, int kv, Owned own) {
   const int lane = threadIdx.x % 32, heads = query + 2 * kv, normed = query + kv;
-  const long long warp = ((long long)blockIdx.x * blockDim.x + threadIdx.x) / 32;
+  const unsigned warp = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
   const int chunks = (tokens + rows - 1) / rows;
-  if (warp >= (long long)chunks * heads) return;
+  if (warp >= unsigned(chunks) * heads) return;
   const int head = int(warp % heads), chunk = int(warp / heads);
   const int end = min(tokens, (chunk + 1) * rows);
   const float* const weight = head < query ? q_weight : k_weight;

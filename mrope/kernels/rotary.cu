@@ -11,9 +11,9 @@
 // axes[plane, pair]: which row of positions [axes, tokens] drives the pair; negative: none (angle 0).
 extern "C" __global__ void rotary_table(const float* positions, const float* inv, const int* axes, float scaling, int planes,
                                         int tokens, int pairs, float* cosines, float* sines) {
-  const long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-  if (at >= (long long)planes * tokens * pairs) return;
-  const int i = int(at % pairs), token = int(at / pairs % tokens), plane = int(at / pairs / tokens);
+  const unsigned at = blockIdx.x * blockDim.x + threadIdx.x;
+  if (at >= unsigned(planes) * tokens * pairs) return;
+  const unsigned i = at % pairs, row = at / pairs, token = row % tokens, plane = row / tokens;
   const int axis = axes[plane * pairs + i];
   const float angle = axis < 0 ? 0.0f : __fmul_rn(positions[(long long)axis * tokens + token], inv[i]);
   float s, c;
@@ -36,10 +36,10 @@ __device__ __forceinline__ void rotate(const T* x, T* y, Table table, int tokens
                                        Heads from, Heads to) {
   // Of a head: the pairs, then the lanes that have none.
   const int turns = pairs / W, items = turns + (width - 2 * pairs) / W;
-  const long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-  if (at >= (long long)tokens * heads * items) return;
-  const int item = int(at % items), head = int(at / items % heads);
-  const long long token = at / items / heads;
+  const unsigned at = blockIdx.x * blockDim.x + threadIdx.x;
+  if (at >= unsigned(tokens) * heads * items) return;
+  const int item = int(at % items);
+  const unsigned row_of_heads = at / items, head = row_of_heads % heads, token = row_of_heads / heads;
   const T* const in = x + from.at(token, head);
   T* const out = y + to.at(token, head);
   using Run = Lanes<T, W>;
@@ -51,7 +51,7 @@ __device__ __forceinline__ void rotate(const T* x, T* y, Table table, int tokens
     if (item < turns) *(Run*)(out + first + pairs) = *(const Run*)(in + first + pairs);
     return;
   }
-  const long long row = plane * table.plane_stride + token * pairs + item * W;
+  const long long row = plane * table.plane_stride + (long long)token * pairs + item * W;
   const int first = adjacent ? 2 * item : item * W, second = adjacent ? first + 1 : first + pairs;
   Run a = *(const Run*)(in + first), b = *(const Run*)(in + second);
   for (int w = 0; w < W; w++) {
@@ -65,10 +65,10 @@ __device__ __forceinline__ void rotate(const T* x, T* y, Table table, int tokens
 #define ROTATE(name, T, W)                                                                                                    \
   extern "C" __global__ void __launch_bounds__(256)                                                                           \
       name(const T* x, T* y, const float* cosines, const float* sines, const int* planes, long long plane_stride, float sign, \
-           int tokens, int heads, int width, int pairs, int adjacent, long long seq, long long x_batch, long long x_seq,      \
+           int tokens, int heads, int width, int pairs, int adjacent, int seq, long long x_batch, long long x_seq,      \
            long long x_head, long long y_batch, long long y_seq, long long y_head) {                                          \
     rotate<T, W>(x, y, {cosines, sines, planes, plane_stride, sign}, tokens, heads, width, pairs, adjacent,                   \
-                 {seq, x_batch, x_seq, x_head}, {seq, y_batch, y_seq, y_head});                                               \
+                 {unsigned(seq), x_batch, x_seq, x_head}, {unsigned(seq), y_batch, y_seq, y_head});                                               \
   }
 ROTATE(rotate_f32, float, 1)
 ROTATE(rotate_bf16, __nv_bfloat16, 1)

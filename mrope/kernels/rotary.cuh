@@ -4,8 +4,9 @@
 
 // Elements from one head to another: token t is the (t % seq)-th of batch row t / seq. Token-major tensors have one batch row.
 struct Heads {
-  long long seq, batch_stride, seq_stride, head_stride;
-  __device__ __forceinline__ long long at(long long token, int head) const {
+  unsigned seq;
+  long long batch_stride, seq_stride, head_stride;
+  __device__ __forceinline__ long long at(unsigned token, unsigned head) const {
     return token / seq * batch_stride + token % seq * seq_stride + head * head_stride;
   }
 };

@@ -25,8 +25,12 @@ fn int(kernel: &str, what: &'static str, n: usize) -> Result<i32> {
     i32::try_from(n).map_err(|_| refused(kernel, what, n, format!("at most {}", i32::MAX)))
 }
 
-/// A thread for each of some things; `None` for none.
+/// A thread for each of some things, numbered in 32 bits; `None` for none. The room above is for the last block.
 fn threads(kernel: &str, what: &'static str, count: usize, block: u32) -> Result<Option<Launch>> {
-    let blocks = int(kernel, what, count.div_ceil(block as usize))?;
-    Ok((blocks > 0).then(|| Launch::linear(blocks as u32, block)))
+    const MOST: usize = u32::MAX as usize - 1024;
+    if count > MOST {
+        return Err(refused(kernel, what, count, format!("at most {MOST}")));
+    }
+    let blocks = (count as u32).div_ceil(block);
+    Ok((blocks > 0).then(|| Launch::linear(blocks, block)))
 }

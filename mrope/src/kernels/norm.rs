@@ -1,6 +1,6 @@
 //! Norm and rotation in one pass: `kernels/norm.cu`.
 
-use cuda_twin::{Arg, Gpu, Module, Result, args};
+use cuda_twin::{Arg, Gpu, Launch, Module, Result, args};
 
 use super::{Dtype, int, refused, threads};
 use crate::sources::{HEADERS, NORM};
@@ -14,7 +14,7 @@ pub struct NormShape {
     pub query: usize,
     /// Key heads, and as many value heads.
     pub kv: usize,
-    /// Lanes of a head: at most 256.
+    /// Lanes of a head: at most 128 more than there are pairs.
     pub head_dim: usize,
     /// Rotary pairs, half-split.
     pub pairs: usize,
@@ -36,8 +36,8 @@ impl NormShape {
     }
 
     fn check(&self, kernel: &str) -> Result<()> {
-        if !(1..=256).contains(&self.head_dim) || 2 * self.pairs > self.head_dim {
-            let expected = "at most 256, and two for each pair";
+        if self.head_dim == 0 || 2 * self.pairs > self.head_dim || self.head_dim - self.pairs > 128 {
+            let expected = "two for each pair, and at most 128 more than pairs";
             return Err(refused(kernel, "lanes of a head", self.head_dim, expected));
         }
         Ok(())
@@ -77,8 +77,8 @@ impl NormKernels {
     ) -> Result<()> {
         let name = dtype.name("norm_rotate");
         shape.check(&name)?;
-        let count = shape.tokens.saturating_mul(shape.heads()).saturating_mul(32);
-        let Some(launch) = threads(&name, "heads of all tokens", count, 128)? else { return Ok(()) };
+        let count = shape.tokens.saturating_mul(shape.heads());
+        let Some(launch) = warps(&name, "heads of all tokens", count)? else { return Ok(()) };
         let [tokens, query, kv, width, pairs] = shape.ints(&name)?;
         let args =
             args![x, y, q_weight, k_weight, shape.eps, cos, sin, rstd, tokens, query, kv, width, pairs];
@@ -109,9 +109,9 @@ impl NormKernels {
         let name = dtype.name("norm_rotate_backward");
         shape.check(&name)?;
         let chunks = shape.tokens.div_ceil(NormShape::CHUNK);
-        let count = chunks.saturating_mul(shape.heads()).saturating_mul(32);
+        let count = chunks.saturating_mul(shape.heads());
         let [tokens, query, kv, width, pairs] = shape.ints(&name)?;
-        if let Some(launch) = threads(&name, "heads of all tokens", count, 128)? {
+        if let Some(launch) = warps(&name, "heads of all chunks", count)? {
             let rows = NormShape::CHUNK as i32;
             let args = args![
                 x,
@@ -139,6 +139,11 @@ impl NormKernels {
         // SAFETY: the caller's promise.
         unsafe { self.0.launch(name, launch, &args) }
     }
+}
+
+/// A warp for each of some things, four to a block.
+fn warps(kernel: &str, what: &'static str, count: usize) -> Result<Option<Launch>> {
+    Ok(threads(kernel, what, count, 4)?.map(|launch| Launch::linear(launch.grid[0], 128)))
 }
 
 impl NormShape {

@@ -193,7 +193,7 @@ impl RotaryKernels {
             size("lanes of a head", r.head_dim)?,
             size("pairs", r.pairs)?,
             i32::from(r.pairing == Pairing::Adjacent),
-            long(r.seq.max(1)),
+            size("tokens of a batch row", r.seq.max(1))?,
             long(r.from.batch),
             long(r.from.token),
             long(r.from.head),

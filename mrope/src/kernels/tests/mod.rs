@@ -63,3 +63,21 @@ fn close<T: Element>(who: &str, found: &[T], expected: &[f64]) {
         );
     }
 }
+
+/// Where NVRTC can be loaded; it is stricter than nvcc in what it includes.
+#[cfg(feature = "cuda")]
+#[test]
+fn nvrtc_compiles_the_sources() -> cuda_twin::Result<()> {
+    use cuda_twin::nvrtc;
+    if !nvrtc::is_present() {
+        eprintln!("skipped: no libnvrtc here (scripts/cuda-wheels.sh installs it; then set CUDA_HOME)");
+        return Ok(());
+    }
+    for (name, source) in crate::sources::SOURCES {
+        for arch in ["sm_80", "sm_90", "sm_100"] {
+            let cubin = nvrtc::cubin(name, source, crate::sources::HEADERS, arch)?;
+            assert_eq!(&cubin[..4], b"\x7fELF", "{name} for {arch}");
+        }
+    }
+    Ok(())
+}
