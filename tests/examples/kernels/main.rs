@@ -4,6 +4,8 @@
 //! where a kernel spills registers, where fewer blocks of it fit on a multiprocessor than the table says, or where the table
 //! has other kernels. `scripts/cuda-wheels.sh` installs the compiler. Nothing is run: times are floors on paper.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command that reports")]
+
 mod costs;
 mod ptxas;
 mod table;
