@@ -65,6 +65,9 @@ pub enum Error {
     /// Routes that do not fit the batch or the model.
     #[error(transparent)]
     Routing(#[from] moe_routing::Error),
+    /// Positions or placeholders of visual items that do not fit together.
+    #[error(transparent)]
+    Positions(#[from] mrope::Error),
     /// candle refused.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
