@@ -2,12 +2,14 @@
 //! arXiv 2511.21631; DeepStack, arXiv 2406.04334).
 //!
 //! `config.rs` reads the nested `config.json`, `scheme.rs` its positions, `tower.rs` encodes patches, `weights.rs` knows the file names,
-//! `join.rs` finds the rows of a batch that the tower fills, `model.rs` is tower and decoder. Positions and rotations come from the crate `mrope`; causality follows token
+//! `join.rs` finds the rows of a batch that the tower fills, `model.rs` is tower and decoder, `processor/` makes
+//! patches and prompts of images and videos. Positions and rotations come from the crate `mrope`; causality follows token
 //! order, never coordinates.
 
 mod config;
 mod join;
 mod model;
+pub mod processor;
 mod scheme;
 mod tower;
 mod weights;
