@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use policy_loss::{Advantages, LossConfig, Normalizer, Real, TokenBatch};
 use qwen3::weights::{ParameterSpec, parameter_specs};
-use qwen3::{Batch, Error, ForwardOptions, Model, Parameter, VisualItems, VlModel};
+use qwen3::{Batch, Error, ForwardOptions, Hidden, Model, Parameter, VisualItems, VlModel};
 use safetensors::SafeTensors;
 use serde_json::{Map, Value, json};
 
@@ -287,11 +287,7 @@ fn model_case(dir: &Path, model: &Model) {
     close("logp", &logp, &expected.take("logp").unwrap().1, 1e-4);
     let mean_nll = -logp.iter().sum::<f64>() / logp.len() as f64;
     close("mean_nll", &[mean_nll], &[text["mean_nll"].as_f64().unwrap()], 1e-5);
-    if let Some((shape, wanted)) = expected.take("router_logits") {
-        let found: Vec<f64> = hidden.router_logits.iter().flat_map(wide).collect();
-        assert_eq!(shape[0], hidden.router_logits.len(), "router_logits: another number of layers");
-        close("router_logits", &found, &wanted, 1e-4);
-    }
+    router_logits_agree(&mut expected, &hidden);
     assert!(expected.numbers.is_empty(), "unknown tensors {:?}", expected.numbers.keys());
 
     let weight = candle_core::Tensor::new(predicts, &candle_core::Device::Cpu).unwrap();
@@ -301,6 +297,13 @@ fn model_case(dir: &Path, model: &Model) {
     model.check_gradients(&store).unwrap();
     let specs = parameter_specs(model.config());
     gradient_norms_agree(&text, &gradient_norms(specs, model.parameters(), &store));
+}
+
+fn router_logits_agree(expected: &mut Expected, hidden: &Hidden) {
+    let Some((shape, wanted)) = expected.take("router_logits") else { return };
+    let found: Vec<f64> = hidden.router_logits.iter().flat_map(wide).collect();
+    assert_eq!(shape[0], hidden.router_logits.len(), "router_logits: another number of layers");
+    close("router_logits", &found, &wanted, 1e-4);
 }
 
 fn gradient_norms_agree(text: &Value, norms: &BTreeMap<String, f64>) {
@@ -359,6 +362,7 @@ fn vl_model_case(dir: &Path, model: &VlModel) {
 
     let hidden = model.forward(&batch, &visual, &ForwardOptions::default()).unwrap();
     close("logits", &wide(&model.logits(&hidden.states).unwrap()), &expected.take("logits").unwrap().1, 1e-4);
+    router_logits_agree(&mut expected, &hidden);
     let targets: Vec<u32> = (0..ids.len()).map(|i| if (i + 1) % len == 0 { 0 } else { ids[i + 1] }).collect();
     let predicts: Vec<f32> = (0..ids.len()).map(|i| if (i + 1) % len == 0 { 0.0 } else { 1.0 }).collect();
     let scores = model.log_probs(&hidden.states, &targets, 1.0).unwrap();

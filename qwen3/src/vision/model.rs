@@ -60,11 +60,21 @@ impl VlModel {
         Ok(Self { config, text, tower, parameters })
     }
 
-    /// Reads a Hugging Face directory.
+    /// Reads a Hugging Face directory. Experts are read in the layout of released files, and in that of
+    /// [`super::parameter_specs`], in which transformers 5 writes a model that it has made itself.
     pub fn load(dir: &Path) -> Result<Self> {
         let config = VlConfig::from_dir(dir)?;
-        let mut tensors = load_specs(dir, file_specs(&config))?;
-        transpose_experts(&mut tensors);
+        let released = load_specs(dir, file_specs(&config)).map(|mut tensors| {
+            transpose_experts(&mut tensors);
+            tensors
+        });
+        let tensors = match released {
+            // The shapes of at least one of a layer's two tensors tell the layouts apart.
+            Err(Error::Weights { .. }) if config.text.moe.is_some() => {
+                load_specs(dir, parameter_specs(&config)).or(released)?
+            }
+            other => other?,
+        };
         Self::from_tensors(config, tensors)
     }
 
