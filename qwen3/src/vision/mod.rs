@@ -3,13 +3,14 @@
 //!
 //! `config.rs` reads the nested `config.json`, `scheme.rs` its positions, `tower.rs` encodes patches, `weights.rs` knows the file names,
 //! `join.rs` finds the rows of a batch that the tower fills, `model.rs` is tower and decoder, `processor/` makes
-//! patches and prompts of images and videos. Positions and rotations come from the crate `mrope`; causality follows token
+//! patches and prompts of images and videos, `prompt.rs` is what generation keeps of them. Positions and rotations come from the crate `mrope`; causality follows token
 //! order, never coordinates.
 
 mod config;
 mod join;
 mod model;
 pub mod processor;
+mod prompt;
 mod scheme;
 mod tower;
 mod weights;
@@ -17,8 +18,10 @@ mod weights;
 pub use config::{VisionConfig, VlConfig};
 pub use join::VisualItems;
 pub use model::VlModel;
+pub use prompt::VisualPrompt;
 pub use scheme::Rotation;
 pub use tower::{VisionTower, VisualFeatures};
 pub use weights::parameter_specs;
 
 pub(crate) use join::VisualRows;
+pub(crate) use prompt::FrozenVision;

@@ -103,6 +103,11 @@ impl VlModel {
         &self.config
     }
 
+    /// The decoder.
+    pub fn text(&self) -> &Model {
+        &self.text
+    }
+
     /// All parameters in a fixed order, decoder first.
     pub fn parameters(&self) -> &[Parameter] {
         &self.parameters
