@@ -3,7 +3,8 @@
 //!
 //! `config.rs` reads the nested `config.json`, `scheme.rs` its positions, `tower.rs` encodes patches, `weights.rs` knows the file names,
 //! `join.rs` finds the rows of a batch that the tower fills, `model.rs` is tower and decoder, `processor/` makes
-//! patches and prompts of images and videos, `prompt.rs` is what generation keeps of them. Positions and rotations come from the crate `mrope`; causality follows token
+//! patches and prompts of images and videos, `prompt.rs` is what generation keeps of them. `reference.rs` is the
+//! definition. Positions and rotations come from the crate `mrope`; causality follows token
 //! order, never coordinates.
 
 mod config;
@@ -11,6 +12,7 @@ mod join;
 mod model;
 pub mod processor;
 mod prompt;
+pub mod reference;
 mod scheme;
 mod tower;
 mod weights;

@@ -129,8 +129,14 @@ mod tests {
             (16, (720, 1280), (704, 1280)),
             (5, (480, 640), (480, 640)),
             (768, (720, 1280), (128, 224)),
-            // A frame of 8 by 16 is enlarged to 32 by 64.
+            // transformers 5.24: odd numbers of frames, whose volume is theirs though they are counted in pairs …
+            (13, (1080, 1920), (1088, 1920)),
+            (15, (1080, 1920), (960, 1696)),
+            (21, (1000, 1400), (896, 1280)),
+            // … and frames that are enlarged first.
             (4, (8, 16), (32, 64)),
+            (3, (8, 90), (32, 352)),
+            (2, (33, 20), (64, 32)),
         ] {
             assert_eq!(size(frames, from).unwrap(), to, "{frames} frames of {from:?}");
         }
