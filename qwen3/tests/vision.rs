@@ -230,6 +230,61 @@ fn position_schemes() {
     }
 }
 
+/// The samples of a prompt share its images: the bits of images of their own, and gradients that are their sum. A
+/// frozen tower has none.
+#[test]
+fn images_are_shared_by_samples() {
+    let (_dir, mut model) = model(&config_json(false));
+    let sequences = [[&INPUT[..], &[4, 9]].concat(), [&INPUT[..], &[59]].concat()];
+    let batch = Batch::pack(sequences.iter().map(Vec::as_slice));
+    let one = VisualItems { prompt_lens: vec![INPUT.len()], ..items() };
+    let twice = |pixels: &Option<Tensor>| {
+        let pixels = pixels.as_ref().unwrap();
+        Some(Tensor::cat(&[pixels, pixels], 0).unwrap())
+    };
+    let own = VisualItems {
+        image_pixels: twice(&one.image_pixels),
+        image_grids: one.image_grids.repeat(2),
+        video_pixels: twice(&one.video_pixels),
+        video_grids: one.video_grids.repeat(2),
+        prompt_lens: vec![INPUT.len(); 2],
+        ..VisualItems::default()
+    };
+    let run = |model: &VlModel, items: &VisualItems| {
+        let hidden = model.forward(&batch, items, &ForwardOptions::default()).unwrap();
+        let loss = model.log_probs(&hidden.states, &batch.tokens, 1.0).unwrap().logp.sum_all().unwrap();
+        let gradients = loss.backward().unwrap();
+        model.check_gradients(&gradients).unwrap();
+        let patch = model.parameters().iter().find(|p| p.name.ends_with("patch_embed.proj.weight"));
+        let gradient = patch.map(|p| gradients.get(p.var.as_tensor()).unwrap().flatten_all().unwrap());
+        (hidden.states.to_vec2::<f32>().unwrap(), gradient.map(|g| g.to_vec1::<f32>().unwrap()))
+    };
+    let (expected, found) = (run(&model, &own), run(&model, &one.repeat(2)));
+    assert!(found.0 == expected.0);
+    for (found, expected) in found.1.unwrap().iter().zip(&expected.1.unwrap()) {
+        assert!((found - expected).abs() < 1e-4 * (1.0 + expected.abs()), "{found}, expected {expected}");
+    }
+
+    // Scoring builds no graph, and sees weights as they are now.
+    let score = |model: &VlModel| {
+        let options = ForwardOptions { no_grad: true, ..ForwardOptions::default() };
+        model.forward(&batch, &one.repeat(2), &options).unwrap().states
+    };
+    let pos = model.parameters().iter().find(|p| p.name.ends_with("pos_embed.weight")).unwrap().var.clone();
+    let before = pos.copy().unwrap();
+    assert!(!score(&model).track_op() && score(&model).to_vec2::<f32>().unwrap() == expected.0);
+    pos.set(&(&before * 2.0).unwrap()).unwrap();
+    assert!(score(&model).to_vec2::<f32>().unwrap() != expected.0);
+    pos.set(&before).unwrap();
+
+    let all = model.parameters().len();
+    model.freeze_vision();
+    let frozen = run(&model, &one.repeat(2));
+    assert!(frozen.0 == expected.0 && frozen.1.is_none());
+    assert_eq!(model.parameters().len(), model.text().parameters().len());
+    assert_eq!(model.to_tensors().unwrap().len(), all);
+}
+
 /// A placeholder's id behind the prompt is text: its row has its embedding, and the rows before it keep their bits.
 #[test]
 fn placeholders_behind_the_prompt_are_text() {

@@ -92,6 +92,14 @@ fn items_that_do_not_fit_are_named() {
             "sequence 0: a prompt of 9 tokens in a sequence of 8",
         ),
         (
+            fault(&six, &VisualItems { image_uses: vec![1], ..image(wide, 24) }),
+            "image_uses has image 1, of 1",
+        ),
+        (
+            fault(&six, &VisualItems { image_grids: vec![wide; 2], image_uses: vec![1], ..image(wide, 24) }),
+            "image 0 stands nowhere in image_uses",
+        ),
+        (
             fault(&six, &VisualItems { prompt_lens: vec![8, 8], ..image(wide, 24) }),
             "2 prompt_lens for 1 sequences",
         ),

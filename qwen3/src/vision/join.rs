@@ -1,5 +1,6 @@
 //! Which rows of a batch the tower fills, and with what.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
@@ -11,17 +12,23 @@ use crate::error::{Error, Result};
 use crate::model::Batch;
 use crate::ops::GatherRows;
 
-/// Images and videos of a batch, each kind in the order of its placeholders over all sequences.
+/// Images and videos of a batch, each kind in the order of its placeholders over all sequences, or used as `image_uses`
+/// and `video_uses` say.
 #[derive(Clone, Debug, Default)]
 pub struct VisualItems {
     /// Patches of all images: `[patches, patch_width]`; `None` without images.
     pub image_pixels: Option<Tensor>,
     /// Sizes of the images in patches.
     pub image_grids: Vec<Grid>,
+    /// Which image stands at each place, in the order of placeholders, where images stand at more than one (the samples of
+    /// one prompt): it is encoded once, and its gradients add up. Empty: each once, in their order.
+    pub image_uses: Vec<usize>,
     /// Patches of all videos; `None` without videos.
     pub video_pixels: Option<Tensor>,
     /// Sizes of the videos in patches (rows of `video_grid_thw`, not split by frame).
     pub video_grids: Vec<Grid>,
+    /// As `image_uses`.
+    pub video_uses: Vec<usize>,
     /// Tokens of each sequence among which placeholders are looked for; a placeholder's id behind them is text, for a
     /// policy can draw one. Empty: all tokens of all sequences.
     pub prompt_lens: Vec<usize>,
@@ -34,6 +41,20 @@ impl VisualItems {
             && self.video_grids.is_empty()
             && self.image_pixels.is_none()
             && self.video_pixels.is_none()
+    }
+
+    /// The items of `times` sequences that begin with the prompt of these, packed one behind the other.
+    pub fn repeat(&self, times: usize) -> Self {
+        let again = |uses: &[usize], items: usize| match uses {
+            [] => (0..items).collect::<Vec<_>>().repeat(times),
+            uses => uses.repeat(times),
+        };
+        Self {
+            image_uses: again(&self.image_uses, self.image_grids.len()),
+            video_uses: again(&self.video_uses, self.video_grids.len()),
+            prompt_lens: self.prompt_lens.repeat(times),
+            ..self.clone()
+        }
     }
 
     /// Each sequence's rows, and how many of them are its prompt.
@@ -63,9 +84,12 @@ impl VisualItems {
     pub(super) fn positions(&self, config: &VlConfig, batch: &Batch) -> Result<Positions> {
         batch.check(&config.text)?;
         let design = &config.rotation.design;
+        let pick = |grids: &[Grid], uses: Vec<usize>| uses.into_iter().map(|i| grids[i]).collect::<Vec<_>>();
+        let images = pick(&self.image_grids, uses("image", &self.image_uses, self.image_grids.len())?);
+        let videos = pick(&self.video_grids, uses("video", &self.video_uses, self.video_grids.len())?);
         let videos: Vec<VideoItem> =
-            self.video_grids.iter().map(|grid| VideoItem { grid: *grid, seconds_per_grid: None }).collect();
-        let mut reader = RunReader::new(config.placeholders, &self.image_grids, &videos, design)?;
+            videos.into_iter().map(|grid| VideoItem { grid, seconds_per_grid: None }).collect();
+        let mut reader = RunReader::new(config.placeholders, &images, &videos, design)?;
         let mut sequences = Vec::with_capacity(batch.cu_seqlens.len());
         for (start, end, prompt) in self.prompts(batch)? {
             let mut runs = reader.read(&batch.tokens[start..start + prompt])?;
@@ -107,21 +131,47 @@ impl VisualItems {
     pub(super) fn sources(&self, config: &VlConfig, batch: &Batch) -> Result<Vec<Option<u32>>> {
         let Placeholders { image, video } = config.placeholders;
         let per_token = config.vision.patches_per_token() as u32;
-        let mut next_image = 0;
-        let mut next_video = self.image_grids.iter().map(|g| g.t * g.h * g.w / per_token).sum();
+        let mut first = 0;
+        // The features at each placeholder of a kind, in order.
+        let mut features = |kind, grids: &[Grid], used: &[usize]| -> Result<std::vec::IntoIter<u32>> {
+            let rows: Vec<Range<u32>> = grids
+                .iter()
+                .map(|g| {
+                    let start = first;
+                    first += g.t * g.h * g.w / per_token;
+                    start..first
+                })
+                .collect();
+            let order = uses(kind, used, grids.len())?.into_iter().flat_map(|i| rows[i].clone());
+            Ok(order.collect::<Vec<u32>>().into_iter())
+        };
+        let mut images = features("image", &self.image_grids, &self.image_uses)?;
+        let mut videos = features("video", &self.video_grids, &self.video_uses)?;
         let mut sources = vec![None; batch.tokens.len()];
         for (start, _, prompt) in self.prompts(batch)? {
             for row in start..start + prompt {
-                let next = match batch.tokens[row] {
-                    token if token == image => &mut next_image,
-                    token if token == video => &mut next_video,
-                    _ => continue,
+                sources[row] = match batch.tokens[row] {
+                    token if token == image => images.next(),
+                    token if token == video => videos.next(),
+                    _ => None,
                 };
-                sources[row] = Some(*next);
-                *next += 1;
             }
         }
         Ok(sources)
+    }
+}
+
+/// The item at each place. Each must stand somewhere: one that does not would take no part in the loss.
+fn uses(kind: &str, uses: &[usize], items: usize) -> Result<Vec<usize>> {
+    if uses.is_empty() {
+        return Ok((0..items).collect());
+    }
+    if let Some(item) = uses.iter().find(|item| **item >= items) {
+        return Err(Error::Batch(format!("{kind}_uses has {kind} {item}, of {items}")));
+    }
+    match (0..items).find(|item| !uses.contains(item)) {
+        Some(item) => Err(Error::Batch(format!("{kind} {item} stands nowhere in {kind}_uses"))),
+        None => Ok(uses.to_vec()),
     }
 }
 

@@ -21,7 +21,10 @@ pub struct VlModel {
     config: VlConfig,
     text: Model,
     tower: VisionTower,
+    /// The same weights, outside of any graph.
+    constant_tower: VisionTower,
     parameters: Vec<Parameter>,
+    frozen_tower: bool,
 }
 
 impl VlModel {
@@ -50,14 +53,17 @@ impl VlModel {
         for tensor in visual {
             vars.push(Var::from_vec(tensor.data, tensor.shape, &Device::Cpu)?);
         }
-        let of_tower = vars[text.parameters().len()..].iter().map(|v| v.as_tensor().clone()).collect();
-        let tower = VisionTower::new(&config.vision, of_tower)?;
+        let of_tower = &vars[text.parameters().len()..];
+        let tower = |tensor: fn(&Var) -> Tensor| {
+            VisionTower::new(&config.vision, of_tower.iter().map(tensor).collect())
+        };
+        let (tower, constant_tower) = (tower(|v| v.as_tensor().clone())?, tower(Var::as_detached_tensor)?);
         let parameters = specs
             .into_iter()
             .zip(vars)
             .map(|(spec, var)| Parameter { name: spec.name, group: spec.group, var })
             .collect();
-        Ok(Self { config, text, tower, parameters })
+        Ok(Self { config, text, tower, constant_tower, parameters, frozen_tower: false })
     }
 
     /// Reads a Hugging Face directory. Experts are read in the layout of released files, and in that of
@@ -108,9 +114,16 @@ impl VlModel {
         &self.text
     }
 
-    /// All parameters in a fixed order, decoder first.
+    /// Trains the decoder alone: the tower, its mergers included, is no longer among [`VlModel::parameters`], and nothing
+    /// of it is differentiated.
+    pub fn freeze_vision(&mut self) {
+        self.frozen_tower = true;
+    }
+
+    /// The parameters that are trained, in a fixed order, decoder first.
     pub fn parameters(&self) -> &[Parameter] {
-        &self.parameters
+        let count = if self.frozen_tower { self.text.parameters().len() } else { self.parameters.len() };
+        &self.parameters[..count]
     }
 
     /// Coordinates of every row, `[3][rows]`, and where each sequence ends. Errors name the sequence and token whose
@@ -138,11 +151,9 @@ impl VlModel {
         let table = RopeTable::of_tokens(&positions, &rotation.allocation, &rotation.frequencies)?;
         let places = (0..batch.tokens.len() as u32).collect();
         let table = (Arc::new(table), places);
-        let visual = match items.encode(&self.tower)? {
-            Some(features) => {
-                let features = if options.no_grad { features.detach() } else { features };
-                Some(VisualRows::new(features, &items.sources(&self.config, batch)?)?)
-            }
+        let constant = options.no_grad || self.frozen_tower;
+        let visual = match items.encode(if constant { &self.constant_tower } else { &self.tower })? {
+            Some(features) => Some(VisualRows::new(features, &items.sources(&self.config, batch)?)?),
             None => None,
         };
         self.text.forward_placed(batch, options, table, visual.as_ref())
@@ -161,7 +172,7 @@ impl VlModel {
     /// Refuses gradients in which a parameter is absent: an operation on its path has detached it.
     pub fn check_gradients(&self, gradients: &GradStore) -> Result<()> {
         let absent = |p: &&Parameter| gradients.get(p.var.as_tensor()).is_none();
-        let names: Vec<String> = self.parameters.iter().filter(absent).map(|p| p.name.clone()).collect();
+        let names: Vec<String> = self.parameters().iter().filter(absent).map(|p| p.name.clone()).collect();
         if names.is_empty() { Ok(()) } else { Err(Error::NoGradient(names)) }
     }
 }

@@ -22,13 +22,6 @@ pub struct VisualFeatures {
     pub levels: Vec<Tensor>,
 }
 
-impl VisualFeatures {
-    /// The features without their graph.
-    pub fn detach(&self) -> Self {
-        Self { merged: self.merged.detach(), levels: self.levels.iter().map(Tensor::detach).collect() }
-    }
-}
-
 struct Affine {
     weight: Tensor,
     bias: Tensor,
