@@ -121,6 +121,11 @@ impl Config {
         let path = dir.join("config.json");
         let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
         let mut config = Self::from_json(&text)?;
+        config.read_generation_config(dir)?;
+        Ok(config)
+    }
+
+    pub(crate) fn read_generation_config(&mut self, dir: &Path) -> Result<()> {
         let path = dir.join("generation_config.json");
         if path.exists() {
             let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
@@ -128,10 +133,10 @@ impl Config {
             if let Value::Object(fields) = &value
                 && fields.get("eos_token_id").is_some_and(|v| !v.is_null())
             {
-                config.eos_token_ids = Fields(fields).token_ids("eos_token_id")?;
+                self.eos_token_ids = Fields(fields).token_ids("eos_token_id")?;
             }
         }
-        Ok(config)
+        Ok(())
     }
 
     /// The text of a `config.json` that transformers 4 and 5 and inference engines read, beside weights of

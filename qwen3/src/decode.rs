@@ -20,6 +20,7 @@ use crate::kernel::rope::RopeTable;
 use crate::kernel::{ROW_CHUNK, experts};
 use crate::model::{Model, Routes};
 use crate::ops::QkNormRope;
+use crate::vision::{FrozenVision, VisualItems, VisualPrompt, VlModel};
 
 struct Layer {
     input_norm: Vec<f32>,
@@ -40,6 +41,8 @@ enum Mlp {
 pub struct KvCache {
     layers: Vec<LayerCache>,
     len: usize,
+    /// The prompt that it starts with, under a vision model: where tokens stand depends on it.
+    prompt: Option<Arc<VisualPrompt>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -71,6 +74,15 @@ impl Context {
     /// A sequence that starts after a shared prefix.
     pub fn after(prefix: Arc<KvCache>) -> Self {
         Self { prefix: Some(prefix), own: KvCache::default() }
+    }
+
+    /// A sequence that is to read a prompt of [`Decoder::prompt`]: its tokens are fed first.
+    pub fn reading(prompt: Arc<VisualPrompt>) -> Self {
+        Self { prefix: None, own: KvCache { prompt: Some(prompt), ..KvCache::default() } }
+    }
+
+    fn prompt(&self) -> Option<&VisualPrompt> {
+        self.prefix.as_deref().unwrap_or(&self.own).prompt.as_deref()
     }
 
     /// Number of tokens seen.
@@ -140,6 +152,7 @@ pub struct Decoder {
     norm: Vec<f32>,
     head: Option<Vec<f32>>,
     rope: Arc<RopeTable>,
+    vision: Option<FrozenVision>,
 }
 
 impl Decoder {
@@ -171,7 +184,28 @@ impl Decoder {
         let norm = next()?;
         let head = if config.tie_word_embeddings { None } else { Some(next()?) };
         let rope = Arc::new(RopeTable::new(config.head_dim, config.rope_theta, max_len));
-        Ok(Self { shape: model.head_shape(), config, embedding, layers, norm, head, rope })
+        Ok(Self { shape: model.head_shape(), config, embedding, layers, norm, head, rope, vision: None })
+    }
+
+    /// [`Decoder::new`] for a vision-language model. Prompts go through [`Decoder::prompt`]; in a context without one,
+    /// and behind one, every token is text, whatever its id.
+    pub fn with_vision(model: &VlModel, max_len: usize) -> Result<Self> {
+        let vision = Some(FrozenVision::new(model)?);
+        Ok(Self { vision, ..Self::new(model.text(), max_len)? })
+    }
+
+    /// Whether the model has a vision tower.
+    pub fn has_vision(&self) -> bool {
+        self.vision.is_some()
+    }
+
+    /// Runs the tower over the images and videos of a prompt. An error for a model without a tower, and for placeholders
+    /// and items that do not fit together.
+    pub fn prompt(&self, tokens: &[u32], items: &VisualItems) -> Result<VisualPrompt> {
+        match &self.vision {
+            Some(vision) => vision.prompt(tokens, items),
+            None => Err(Error::Batch("images and videos need a model with a vision tower".into())),
+        }
     }
 
     /// The architecture.
@@ -204,11 +238,19 @@ impl Decoder {
         let config = &self.config;
         let (hidden, width) = (config.hidden_size, self.shape.kv_width());
         let eps = config.rms_norm_eps as f32;
-        let prepare =
-            QkNormRope { shape: self.shape, eps, table: self.rope.clone(), positions: Vec::new().into() };
+        // Under a vision model the table has a line for each row.
+        let (table, positions): (_, Vec<usize>) = match &self.vision {
+            None => (self.rope.clone(), places.iter().map(|p| p.position).collect()),
+            Some(vision) => {
+                let of_row = |(row, place): (&Row, &Place)| (contexts[row.context].prompt(), place.position);
+                (vision.rotation(rows.iter().zip(places).map(of_row))?, (0..rows.len()).collect())
+            }
+        };
+        let prepare = QkNormRope { shape: self.shape, eps, table, positions: Vec::new().into() };
         let mut x = Vec::with_capacity(rows.len() * hidden);
-        for row in rows {
-            x.extend_from_slice(&self.embedding[row.token as usize * hidden..][..hidden]);
+        for (row, place) in rows.iter().zip(places) {
+            let visual = contexts[row.context].prompt().and_then(|p| p.embedding(place.position, hidden));
+            x.extend_from_slice(visual.unwrap_or(&self.embedding[row.token as usize * hidden..][..hidden]));
         }
         let norm_rows = |x: &[f32], w: &[f32]| {
             let mut u = vec![0f32; x.len()];
@@ -241,7 +283,7 @@ impl Decoder {
             qkv.par_chunks_mut(qkv_width * ROW_CHUNK).enumerate().for_each(|(chunk, qkv)| {
                 for (i, qkv) in qkv.chunks_exact_mut(qkv_width).enumerate() {
                     let row = chunk * ROW_CHUNK + i;
-                    prepare.row(&projected[row * qkv_width..][..qkv_width], norms, places[row].position, qkv);
+                    prepare.row(&projected[row * qkv_width..][..qkv_width], norms, positions[row], qkv);
                 }
             });
             for (row, qkv) in rows.iter().zip(qkv.chunks_exact(qkv_width)) {
@@ -297,6 +339,12 @@ impl Decoder {
                 }
             };
             add(&mut x, &out);
+            for ((row, place), x) in rows.iter().zip(places).zip(x.chunks_exact_mut(hidden)) {
+                let prompt = contexts[row.context].prompt();
+                if let Some(level) = prompt.and_then(|p| p.level(place.position, index, hidden)) {
+                    add(x, level);
+                }
+            }
         }
         for row in rows {
             contexts[row.context].own.len += 1;
@@ -336,6 +384,15 @@ impl Decoder {
                     "a context is longer than the decoder's {}",
                     self.max_len()
                 )));
+            }
+            match (context.prompt(), &self.vision) {
+                (Some(prompt), Some(_)) => FrozenVision::check(prompt, position, row.token)?,
+                (Some(_), None) => {
+                    return Err(Error::Batch(
+                        "a prompt with images needs a model with a vision tower".into(),
+                    ));
+                }
+                (None, _) => {}
             }
             context.own.layers.resize_with(self.layers.len(), LayerCache::default);
             added[row.context] += 1;

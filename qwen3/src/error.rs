@@ -65,6 +65,17 @@ pub enum Error {
     /// Routes that do not fit the batch or the model.
     #[error(transparent)]
     Routing(#[from] moe_routing::Error),
+    /// Positions or placeholders of visual items that do not fit together.
+    #[error(transparent)]
+    Positions(#[from] mrope::Error),
+    /// An image or video that cannot be used.
+    #[error("{item}: {reason}")]
+    Visual {
+        /// Which, such as `image 2`; without a number where there is only one.
+        item: String,
+        /// Why not.
+        reason: String,
+    },
     /// candle refused.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
@@ -77,6 +88,18 @@ impl Error {
 
     pub(crate) fn format(path: &Path, reason: impl ToString) -> Self {
         Self::Format { path: path.to_path_buf(), reason: reason.to_string() }
+    }
+
+    pub(crate) fn visual(item: &str, reason: impl Into<String>) -> Self {
+        Self::Visual { item: item.into(), reason: reason.into() }
+    }
+
+    /// The same of item `index` of its kind.
+    pub(crate) fn of_item(self, kind: &str, index: usize) -> Self {
+        match self {
+            Self::Visual { reason, .. } => Self::Visual { item: format!("{kind} {index}"), reason },
+            other => other,
+        }
     }
 
     pub(crate) fn config(field: &str, reason: impl Into<String>) -> Self {

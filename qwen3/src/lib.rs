@@ -40,10 +40,12 @@ pub mod kernel;
 mod model;
 pub mod ops;
 pub mod reference;
+pub mod vision;
 pub mod weights;
 
 pub use config::{Architecture, Config, MoeConfig};
 pub use decode::Decoder;
 pub use error::{Error, Result};
 pub use model::{Batch, ForwardOptions, Hidden, LogProbs, Model, Parameter, Routes};
+pub use vision::{VisualItems, VlConfig, VlModel};
 pub use weights::{ParameterGroup, SaveType};

@@ -15,6 +15,7 @@ use crate::ops::{
     CausalAttention, ExpertsDown, ExpertsUp, GatherRows, HeadLogProbs, Linear, QkNormRope, RmsNorm, Segments,
     SwiGlu,
 };
+use crate::vision::VisualRows;
 use crate::weights::{self, NamedTensor, ParameterGroup, SaveType};
 
 /// A trainable tensor under its stable name.
@@ -26,6 +27,18 @@ pub struct Parameter {
     pub group: ParameterGroup,
     /// The value.
     pub var: Var,
+}
+
+/// Copies of the values.
+pub(crate) fn copies(parameters: &[Parameter]) -> Result<Vec<NamedTensor>> {
+    let copy = |p: &Parameter| {
+        Ok(NamedTensor {
+            name: p.name.clone(),
+            shape: p.var.dims().to_vec(),
+            data: p.var.flatten_all()?.to_vec1()?,
+        })
+    };
+    parameters.iter().map(copy).collect()
 }
 
 /// Packed token sequences.
@@ -95,7 +108,7 @@ impl Batch {
         self.cu_seqlens[segment + 1] - self.cu_seqlens[segment]
     }
 
-    fn check(&self, config: &Config) -> Result<()> {
+    pub(crate) fn check(&self, config: &Config) -> Result<()> {
         let bad = |why: String| Err(Error::Batch(why));
         if self.cu_seqlens.first() != Some(&0)
             || self.cu_seqlens.last().copied() != Some(self.tokens.len() as u32)
@@ -272,16 +285,7 @@ impl Model {
 
     /// Copies of all parameters, in order.
     pub fn to_tensors(&self) -> Result<Vec<NamedTensor>> {
-        self.parameters
-            .iter()
-            .map(|p| {
-                Ok(NamedTensor {
-                    name: p.name.clone(),
-                    shape: p.var.dims().to_vec(),
-                    data: p.var.flatten_all()?.to_vec1()?,
-                })
-            })
-            .collect()
+        copies(&self.parameters)
     }
 
     /// The architecture.
@@ -319,18 +323,33 @@ impl Model {
     /// transformers only warns: this crate has no log to warn in.
     pub fn forward(&self, batch: &Batch, options: &ForwardOptions<'_>) -> Result<Hidden> {
         batch.check(&self.config)?;
+        let positions: Arc<[u32]> = batch.positions().into();
+        let longest = positions.iter().max().map_or(0, |p| *p as usize + 1);
+        self.forward_placed(batch, options, (self.rope(longest), positions), None)
+    }
+
+    /// [`Model::forward`] with rotations given: a table, and each row's place in it. `visual` rows take the place
+    /// of embeddings.
+    pub(crate) fn forward_placed(
+        &self,
+        batch: &Batch,
+        options: &ForwardOptions<'_>,
+        (table, positions): (Arc<RopeTable>, Arc<[u32]>),
+        visual: Option<&VisualRows>,
+    ) -> Result<Hidden> {
+        batch.check(&self.config)?;
         let weight = |t: &Tensor| if options.no_grad { t.detach() } else { t.clone() };
         let rms = RmsNorm { eps: self.config.rms_norm_eps as f32 };
-        let positions: Arc<[u32]> = batch.positions().into();
         let segments = Segments::new(&batch.cu_seqlens, &batch.prefixes);
-        let longest = positions.iter().max().map_or(0, |p| *p as usize + 1);
-        let prepare =
-            QkNormRope { shape: self.head_shape(), eps: rms.eps, table: self.rope(longest), positions };
+        let prepare = QkNormRope { shape: self.head_shape(), eps: rms.eps, table, positions };
 
         let plan = self.route_plan(batch, options.routing)?;
         let mut router_logits = Vec::new();
         let mut routes = Routes::new();
         let mut x = weight(&self.embedding).apply_op1(GatherRows { rows: batch.tokens.clone().into() })?;
+        if let Some(visual) = visual {
+            x = visual.replace(&x)?;
+        }
         for (index, layer) in self.layers.iter().enumerate() {
             let u = x.apply_op2(&weight(&layer.input_norm), rms)?;
             let qkv = u.apply_op2(&weight(&layer.qkv), Linear)?;
@@ -360,6 +379,9 @@ impl Model {
                 }
             };
             x = (x + out)?;
+            if let Some(level) = visual.and_then(|visual| visual.levels.get(index)) {
+                x = (x + level)?;
+            }
         }
         let states = x.apply_op2(&weight(&self.norm), rms)?;
         let traces = match options.routing {

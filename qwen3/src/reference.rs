@@ -1,4 +1,4 @@
-//! The definition: the forward pass of every family in `f64`, one token at a time, written to be read.
+//! The definition: the forward pass of every text family in `f64`, one token at a time, written to be read.
 //!
 //! Nothing here is shared with the fast path, and nothing is fast. Notation as in the Qwen3 technical report
 //! (arXiv 2505.09388): pre-norm residual blocks, grouped-query attention with normalised queries and keys,
@@ -38,6 +38,12 @@ impl Weights {
         self.0.get_mut(name)
     }
 
+    /// The embeddings of tokens.
+    pub(crate) fn embed(&self, tokens: &[u32]) -> Result<Vec<Array1<f64>>> {
+        let embedding = self.get("model.embed_tokens.weight")?;
+        Ok(tokens.iter().map(|t| embedding.row(*t as usize).to_owned()).collect())
+    }
+
     fn get(&self, name: &str) -> Result<ArrayView2<'_, f64>> {
         self.0.get(name).map(|w| w.view()).ok_or_else(|| Error::Batch(format!("{name} is missing")))
     }
@@ -62,14 +68,31 @@ pub fn forward(
     tokens: &[u32],
     replay: Option<&[Vec<Vec<usize>>]>,
 ) -> Result<Output> {
+    let turn = |head: &mut Array1<f64>, token: usize, _| {
+        rotate(head, |i, pairs| token as f64 * config.rope_theta.powf(-(i as f64) / pairs as f64), 1.0);
+    };
+    decode(config, weights, weights.embed(tokens)?, &turn, &[], replay)
+}
+
+/// Rotates a query or key head of a token; the last number is its key/value head.
+pub(crate) type Turn<'a> = dyn Fn(&mut Array1<f64>, usize, usize) + 'a;
+
+/// [`forward`] from embeddings `x`, rotations, and what is added to the tokens behind the first layers.
+pub(crate) fn decode(
+    config: &Config,
+    weights: &Weights,
+    mut x: Vec<Array1<f64>>,
+    turn: &Turn<'_>,
+    levels: &[Vec<Option<Array1<f64>>>],
+    replay: Option<&[Vec<Vec<usize>>]>,
+) -> Result<Output> {
     let embedding = weights.get("model.embed_tokens.weight")?;
-    let mut x: Vec<Array1<f64>> = tokens.iter().map(|t| embedding.row(*t as usize).to_owned()).collect();
     let (mut router_logits, mut routes) = (Vec::new(), Vec::new());
     for layer in 0..config.num_hidden_layers {
         let w = |rest: &str| weights.get(&format!("model.layers.{layer}.{rest}.weight"));
         let norm = w("input_layernorm")?;
         let normed: Vec<_> = x.iter().map(|x| rms(x.view(), norm.row(0), config.rms_norm_eps)).collect();
-        for (x, out) in x.iter_mut().zip(attention(config, &w, &normed)?) {
+        for (x, out) in x.iter_mut().zip(attention(config, &w, turn, &normed)?) {
             *x += &out;
         }
         let norm = w("post_attention_layernorm")?;
@@ -88,10 +111,15 @@ pub fn forward(
                 *x += &swiglu(gate, up, down, u);
             }
         }
+        for (x, level) in x.iter_mut().zip(levels.get(layer).into_iter().flatten()) {
+            if let Some(level) = level {
+                *x += level;
+            }
+        }
     }
     let norm = weights.get("model.norm.weight")?;
     let head = if config.tie_word_embeddings { embedding } else { weights.get("lm_head.weight")? };
-    let mut logits = Array2::zeros((tokens.len(), config.vocab_size));
+    let mut logits = Array2::zeros((x.len(), config.vocab_size));
     for (x, mut row) in x.iter().zip(logits.rows_mut()) {
         row.assign(&head.dot(&rms(x.view(), norm.row(0), config.rms_norm_eps)));
     }
@@ -112,17 +140,18 @@ fn rms(x: ArrayView1<'_, f64>, w: ArrayView1<'_, f64>, eps: f64) -> Array1<f64> 
     &x * &w / (mean_square + eps).sqrt()
 }
 
-fn rotate(head: &mut Array1<f64>, position: usize, theta: f64) {
+/// Turns lane `i` with lane `i + pairs` by `angle(i, pairs)`, and scales both.
+pub(crate) fn rotate(head: &mut Array1<f64>, angle: impl Fn(usize, usize) -> f64, scale: f64) {
     let half = head.len() / 2;
     for i in 0..half {
-        let angle = position as f64 * theta.powf(-(i as f64) / half as f64);
+        let (sin, cos) = angle(i, half).sin_cos();
         let (low, high) = (head[i], head[i + half]);
-        head[i] = low * angle.cos() - high * angle.sin();
-        head[i + half] = high * angle.cos() + low * angle.sin();
+        head[i] = scale * (low * cos - high * sin);
+        head[i + half] = scale * (high * cos + low * sin);
     }
 }
 
-fn softmax(scores: &[f64]) -> Vec<f64> {
+pub(crate) fn softmax(scores: &[f64]) -> Vec<f64> {
     let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let e: Vec<f64> = scores.iter().map(|s| (s - top).exp()).collect();
     let sum: f64 = e.iter().sum();
@@ -142,6 +171,7 @@ fn swiglu(
 fn attention<'w>(
     config: &Config,
     w: &impl Fn(&str) -> Result<ArrayView2<'w, f64>>,
+    turn: &Turn<'_>,
     u: &[Array1<f64>],
 ) -> Result<Vec<Array1<f64>>> {
     let d = config.head_dim;
@@ -157,7 +187,7 @@ fn attention<'w>(
                     head = rms(head.view(), norm.row(0), config.rms_norm_eps);
                 }
                 if rotated {
-                    rotate(&mut head, position, config.rope_theta);
+                    turn(&mut head, position, h / (count / config.num_key_value_heads));
                 }
                 head
             });

@@ -138,14 +138,24 @@ pub fn parameter_specs(config: &Config) -> Vec<ParameterSpec> {
 
 /// Random values: normal with standard deviation [`Config::initializer_range`], ones for norms. `rng` gives one
 /// generator a parameter, by its index.
-pub fn init<R: RngCore>(config: &Config, mut rng: impl FnMut(usize) -> R) -> Vec<NamedTensor> {
-    let specs = parameter_specs(config).into_iter().enumerate();
+pub fn init<R: RngCore>(config: &Config, rng: impl FnMut(usize) -> R) -> Vec<NamedTensor> {
+    init_specs(parameter_specs(config), config.initializer_range, rng)
+}
+
+/// [`init`] for any list of parameters; zeros for biases.
+pub(crate) fn init_specs<R: RngCore>(
+    specs: Vec<ParameterSpec>,
+    std: f64,
+    mut rng: impl FnMut(usize) -> R,
+) -> Vec<NamedTensor> {
+    let specs = specs.into_iter().enumerate();
     specs
         .map(|(index, spec)| {
             let len = spec.shape.iter().product();
             let data = match spec.group {
+                _ if spec.name.ends_with(".bias") => vec![0.0; len],
                 ParameterGroup::Norm => vec![1.0; len],
-                _ => normal(&mut rng(index), len, config.initializer_range),
+                _ => normal(&mut rng(index), len, std),
             };
             NamedTensor { name: spec.name, shape: spec.shape, data }
         })
@@ -198,7 +208,12 @@ fn decode(view: &TensorView<'_>) -> std::result::Result<Vec<f32>, String> {
 /// Reads the weights of a Hugging Face directory (one file or shards; BF16, F16 or F32), in the order of
 /// [`parameter_specs`]. Every tensor must be there, fit and be used; all that is wrong is reported at once.
 pub fn load(dir: &Path, config: &Config) -> Result<Vec<NamedTensor>> {
-    let specs = parameter_specs(config);
+    load_specs(dir, parameter_specs(config))
+}
+
+/// [`load`] for any list of parameters, whose first is the token embedding.
+pub(crate) fn load_specs(dir: &Path, specs: Vec<ParameterSpec>) -> Result<Vec<NamedTensor>> {
+    let embedding = specs.first().map(|s| s.name.clone()).unwrap_or_default();
     let wanted: BTreeMap<&str, &[usize]> =
         specs.iter().flat_map(|s| &s.parts).map(|(n, s)| (n.as_str(), s.as_slice())).collect();
     let mut found: BTreeMap<String, Vec<f32>> = BTreeMap::new();
@@ -222,7 +237,7 @@ pub fn load(dir: &Path, config: &Config) -> Result<Vec<NamedTensor>> {
     }
     let missing = wanted.keys().filter(|n| !found.contains_key(**n));
     problems.extend(missing.map(|n| format!("{n} is missing")));
-    if tied_head.is_some_and(|head| found.get("model.embed_tokens.weight") != Some(&head)) {
+    if tied_head.is_some_and(|head| found.get(&embedding) != Some(&head)) {
         problems
             .push("lm_head.weight differs from the embedding although tie_word_embeddings is true".into());
     }
@@ -241,6 +256,17 @@ pub fn load(dir: &Path, config: &Config) -> Result<Vec<NamedTensor>> {
 /// Writes `config.json` and `model.safetensors` under the names of [`ParameterSpec::parts`]. Each file appears
 /// whole or not at all.
 pub fn save(dir: &Path, config: &Config, tensors: &[NamedTensor], save_type: SaveType) -> Result<()> {
+    save_specs(dir, parameter_specs(config), &config.to_json(save_type), tensors, save_type)
+}
+
+/// [`save`] for any list of parameters.
+pub(crate) fn save_specs(
+    dir: &Path,
+    specs: Vec<ParameterSpec>,
+    config: &str,
+    tensors: &[NamedTensor],
+    save_type: SaveType,
+) -> Result<()> {
     std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
     let (dtype, width) = match save_type {
         SaveType::F32 => (Dtype::F32, 4),
@@ -254,7 +280,7 @@ pub fn save(dir: &Path, config: &Config, tensors: &[NamedTensor], save_type: Sav
         })
         .collect();
     let mut views = Vec::new();
-    for (spec, bytes) in parameter_specs(config).into_iter().zip(&encoded) {
+    for (spec, bytes) in specs.into_iter().zip(&encoded) {
         let mut start = 0;
         for (name, shape) in spec.parts {
             let len = shape.iter().product::<usize>() * width;
@@ -268,7 +294,7 @@ pub fn save(dir: &Path, config: &Config, tensors: &[NamedTensor], save_type: Sav
     let metadata = [("format".to_string(), "pt".to_string())].into();
     let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| Error::format(dir, e))?;
     write_whole(&dir.join("model.safetensors"), &bytes)?;
-    write_whole(&dir.join("config.json"), config.to_json(save_type).as_bytes())
+    write_whole(&dir.join("config.json"), config.as_bytes())
 }
 
 /// Writes under a temporary name, then renames.

@@ -11,8 +11,8 @@ use ndarray::{Array2, Array3};
 use qwen3::kernel::attention::HeadShape;
 use qwen3::kernel::rope::RopeTable;
 use qwen3::ops::{
-    CausalAttention, ExpertsDown, ExpertsUp, GatherRows, HeadLogProbs, Linear, QkNormRope, RmsNorm, Segments,
-    SwiGlu,
+    CausalAttention, ExpertsDown, ExpertsUp, FullAttention, GatherRows, HeadLogProbs, LayerNorm, Linear,
+    QkNormRope, RmsNorm, Segments, SwiGlu,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -188,6 +188,31 @@ fn qk_norm_rope() {
     }
 }
 
+/// Where heads follow axes, a query head turns as the key/value head that serves it does.
+#[test]
+fn rotation_by_head() {
+    use mrope::{Allocation, Frequencies, Positions};
+    let shape = HeadShape { query_heads: 4, kv_heads: 2, head_dim: 6 };
+    let positions = Positions::from_axes(vec![vec![3.0], vec![5.0], vec![9.0]]).unwrap();
+    let by_head = Allocation::PerHead { sections: vec![1, 1], kv_heads: 2 };
+    let frequencies = Frequencies::new(100.0, 6).unwrap();
+    let table = RopeTable::of_tokens(&positions, &by_head, &frequencies).unwrap();
+    let values: Vec<f32> = (0..48).map(|i| (i as f32).cos()).collect();
+    let x = Tensor::from_vec(values, (1, 48), &Device::Cpu).unwrap();
+    let turned = |table: RopeTable, position: u32| -> Vec<Vec<f32>> {
+        let op = QkNormRope { shape, eps: 0.0, table: Arc::new(table), positions: [position].into() };
+        let y = x.apply_op1(op).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        y.chunks(6).map(<[f32]>::to_vec).collect()
+    };
+    let (found, plain) = (turned(table, 0), |p| turned(RopeTable::new(6, 100.0, 10), p));
+    // Query heads 0 and 1 and key head 0 (the fifth) follow time, the others rows; values do not turn.
+    let (time, rows) = (plain(3), plain(5));
+    for head in 0..8 {
+        let expected = if [0, 1, 4].contains(&head) { &time } else { &rows };
+        assert_eq!(found[head], expected[head], "head {head}");
+    }
+}
+
 #[test]
 fn causal_attention() {
     let mut rng = ChaCha8Rng::seed_from_u64(6);
@@ -229,6 +254,58 @@ fn causal_attention() {
         let fused =
             |t: &[Tensor]| t[0].apply_op1(CausalAttention::new(shape, Segments::new(&ends, &prefixes)));
         check(&format!("attention {heads}/{kv} d{d} {lengths:?} {prefixes:?}"), &inputs, &fused, &composed);
+    }
+}
+
+/// Segments of one row, of many rows, and none; heads of 4, 64 and 72 lanes.
+#[test]
+fn full_attention() {
+    let mut rng = ChaCha8Rng::seed_from_u64(11);
+    for (heads, d, lengths) in
+        [(1, 4, vec![1u32]), (3, 4, vec![5, 0, 1, 7]), (2, 64, vec![3, 4]), (1, 72, vec![70, 2])]
+    {
+        let ends: Vec<u32> = std::iter::once(0)
+            .chain(lengths.iter().scan(0, |end, n| {
+                *end += n;
+                Some(*end)
+            }))
+            .collect();
+        let rows = ends[ends.len() - 1] as usize;
+        let composed = |t: &[Tensor]| -> Result<Tensor> {
+            let mut segments = Vec::new();
+            for w in ends.windows(2).filter(|w| w[0] < w[1]) {
+                let x = t[0].narrow(0, w[0] as usize, (w[1] - w[0]) as usize)?;
+                let head = |at: usize| x.narrow(1, at * d, d)?.contiguous();
+                let outs: Vec<Tensor> = (0..heads)
+                    .map(|h| {
+                        let scores = (head(h)?.matmul(&head(heads + h)?.t()?)? * (1.0 / (d as f64).sqrt()))?;
+                        let e = scores.broadcast_sub(&scores.max_keepdim(1)?.detach())?.exp()?;
+                        e.broadcast_div(&e.sum_keepdim(1)?)?.matmul(&head(2 * heads + h)?)
+                    })
+                    .collect::<Result<_>>()?;
+                segments.push(Tensor::cat(&outs, 1)?);
+            }
+            Tensor::cat(&segments, 0)
+        };
+        let inputs = [input(&mut rng, &[rows, 3 * heads * d])];
+        let fused = |t: &[Tensor]| t[0].apply_op1(FullAttention::new(heads, d, ends.clone().into()));
+        check(&format!("full attention {heads} d{d} {lengths:?}"), &inputs, &fused, &composed);
+    }
+}
+
+#[test]
+fn layer_norm() {
+    let mut rng = ChaCha8Rng::seed_from_u64(10);
+    for (rows, n) in [(1, 2), (3, 7), (65, 8), (67, 19)] {
+        let inputs = [input(&mut rng, &[rows, n]), input(&mut rng, &[n]), input(&mut rng, &[n])];
+        let eps = 1e-3f32;
+        let composed = |t: &[Tensor]| -> Result<Tensor> {
+            let centred = t[0].broadcast_sub(&t[0].mean_keepdim(D::Minus1)?)?;
+            let std = (centred.sqr()?.mean_keepdim(D::Minus1)? + f64::from(eps))?.sqrt()?;
+            centred.broadcast_div(&std)?.broadcast_mul(&t[1])?.broadcast_add(&t[2])
+        };
+        let fused = |t: &[Tensor]| t[0].apply_op3(&t[1], &t[2], LayerNorm { eps });
+        check(&format!("layer-norm {rows}x{n}"), &inputs, &fused, &composed);
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use moe_routing::RouteTrace;
+use qwen3::VisualItems;
 use qwen3::decode::{Context, Decoder, KvCache, Row, Step};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,8 @@ pub struct Request {
     pub id: u64,
     /// What the model reads: at least one token.
     pub prompt: Vec<u32>,
+    /// The images and videos whose placeholders are in the prompt; for models with a vision tower.
+    pub items: VisualItems,
     /// One key of random numbers a sample: with the seed and the place in the response it decides each draw.
     pub samples: Vec<[u64; 2]>,
     /// The run's seed.
@@ -112,10 +115,11 @@ impl Engine {
         Ok(Self { decoder, options, waiting: VecDeque::new(), ready: VecDeque::new(), running: Vec::new() })
     }
 
-    /// Queues a request.
-    pub fn submit(&mut self, request: Request) -> Result<()> {
+    /// Queues a request. Its images and videos are encoded at once, and their pixels let go.
+    pub fn submit(&mut self, mut request: Request) -> Result<()> {
         request.params.validate()?;
-        let refuse = |reason: String| Err(Error::Request { id: request.id, reason });
+        let id = request.id;
+        let refuse = |reason: String| Err(Error::Request { id, reason });
         if request.prompt.is_empty() {
             return refuse("the prompt has no tokens".into());
         }
@@ -136,7 +140,18 @@ impl Engine {
             }
             _ => None,
         };
-        self.waiting.push_back(Prefill { request, context: Context::default(), fed: 0, routes });
+        let items = std::mem::take(&mut request.items);
+        let context = if self.decoder.has_vision() {
+            match self.decoder.prompt(&request.prompt, &items) {
+                Ok(prompt) => Context::reading(Arc::new(prompt)),
+                Err(error) => return refuse(error.to_string()),
+            }
+        } else if items.is_empty() {
+            Context::default()
+        } else {
+            return refuse("has images or videos, but the model has no vision tower".into());
+        };
+        self.waiting.push_back(Prefill { request, context, fed: 0, routes });
         Ok(())
     }
 

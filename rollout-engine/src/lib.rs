@@ -27,7 +27,8 @@
 //! let mut engine = Engine::new(decoder, EngineOptions::default())?;
 //! let params = Arc::new(SamplingParams { max_new_tokens: 5, stop_tokens: vec![1], ..Default::default() });
 //! let samples = (0..4).map(|index| [7, index]).collect();
-//! let out = engine.generate(vec![Request { id: 0, prompt: vec![3, 4, 5], samples, seed: 0, params }])?;
+//! let (prompt, items) = (vec![3, 4, 5], Default::default());
+//! let out = engine.generate(vec![Request { id: 0, prompt, items, samples, seed: 0, params }])?;
 //! assert_eq!(out.len(), 4);
 //! assert!(out.iter().all(|g| g.tokens.len() == g.logps.len() && g.tokens.len() <= 5));
 //! # Ok(()) }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use moe_routing::{MissingPolicy, RouteMode, RouteTrace};
 use proptest::prelude::*;
-use qwen3::{Batch, Config, Decoder, ForwardOptions, Model};
+use qwen3::{Batch, Config, Decoder, ForwardOptions, Model, VisualItems};
 use rollout_engine::random::{Stream, keyed_rng};
 use rollout_engine::{Engine, EngineOptions, Error, Finish, Generation, Request, SamplingParams};
 
@@ -29,7 +29,8 @@ fn engine(model: &Model, options: EngineOptions) -> Engine {
 }
 
 fn request(id: u64, prompt: Vec<u32>, samples: u64, params: &Arc<SamplingParams>) -> Request {
-    Request { id, prompt, samples: (0..samples).map(|i| [id, i]).collect(), seed: 5, params: params.clone() }
+    let samples = (0..samples).map(|i| [id, i]).collect();
+    Request { id, prompt, items: VisualItems::default(), samples, seed: 5, params: params.clone() }
 }
 
 type Comparable = (Vec<u32>, Vec<u32>, Vec<u32>, Finish, Option<RouteTrace>);

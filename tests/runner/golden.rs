@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use policy_loss::{Advantages, LossConfig, Normalizer, Real, TokenBatch};
-use qwen3::weights::parameter_specs;
-use qwen3::{Batch, Error, ForwardOptions, Model};
+use qwen3::weights::{ParameterSpec, parameter_specs};
+use qwen3::{Batch, Error, ForwardOptions, Hidden, Model, Parameter, VisualItems, VlModel};
 use safetensors::SafeTensors;
 use serde_json::{Map, Value, json};
 
@@ -287,11 +287,7 @@ fn model_case(dir: &Path, model: &Model) {
     close("logp", &logp, &expected.take("logp").unwrap().1, 1e-4);
     let mean_nll = -logp.iter().sum::<f64>() / logp.len() as f64;
     close("mean_nll", &[mean_nll], &[text["mean_nll"].as_f64().unwrap()], 1e-5);
-    if let Some((shape, wanted)) = expected.take("router_logits") {
-        let found: Vec<f64> = hidden.router_logits.iter().flat_map(wide).collect();
-        assert_eq!(shape[0], hidden.router_logits.len(), "router_logits: another number of layers");
-        close("router_logits", &found, &wanted, 1e-4);
-    }
+    router_logits_agree(&mut expected, &hidden);
     assert!(expected.numbers.is_empty(), "unknown tensors {:?}", expected.numbers.keys());
 
     let weight = candle_core::Tensor::new(predicts, &candle_core::Device::Cpu).unwrap();
@@ -299,7 +295,18 @@ fn model_case(dir: &Path, model: &Model) {
     let loss = (scores.logp * weight).unwrap().sum_all().unwrap().affine(scale, 0.0).unwrap();
     let store = loss.backward().unwrap();
     model.check_gradients(&store).unwrap();
-    let norms = gradient_norms(model, &store);
+    let specs = parameter_specs(model.config());
+    gradient_norms_agree(&text, &gradient_norms(specs, model.parameters(), &store));
+}
+
+fn router_logits_agree(expected: &mut Expected, hidden: &Hidden) {
+    let Some((shape, wanted)) = expected.take("router_logits") else { return };
+    let found: Vec<f64> = hidden.router_logits.iter().flat_map(wide).collect();
+    assert_eq!(shape[0], hidden.router_logits.len(), "router_logits: another number of layers");
+    close("router_logits", &found, &wanted, 1e-4);
+}
+
+fn gradient_norms_agree(text: &Value, norms: &BTreeMap<String, f64>) {
     let wanted = text["grad_norms"].as_object().unwrap();
     assert!(!wanted.is_empty());
     for (name, value) in wanted {
@@ -312,11 +319,78 @@ fn model_case(dir: &Path, model: &Model) {
     }
 }
 
+/// Pixels and sizes of one kind of item; none when the case has none.
+fn items(
+    expected: &mut Expected,
+    pixels: &str,
+    grids: &str,
+) -> (Option<candle_core::Tensor>, Vec<mrope::Grid>) {
+    let pixels = expected.take(pixels).map(|(shape, values)| {
+        let values: Vec<f32> = values.into_iter().map(|v| v as f32).collect();
+        candle_core::Tensor::from_vec(values, shape, &candle_core::Device::Cpu).unwrap()
+    });
+    let grids = expected.take(grids).map(|(_, values)| values).unwrap_or_default();
+    let grid = |g: &[f64; 3]| mrope::Grid::new(g[0] as u32, g[1] as u32, g[2] as u32);
+    (pixels, grids.as_chunks::<3>().0.iter().map(grid).collect())
+}
+
+fn vl_model_case(dir: &Path, model: &VlModel) {
+    let mut expected = Expected::read(&dir.join("expected.safetensors"));
+    let text: Value =
+        serde_json::from_str(&std::fs::read_to_string(dir.join("expected.json")).unwrap()).unwrap();
+    only(&text, &["source", "mean_nll", "grad_norms"], "expected.json").unwrap();
+    let (shape, ids) = expected.take("input_ids").unwrap();
+    let (sequences, len) = (shape[0], shape[1]);
+    let ids: Vec<u32> = ids.into_iter().map(|v| v as u32).collect();
+    let batch = Batch::pack(ids.chunks(len));
+    let (image_pixels, image_grids) = items(&mut expected, "pixel_values", "image_grid_thw");
+    let (video_pixels, video_grids) = items(&mut expected, "pixel_values_videos", "video_grid_thw");
+    let visual =
+        VisualItems { image_pixels, image_grids, video_pixels, video_grids, ..VisualItems::default() };
+
+    let positions = model.positions(&batch, &visual).unwrap();
+    close("position_ids", &positions.axes().concat(), &expected.take("position_ids").unwrap().1, 0.0);
+    let deltas: Vec<f64> = positions.sequences().iter().map(|s| s.next - s.tokens as f64).collect();
+    close("rope_delta", &deltas, &expected.take("rope_delta").unwrap().1, 0.0);
+    if let Some((_, wanted)) = expected.take("image_embeds") {
+        let pixels = visual.image_pixels.as_ref().unwrap();
+        let features = model.encode(pixels, &visual.image_grids).unwrap();
+        close("image_embeds", &wide(&features.merged), &wanted, 1e-4);
+        let levels: Vec<f64> = features.levels.iter().flat_map(wide).collect();
+        close("deepstack", &levels, &expected.take("deepstack").unwrap().1, 1e-4);
+    }
+
+    let hidden = model.forward(&batch, &visual, &ForwardOptions::default()).unwrap();
+    close("logits", &wide(&model.logits(&hidden.states).unwrap()), &expected.take("logits").unwrap().1, 1e-4);
+    router_logits_agree(&mut expected, &hidden);
+    let targets: Vec<u32> = (0..ids.len()).map(|i| if (i + 1) % len == 0 { 0 } else { ids[i + 1] }).collect();
+    let predicts: Vec<f32> = (0..ids.len()).map(|i| if (i + 1) % len == 0 { 0.0 } else { 1.0 }).collect();
+    let scores = model.log_probs(&hidden.states, &targets, 1.0).unwrap();
+    let all = wide(&scores.logp);
+    let logp: Vec<f64> = (0..ids.len()).filter(|i| (i + 1) % len != 0).map(|i| all[i]).collect();
+    close("logp", &logp, &expected.take("logp").unwrap().1, 1e-4);
+    let mean_nll = -logp.iter().sum::<f64>() / logp.len() as f64;
+    close("mean_nll", &[mean_nll], &[text["mean_nll"].as_f64().unwrap()], 1e-5);
+    assert!(expected.numbers.is_empty(), "unknown tensors {:?}", expected.numbers.keys());
+
+    let weight = candle_core::Tensor::new(predicts, &candle_core::Device::Cpu).unwrap();
+    let scale = -1.0 / (sequences * (len - 1)) as f64;
+    let loss = (scores.logp * weight).unwrap().sum_all().unwrap().affine(scale, 0.0).unwrap();
+    let store = loss.backward().unwrap();
+    model.check_gradients(&store).unwrap();
+    let specs = qwen3::vision::parameter_specs(model.config());
+    gradient_norms_agree(&text, &gradient_norms(specs, model.parameters(), &store));
+}
+
 /// Norms by Hugging Face name, of parts and of whole stacked parameters.
-fn gradient_norms(model: &Model, store: &candle_core::backprop::GradStore) -> BTreeMap<String, f64> {
+fn gradient_norms(
+    specs: Vec<ParameterSpec>,
+    parameters: &[Parameter],
+    store: &candle_core::backprop::GradStore,
+) -> BTreeMap<String, f64> {
     let norm = |v: &[f64]| v.iter().map(|x| x * x).sum::<f64>().sqrt();
     let mut norms = BTreeMap::new();
-    for (spec, parameter) in parameter_specs(model.config()).into_iter().zip(model.parameters()) {
+    for (spec, parameter) in specs.into_iter().zip(parameters) {
         let gradient = wide(store.get(parameter.var.as_tensor()).unwrap());
         norms.insert(spec.name, norm(&gradient));
         let mut start = 0;
@@ -337,6 +411,11 @@ fn models() {
             Ok(model) => {
                 println!("{}", dir.display());
                 model_case(&dir, &model);
+                run.push(dir);
+            }
+            Err(Error::UnsupportedArchitecture(name)) if name.starts_with("qwen3_vl") => {
+                println!("{}", dir.display());
+                vl_model_case(&dir, &VlModel::load(&dir).unwrap());
                 run.push(dir);
             }
             Err(Error::UnsupportedArchitecture(name)) => {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use qwen3::{Decoder, Model};
+use qwen3::{Decoder, Model, VisualItems};
 use rollout_engine::{Engine, EngineOptions, Request, SamplingParams};
 
 use crate::config::{Config, Routing};
@@ -87,6 +87,7 @@ impl Sampler {
         let requests = prompts.iter().enumerate().map(|(i, (prompt, epoch))| Request {
             id: i as u64,
             prompt: prompt.tokens.clone(),
+            items: VisualItems::default(),
             samples: (0..self.group as u64).map(|k| [prompt.id, (u64::from(*epoch) << 32) | k]).collect(),
             seed: self.seed,
             params: self.training.clone(),
@@ -109,6 +110,7 @@ impl Sampler {
         let requests = prompts.iter().enumerate().map(|(i, prompt)| Request {
             id: i as u64,
             prompt: prompt.tokens.clone(),
+            items: VisualItems::default(),
             samples: vec![[prompt.id, EVALUATION]],
             seed: self.seed,
             params: self.evaluation.clone(),

@@ -29,6 +29,7 @@ fn samples(model: &qwen3::Model) -> Vec<Sample> {
     let request = |id: u64| Request {
         id,
         prompt: vec![3, 4 + id as u32],
+        items: qwen3::VisualItems::default(),
         samples: (0..2).map(|k| [id, k]).collect(),
         seed: 1,
         params: params.clone(),

@@ -8,8 +8,10 @@
 
 mod attention;
 mod experts;
+mod full_attention;
 mod gather_rows;
 mod head;
+mod layer_norm;
 mod linear;
 mod qk_norm_rope;
 mod rms_norm;
@@ -17,8 +19,10 @@ mod swiglu;
 
 pub use attention::{CausalAttention, Segments};
 pub use experts::{ExpertsDown, ExpertsUp};
+pub use full_attention::FullAttention;
 pub use gather_rows::GatherRows;
 pub use head::HeadLogProbs;
+pub use layer_norm::LayerNorm;
 pub use linear::Linear;
 pub use qk_norm_rope::QkNormRope;
 pub use rms_norm::RmsNorm;

@@ -34,6 +34,12 @@ impl QkNormRope {
         self.shape.query_width() + 2 * self.shape.kv_width()
     }
 
+    /// The key/value head of a query head, or of a key head behind them.
+    fn kv_head(&self, head: usize) -> usize {
+        let queries = self.shape.query_heads;
+        if head < queries { head / self.shape.group() } else { head - queries }
+    }
+
     fn check(&self, qkv: &Layout, norms: &[&Layout]) -> Result<()> {
         let (rows, width) = rows_of(qkv, "qkv")?;
         if width != self.width() || rows != self.positions.len() {
@@ -66,7 +72,7 @@ impl QkNormRope {
                 }
                 None => to.copy_from_slice(from),
             }
-            self.table.rotate(to, position);
+            self.table.rotate(to, position, self.kv_head(head));
         }
         let values = heads.query_width() + heads.kv_width();
         y[values..].copy_from_slice(&x[values..]);
@@ -98,7 +104,7 @@ impl QkNormRope {
                 let (x, dy) = (&x[row * width..][..width], &dy[row * width..][..width]);
                 for head in 0..heads.query_heads + heads.kv_heads {
                     turned.copy_from_slice(&dy[head * d..][..d]);
-                    self.table.rotate_back(&mut turned, self.positions[row] as usize);
+                    self.table.rotate_back(&mut turned, self.positions[row] as usize, self.kv_head(head));
                     let dx = &mut dx[head * d..][..d];
                     match norms {
                         Some((q, k)) => {

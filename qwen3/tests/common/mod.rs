@@ -1,6 +1,8 @@
 //! Small models for tests.
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)]
 
+pub mod vl;
+
 use qwen3::weights::{NamedTensor, parameter_specs};
 use qwen3::{Architecture, Config, Model, MoeConfig};
 use rand::SeedableRng;
@@ -63,11 +65,16 @@ pub fn values(name: &str, shape: &[usize]) -> Vec<f32> {
         z ^= z >> 31;
         2.0 * ((z >> 11) as f64 / (1u64 << 53) as f64) - 1.0
     };
-    let fan: usize = shape.iter().skip(1).product();
+    // Fused experts are input-major.
+    let fan: usize = if shape.len() == 3 { shape[1] } else { shape.iter().skip(1).product() };
     let scale = |u: f64| {
-        if name.ends_with("norm.weight") {
+        if ["norm.weight", "norm1.weight", "norm2.weight"].iter().any(|end| name.ends_with(end)) {
             1.0 + 0.25 * u
-        } else if name.contains("embed_tokens") {
+        } else if name.ends_with(".bias") {
+            0.1 * u
+        } else if name.starts_with("pixel_values") {
+            u
+        } else if name.contains("embed_tokens") || name.contains("pos_embed") {
             0.5 * u
         } else {
             u * 1.5 / (fan as f64).sqrt()
