@@ -1,5 +1,6 @@
 //! The reusable stages of a reinforcement-learning run.
 
+pub mod chat;
 pub mod checkpoint;
 pub mod config;
 pub mod data;

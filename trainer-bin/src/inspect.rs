@@ -27,7 +27,7 @@ struct Target {
     from: PathBuf,
 }
 
-/// A run directory stands for its newest checkpoint, any other directory for the model in it.
+/// A run directory stands for its newest checkpoint, any other directory or a GGUF file for the model in it.
 fn open(path: &Path, args: &SetArgs) -> Result<Target> {
     let mut layers = Layers::defaults();
     let from = if path.join("metrics.jsonl").exists() || path.join("ckpt").exists() {
@@ -41,8 +41,8 @@ fn open(path: &Path, args: &SetArgs) -> Result<Target> {
         layers.set(assignment, "--set")?;
     }
     let config = layers.resolve()?;
-    let model = Model::load(&from)?;
-    let codec = TextCodec::from_dir(&from, model.config().eos_token_ids.clone())?;
+    let model = setup::read_model(&from)?;
+    let codec = setup::read_codec(&from, model.config())?;
     Ok(Target { config, model, codec, from })
 }
 
