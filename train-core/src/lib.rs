@@ -4,6 +4,7 @@ pub mod chat;
 pub mod checkpoint;
 pub mod config;
 pub mod data;
+pub mod footprint;
 pub mod guard;
 pub mod learner;
 pub mod metrics;

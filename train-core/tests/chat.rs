@@ -146,6 +146,10 @@ fn what_is_wrong_is_named() {
         refused("\n{{ messages }}", hello()),
         "chat template: prints a sequence; `tojson` writes one (line 2)"
     );
+    let mut spaced = file["tokenizer"].clone();
+    spaced["pre_tokenizer"]["add_prefix_space"] = true.into();
+    let error = codec(&spaced, CHATML).encode_chat(&Chat::prompt("", "hello")).unwrap_err().to_string();
+    assert!(error.starts_with("the tokenizer puts a space before every text"), "{error}");
     // Without `Chat::clock` a rendering depends on nothing else.
     assert!(refused("{{ strftime_now('%Y') }}", hello()).contains("strftime_now"));
     let clock = Chat { messages: hello(), clock: true, ..Chat::default() };

@@ -13,6 +13,10 @@ use crate::chat::{Chat, ChatError, ChatTemplate, ChatTokens, Rendered};
 #[derive(Clone)]
 pub struct TextCodec {
     tokenizer: Tokenizer,
+    /// Whether its file lets bytes without a token vanish.
+    drops_unknown: bool,
+    /// Whether a space goes before every text, so that pieces are read otherwise than the whole.
+    prefix_space: bool,
     stop: Vec<u32>,
     /// `bos_token` and so on, as `tokenizer_config.json` names them.
     named_tokens: BTreeMap<String, String>,
@@ -131,10 +135,20 @@ impl TextCodec {
     }
 
     fn from_bytes(bytes: &[u8], stop: Vec<u32>) -> Result<Self, DataError> {
-        let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| DataError::Tokenizer(e.to_string()))?;
+        let mut file: Value =
+            serde_json::from_slice(bytes).map_err(|e| DataError::Tokenizer(e.to_string()))?;
+        let drops_unknown = file["model"]["type"] == "BPE" && file["model"]["unk_token"].is_null();
+        if drops_unknown {
+            // A name that no vocabulary has: unknown bytes become an error.
+            file["model"]["unk_token"] = json!("<unknown bytes are an error>");
+        }
+        let prefix_space =
+            puts_space_before(&file["normalizer"]) || puts_space_before(&file["pre_tokenizer"]);
+        let mut tokenizer =
+            Tokenizer::from_bytes(file.to_string()).map_err(|e| DataError::Tokenizer(e.to_string()))?;
         // User text that spells a control token must not become one.
         tokenizer.set_encode_special_tokens(true);
-        Ok(Self { tokenizer, stop, named_tokens: BTreeMap::new(), chat: None })
+        Ok(Self { tokenizer, drops_unknown, prefix_space, stop, named_tokens: BTreeMap::new(), chat: None })
     }
 
     /// With the chat template of `sources`, when there is one.
@@ -180,7 +194,7 @@ impl TextCodec {
     }
 
     fn encode_rendered(&self, rendered: &Rendered) -> Result<ChatTokens, DataError> {
-        if self.encode("a")? == self.encode(" a")? {
+        if self.prefix_space {
             return Err(ChatError::PrefixSpace.into());
         }
         let mut tokens = ChatTokens { ids: Vec::new(), assistant: Vec::new() };
@@ -212,7 +226,7 @@ impl TextCodec {
     }
 
     fn no_token(&self, text: &str, error: &tokenizers::Error) -> DataError {
-        let unknown = text.chars().find(|c| self.tokenizer.token_to_id(&c.to_string()).is_none());
+        let unknown = text.chars().find(|c| self.tokenizer.encode_fast(c.to_string(), false).is_err());
         DataError::Tokenizer(match unknown {
             Some(c) => format!("no token for {c:?} in {text:?}"),
             None => error.to_string(),
@@ -256,7 +270,11 @@ impl TextCodec {
     /// # Errors
     /// When a file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<(), DataError> {
-        let text = self.tokenizer.to_string(true).map_err(|e| DataError::Tokenizer(e.to_string()))?;
+        let file = serde_json::to_value(&self.tokenizer);
+        let mut file = file.map_err(|e| DataError::Tokenizer(e.to_string()))?;
+        if self.drops_unknown {
+            file["model"]["unk_token"] = Value::Null;
+        }
         let mut config = json!({
             "tokenizer_class": "PreTrainedTokenizerFast",
             "eos_token": self.stop.first().and_then(|id| self.tokenizer.id_to_token(*id)),
@@ -268,11 +286,26 @@ impl TextCodec {
         if let Some(template) = &self.chat {
             config["chat_template"] = template.to_json();
         }
-        for (name, text) in [("tokenizer.json", text), ("tokenizer_config.json", Value::to_string(&config))] {
+        for (name, content) in [("tokenizer.json", file), ("tokenizer_config.json", config)] {
             let path = dir.join(name);
-            std::fs::write(&path, text).map_err(|source| DataError::Io { path, source })?;
+            std::fs::write(&path, format!("{content:#}")).map_err(|source| DataError::Io { path, source })?;
         }
         Ok(())
+    }
+}
+
+/// Whether a part of a `tokenizer.json` puts a space before a text.
+fn puts_space_before(part: &Value) -> bool {
+    match part {
+        Value::Object(fields) => {
+            let metaspace = fields.get("type").is_some_and(|t| t == "Metaspace");
+            (metaspace && fields.get("prepend_scheme").is_none_or(|s| s != "never"))
+                || fields.get("type").is_some_and(|t| t == "Prepend")
+                || (!metaspace && fields.get("add_prefix_space") == Some(&json!(true)))
+                || fields.values().any(puts_space_before)
+        }
+        Value::Array(parts) => parts.iter().any(puts_space_before),
+        _ => false,
     }
 }
 

@@ -108,11 +108,6 @@ impl Metadata<'_> {
                     "rstrip": false, "normalized": false, "special": kind == CONTROL }));
             }
         }
-        // A byte without a token would be dropped from texts.
-        let mut bytes = tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet().into_iter();
-        if let Some(byte) = bytes.find(|c| !vocabulary.contains_key(&c.to_string())) {
-            return Err(format!("tokenizer.ggml.tokens: there is none for the byte written {byte:?}"));
-        }
         let merges = self.list("tokenizer.ggml.merges", Value::to_string)?;
         let merges = merges.into_iter().map(|merge| match merge.split_once(' ') {
             Some((left, right)) if !left.is_empty() && !right.is_empty() && !right.contains(' ') => {
@@ -237,6 +232,28 @@ mod tests {
         assert_eq!(qwen.encode("ab 12").unwrap(), ids(&["ab", "Ġ", "1", "2"]));
         assert_eq!(qwen.encode("e\u{301}").unwrap(), ids(&["Ã", "©"]));
         assert_eq!(smollm.encode("e\u{301}").unwrap(), ids(&["e", "Ì", "ģ"]));
+    }
+
+    /// SmolLM2's vocabulary lacks some bytes: libraries drop them without a word.
+    #[test]
+    fn a_byte_without_a_token_is_an_error() {
+        let codec = open(|entries| {
+            let lacking = tokens().into_iter().map(|t| Value::String(if t == "z" { "zz".into() } else { t }));
+            set(entries, "tokenizer.ggml.tokens", Some(Value::Array(lacking.collect())));
+        });
+        let codec = codec.unwrap();
+        let error = "tokenizer: no token for 'z' in \"ab z\"";
+        assert_eq!(codec.encode("ab z").unwrap_err().to_string(), error);
+        let dir = tempfile::tempdir().unwrap();
+        codec.save(dir.path()).unwrap();
+        assert_eq!(
+            TextCodec::open(dir.path(), vec![1]).unwrap().encode("ab z").unwrap_err().to_string(),
+            error
+        );
+        // The file itself is as other libraries want it.
+        let saved = std::fs::read_to_string(dir.path().join("tokenizer.json")).unwrap();
+        let saved: serde_json::Value = serde_json::from_str(&saved).unwrap();
+        assert_eq!(saved["model"]["unk_token"], serde_json::Value::Null);
     }
 
     #[test]
