@@ -19,8 +19,7 @@ use crate::weights::{NamedTensor, parameter_specs};
 /// [`Error::Format`] for a broken file, [`Error::UnsupportedArchitecture`], [`Error::Config`] with the metadata key at
 /// fault, [`Error::Weights`].
 pub fn load(path: &Path) -> Result<(Config, Vec<NamedTensor>)> {
-    let mut reader = BufReader::new(File::open(path).map_err(|e| Error::io(path, e))?);
-    let content = Content::read(&mut reader).map_err(|e| Error::format(path, e))?;
+    let (mut reader, content) = open(path)?;
     let config = config(&content)?;
     let specs = parameter_specs(&config);
     let parts: Vec<(Source, &[usize])> = specs
@@ -72,6 +71,20 @@ pub fn load(path: &Path) -> Result<(Config, Vec<NamedTensor>)> {
         })
         .collect();
     Ok((config, tensors))
+}
+
+/// Reads the architecture alone.
+///
+/// # Errors
+/// As [`load`], for the metadata.
+pub fn load_config(path: &Path) -> Result<Config> {
+    config(&open(path)?.1)
+}
+
+fn open(path: &Path) -> Result<(BufReader<File>, Content)> {
+    let mut reader = BufReader::new(File::open(path).map_err(|e| Error::io(path, e))?);
+    let content = Content::read(&mut reader).map_err(|e| Error::format(path, e))?;
+    Ok((reader, content))
 }
 
 /// Where a tensor of a Hugging Face file is in a GGUF file.

@@ -165,6 +165,12 @@ impl Engine {
         self.running.len()
     }
 
+    /// The tokens that a sample has so far, while it runs: for whoever shows them before it ends.
+    pub fn so_far(&self, request: u64, sample: usize) -> Option<&[u32]> {
+        let mut unfinished = self.running.iter().chain(&self.ready).map(|sequence| &sequence.generation);
+        unfinished.find(|g| g.request == request && g.sample == sample).map(|g| g.tokens.as_slice())
+    }
+
     /// Runs the model once and returns the samples that ended.
     pub fn step(&mut self) -> Result<Vec<Generation>> {
         while self.running.len() < self.options.max_rows {

@@ -211,3 +211,26 @@ fn bad_requests_are_named() {
     assert!(matches!(nothing, Err(Error::NonFiniteLogits)));
     assert!(matches!(rollout_engine::draw(&mut [0.0, f32::NAN], &good, 0.5), Err(Error::NonFiniteLogits)));
 }
+
+#[test]
+fn a_running_sample_can_be_watched() {
+    let model = model(false);
+    let params = Arc::new(SamplingParams { max_new_tokens: 5, ..Default::default() });
+    let mut engine = engine(&model, EngineOptions::default());
+    engine.submit(request(3, vec![1, 2], 2, &params)).unwrap();
+    assert_eq!(engine.so_far(3, 0), None);
+    let mut seen = Vec::new();
+    let ended = loop {
+        let ended = engine.step().unwrap();
+        if !ended.is_empty() {
+            break ended;
+        }
+        seen.push(engine.so_far(3, 1).unwrap().to_vec());
+        assert_eq!(engine.so_far(3, 2), None);
+    };
+    assert_eq!(seen.len(), 4);
+    for (n, tokens) in seen.iter().enumerate() {
+        assert_eq!(*tokens, ended[1].tokens[..=n]);
+    }
+    assert_eq!(engine.so_far(3, 1), None);
+}

@@ -1,8 +1,10 @@
 //! The reusable stages of a reinforcement-learning run.
 
+pub mod chat;
 pub mod checkpoint;
 pub mod config;
 pub mod data;
+pub mod footprint;
 pub mod guard;
 pub mod learner;
 pub mod metrics;

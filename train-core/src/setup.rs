@@ -9,25 +9,53 @@ use crate::config::{Architecture, Config, ModelSection};
 use crate::data::{DataError, FileSource, GeneratedSource, PromptSource, Task, TextCodec};
 use crate::trainer::TrainError;
 
+/// The architecture of a Hugging Face directory or a GGUF file, without its weights.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read_architecture(path: &Path) -> Result<qwen3::Config, qwen3::Error> {
+    if path.is_file() { qwen3::gguf::load_config(path) } else { qwen3::Config::from_dir(path) }
+}
+
+/// The model of a Hugging Face directory or a GGUF file.
+///
+/// # Errors
+/// When it cannot be read, or weights are missing or do not fit.
+pub fn read_model(path: &Path) -> Result<Model, qwen3::Error> {
+    if path.is_file() {
+        let (config, tensors) = qwen3::gguf::load(path)?;
+        Model::from_tensors(config, tensors)
+    } else {
+        Model::load(path)
+    }
+}
+
+/// The tokenizer of a Hugging Face directory or a GGUF file, for a model of this architecture.
+///
+/// # Errors
+/// When it cannot be read, or has more tokens than the model.
+pub fn read_codec(path: &Path, architecture: &qwen3::Config) -> Result<TextCodec, DataError> {
+    let codec = TextCodec::open(path, architecture.eos_token_ids.clone())?;
+    if codec.vocab_size() > architecture.vocab_size {
+        return Err(DataError::Tokenizer(format!(
+            "the tokenizer of {} has {} tokens, the model {}",
+            path.display(),
+            codec.vocab_size(),
+            architecture.vocab_size
+        )));
+    }
+    Ok(codec)
+}
+
 /// The codec and the architecture's description of a run.
 ///
 /// # Errors
-/// When the model directory cannot be read, or sizes do not fit.
+/// When the model cannot be read, or sizes do not fit.
 pub fn codec_and_model(config: &Config) -> Result<(TextCodec, qwen3::Config), TrainError> {
     if !config.model.path.is_empty() {
-        let dir = Path::new(&config.model.path);
-        let model = qwen3::Config::from_dir(dir)?;
-        let codec = TextCodec::from_dir(dir, model.eos_token_ids.clone())?;
-        if codec.vocab_size() > model.vocab_size {
-            return Err(DataError::Tokenizer(format!(
-                "the tokenizer of {} has {} tokens, the model {}",
-                dir.display(),
-                codec.vocab_size(),
-                model.vocab_size
-            ))
-            .into());
-        }
-        return Ok((codec, model));
+        let path = Path::new(&config.model.path);
+        let model = read_architecture(path)?;
+        return Ok((read_codec(path, &model)?, model));
     }
     let codec = match Task::by_name(&config.data.task) {
         Some(task) if config.data.path.is_empty() => TextCodec::characters(task.alphabet())?,
@@ -81,7 +109,7 @@ pub fn initial_model(config: &Config, architecture: &qwen3::Config) -> Result<Mo
         let seed = config.run.seed;
         Ok(Model::init(architecture.clone(), |i| keyed_rng(seed, Stream::Init, [i as u64, 0]))?)
     } else {
-        Ok(Model::load(Path::new(&config.model.path))?)
+        Ok(read_model(Path::new(&config.model.path))?)
     }
 }
 

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{configs, doctor, inspect, run};
+use crate::{configs, convert, describe, doctor, generate, inspect, run};
 
 /// Reinforcement-learning post-training of language models.
 ///
@@ -45,14 +45,14 @@ enum Verb {
     },
     /// Measure a run or a model directory on held-out prompts.
     Eval {
-        /// A run directory, or a Hugging Face directory.
+        /// A run directory, a Hugging Face directory or a GGUF file.
         target: PathBuf,
         #[command(flatten)]
         args: SetArgs,
     },
     /// Sample one response and show each token's probability.
     Sample {
-        /// A run directory, or a Hugging Face directory.
+        /// A run directory, a Hugging Face directory or a GGUF file.
         target: PathBuf,
         /// The prompt; a held-out one when absent.
         #[arg(long)]
@@ -62,6 +62,49 @@ enum Verb {
         top: usize,
         #[command(flatten)]
         args: SetArgs,
+    },
+    /// Continue a text.
+    Generate {
+        /// A run directory, a Hugging Face directory or a GGUF file.
+        model: PathBuf,
+        /// The text.
+        prompt: String,
+        #[command(flatten)]
+        sampling: SamplingArgs,
+    },
+    /// Talk to a model, one line a turn, in its own chat format.
+    Chat {
+        /// A run directory, a Hugging Face directory or a GGUF file.
+        model: PathBuf,
+        /// What the model is told before the conversation.
+        #[arg(long, default_value = "")]
+        system: String,
+        /// A variable of the chat template, such as `enable_thinking=false`; may be repeated.
+        #[arg(long = "variable", value_name = "NAME=VALUE")]
+        variables: Vec<String>,
+        #[command(flatten)]
+        sampling: SamplingArgs,
+    },
+    /// Write a model as a Hugging Face directory that transformers loads.
+    Convert {
+        /// A GGUF file, a Hugging Face directory or a run directory.
+        model: PathBuf,
+        /// The directory to make.
+        output: PathBuf,
+        /// Type of the written weights.
+        #[arg(long, value_enum, default_value = "f32")]
+        dtype: WeightType,
+    },
+    /// Show a model's tensors and parameters, and the memory it takes to train and to decode.
+    Inspect {
+        /// A run directory, a Hugging Face directory or a GGUF file.
+        model: PathBuf,
+        /// Sequences at one time.
+        #[arg(long, default_value_t = 1)]
+        batch: usize,
+        /// Tokens of a sequence.
+        #[arg(long, default_value_t = 1024)]
+        length: usize,
     },
     /// Write the report of one run, or a comparison of several.
     Report {
@@ -110,6 +153,38 @@ enum Verb {
     Doctor,
 }
 
+/// How to draw tokens.
+#[derive(Args, Clone)]
+pub(crate) struct SamplingArgs {
+    /// The longest response.
+    #[arg(long, default_value_t = 256)]
+    pub(crate) max_new_tokens: usize,
+    /// Divides the logits; 0 takes the likeliest token.
+    #[arg(long, default_value_t = 0.7)]
+    pub(crate) temperature: f32,
+    /// Keep the likeliest k tokens; 0: all.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) top_k: usize,
+    /// Keep the likeliest tokens of this total probability.
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) top_p: f32,
+    /// Drop tokens less likely than this share of the likeliest.
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) min_p: f32,
+    /// Decides every draw.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+}
+
+/// The element type of written weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WeightType {
+    /// 32-bit floats.
+    F32,
+    /// bfloat16, rounded to nearest even.
+    Bf16,
+}
+
 /// Changes to a configuration.
 #[derive(Args, Clone, Default)]
 pub(crate) struct SetArgs {
@@ -146,6 +221,18 @@ impl Cli {
             Some(Verb::Eval { target, args }) => inspect::eval(&target, &args).map(done),
             Some(Verb::Sample { target, prompt, top, args }) => {
                 inspect::sample(&target, prompt.as_deref(), top, &args).map(done)
+            }
+            Some(Verb::Generate { model, prompt, sampling }) => {
+                generate::generate(&model, &prompt, &sampling).map(done)
+            }
+            Some(Verb::Chat { model, system, variables, sampling }) => {
+                generate::chat(&model, &system, &variables, &sampling).map(done)
+            }
+            Some(Verb::Convert { model, output, dtype }) => {
+                convert::convert(&model, &output, dtype).map(done)
+            }
+            Some(Verb::Inspect { model, batch, length }) => {
+                describe::describe(&model, batch, length).map(done)
             }
             Some(Verb::Report { runs, output }) => inspect::report(&runs, &output).map(done),
             Some(Verb::Rollouts { run, step, sort, grep, number, json }) => {

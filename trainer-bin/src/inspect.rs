@@ -27,22 +27,27 @@ struct Target {
     from: PathBuf,
 }
 
-/// A run directory stands for its newest checkpoint, any other directory for the model in it.
+fn is_run(path: &Path) -> bool {
+    path.join("metrics.jsonl").exists() || path.join("ckpt").exists()
+}
+
+/// A run directory stands for its newest checkpoint, any other directory or a GGUF file for the model in it.
+pub(crate) fn model_of(path: &Path) -> Result<PathBuf> {
+    Ok(if is_run(path) { Checkpoint::newest(path)?.0.path } else { path.to_path_buf() })
+}
+
 fn open(path: &Path, args: &SetArgs) -> Result<Target> {
     let mut layers = Layers::defaults();
-    let from = if path.join("metrics.jsonl").exists() || path.join("ckpt").exists() {
-        let file = path.join("config.toml");
-        layers.file(&file)?;
-        Checkpoint::newest(path)?.0.path
-    } else {
-        path.to_path_buf()
-    };
+    if is_run(path) {
+        layers.file(&path.join("config.toml"))?;
+    }
+    let from = model_of(path)?;
     for assignment in &args.set {
         layers.set(assignment, "--set")?;
     }
     let config = layers.resolve()?;
-    let model = Model::load(&from)?;
-    let codec = TextCodec::from_dir(&from, model.config().eos_token_ids.clone())?;
+    let model = setup::read_model(&from)?;
+    let codec = setup::read_codec(&from, model.config())?;
     Ok(Target { config, model, codec, from })
 }
 

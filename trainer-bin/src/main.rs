@@ -4,7 +4,10 @@
 mod cli;
 mod configs;
 mod console;
+mod convert;
+mod describe;
 mod doctor;
+mod generate;
 mod inspect;
 mod run;
 

@@ -3,6 +3,7 @@
 mod codec;
 mod file;
 mod generated;
+mod gguf;
 mod task;
 
 pub use codec::TextCodec;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use crate::chat::ChatError;
 use crate::types::Prompt;
 
 /// What can go wrong with data.
@@ -64,6 +66,9 @@ pub enum DataError {
     /// Text that cannot become tokens, or a broken tokenizer.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
+    /// A conversation that cannot be rendered.
+    #[error(transparent)]
+    Chat(#[from] ChatError),
     /// State of another source.
     #[error("the data's saved state does not fit this configuration: {0}")]
     State(String),

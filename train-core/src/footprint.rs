@@ -1,0 +1,206 @@
+//! Parameters and memory of a model, from its sizes alone.
+
+use qwen3::weights::parameter_specs;
+use qwen3::{Config, ParameterGroup};
+
+/// Bytes of an f32.
+const FLOAT: u64 = 4;
+/// Rows of logits that the head holds at once in training (`qwen3::Model::log_probs`).
+const HEAD_ROWS: u64 = 1024;
+
+/// A tensor of a Hugging Face file, and how many layers and experts have one like it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorRow {
+    /// Its name, with `*` for the numbers of layers and experts.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// How many there are.
+    pub times: usize,
+}
+
+/// A model's parameters.
+#[derive(Clone, Debug)]
+pub struct Footprint {
+    /// All tensors, in the order of the first of their kind.
+    pub tensors: Vec<TensorRow>,
+    /// All parameters.
+    pub parameters: usize,
+    /// Those that take part in the computation of one token: without the experts that are not chosen.
+    pub active: usize,
+    config: Config,
+}
+
+/// Bytes of a run's memory while it trains, in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrainingMemory {
+    /// Weights.
+    pub weights: u64,
+    /// Gradients.
+    pub gradients: u64,
+    /// First and second moments.
+    pub moments: u64,
+    /// The sampler's frozen copy of the weights.
+    pub sampler: u64,
+    /// What one forward pass keeps for its backward, with the rows of logits that the head holds at once.
+    pub activations: u64,
+}
+
+/// Bytes while it decodes, in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecodingMemory {
+    /// Weights.
+    pub weights: u64,
+    /// Keys and values of all sequences at their full length.
+    pub cache: u64,
+    /// One row of logits a sequence.
+    pub logits: u64,
+}
+
+impl TrainingMemory {
+    /// The sum.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.weights + self.gradients + self.moments + self.sampler + self.activations
+    }
+}
+
+impl DecodingMemory {
+    /// The sum.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.weights + self.cache + self.logits
+    }
+}
+
+impl Footprint {
+    /// Counts the parameters of a model.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        let mut tensors: Vec<TensorRow> = Vec::new();
+        let (mut parameters, mut idle) = (0, 0);
+        for spec in parameter_specs(config) {
+            let count = spec.shape.iter().product::<usize>();
+            parameters += count;
+            if let (Some(moe), ParameterGroup::Matrix, [experts, _, _]) =
+                (&config.moe, spec.group, &spec.shape[..])
+            {
+                idle += count / experts * (experts - moe.num_experts_per_tok);
+            }
+            for (name, shape) in spec.parts {
+                let numbered = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+                let name: Vec<&str> = name.split('.').map(|p| if numbered(p) { "*" } else { p }).collect();
+                let name = name.join(".");
+                match tensors.iter_mut().find(|row| row.name == name && row.shape == shape) {
+                    Some(row) => row.times += 1,
+                    None => tensors.push(TensorRow { name, shape, times: 1 }),
+                }
+            }
+        }
+        Self { tensors, parameters, active: parameters - idle, config: config.clone() }
+    }
+
+    /// Memory of a run whose passes have `tokens` tokens, all of them with a loss.
+    #[must_use]
+    pub fn training(&self, tokens: usize) -> TrainingMemory {
+        let (c, tokens) = (&self.config, tokens as u64);
+        let weights = self.parameters as u64 * FLOAT;
+        let hidden = c.hidden_size as u64;
+        let (q, kv) =
+            ((c.num_attention_heads * c.head_dim) as u64, (c.num_key_value_heads * c.head_dim) as u64);
+        // As `Model::forward` builds its graph. Attention: its normed input, projections before and after rotation, heads,
+        // output, sum. MLP: its normed input, gate and up, their product, output, sum.
+        let attention = 3 * hidden + 2 * (q + 2 * kv) + q;
+        let layers: u64 = (0..c.num_hidden_layers)
+            .map(|layer| match &c.moe {
+                Some(moe) if c.is_moe_layer(layer) => {
+                    let rows = moe.num_experts_per_tok as u64;
+                    attention
+                        + 3 * hidden
+                        + 3 * rows * moe.moe_intermediate_size as u64
+                        + moe.num_experts as u64
+                }
+                _ => attention + 3 * hidden + 3 * c.intermediate_size as u64,
+            })
+            .sum();
+        let ends = 2 * hidden;
+        // The head's rows of logits come twice: with their gradient.
+        let head = 2 * tokens.min(HEAD_ROWS) * c.vocab_size as u64;
+        TrainingMemory {
+            weights,
+            gradients: weights,
+            moments: 2 * weights,
+            sampler: weights,
+            activations: (tokens * (layers + ends) + head) * FLOAT,
+        }
+    }
+
+    /// Memory of `batch` sequences of `length` tokens that are decoded together.
+    #[must_use]
+    pub fn decoding(&self, batch: usize, length: usize) -> DecodingMemory {
+        let c = &self.config;
+        let token = 2 * c.num_hidden_layers * c.num_key_value_heads * c.head_dim;
+        DecodingMemory {
+            weights: self.parameters as u64 * FLOAT,
+            cache: (batch * length * token) as u64 * FLOAT,
+            logits: (batch * c.vocab_size) as u64 * FLOAT,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn config(
+        hidden: usize,
+        layers: usize,
+        heads: [usize; 2],
+        inner: usize,
+        tied: bool,
+        experts: bool,
+    ) -> Config {
+        let mut json = serde_json::json!({
+            "model_type": "qwen3", "vocab_size": 151_936, "hidden_size": hidden, "intermediate_size": inner,
+            "num_hidden_layers": layers, "num_attention_heads": heads[0], "num_key_value_heads": heads[1],
+            "head_dim": 128, "rms_norm_eps": 1e-6, "rope_theta": 1e6, "max_position_embeddings": 40_960,
+            "tie_word_embeddings": tied,
+        });
+        if experts {
+            json["model_type"] = "qwen3_moe".into();
+            json["num_experts"] = 128.into();
+            json["num_experts_per_tok"] = 8.into();
+            json["moe_intermediate_size"] = 768.into();
+            json["norm_topk_prob"] = true.into();
+        }
+        Config::from_json(&json.to_string()).unwrap()
+    }
+
+    /// The released checkpoints' numbers.
+    #[test]
+    fn parameters_and_caches_of_known_models() {
+        let small = Footprint::new(&config(1024, 28, [16, 8], 3072, true, false));
+        assert_eq!((small.parameters, small.active), (596_049_920, 596_049_920));
+        // 114 688 bytes a token in bf16.
+        assert_eq!(small.decoding(3, 5).cache, 15 * 2 * 114_688);
+        assert_eq!(small.decoding(3, 5).logits, 3 * 4 * 151_936);
+        let sparse = Footprint::new(&config(2048, 48, [32, 4], 6144, false, true));
+        assert_eq!((sparse.parameters, sparse.active), (30_532_122_624, 3_353_032_704));
+        let row = sparse.tensors.iter().find(|row| row.name == "model.layers.*.mlp.experts.*.up_proj.weight");
+        assert_eq!((row.unwrap().times, row.unwrap().shape.as_slice()), (48 * 128, [768, 2048].as_slice()));
+        let counted: usize = sparse.tensors.iter().map(|r| r.times * r.shape.iter().product::<usize>()).sum();
+        assert_eq!(counted, sparse.parameters);
+    }
+
+    #[test]
+    fn memory_grows_with_tokens() {
+        let model = Footprint::new(&config(1024, 28, [16, 8], 3072, true, false));
+        let (one, two) = (model.training(2048), model.training(4096));
+        assert_eq!((one.weights, one.moments), (4 * 596_049_920, 8 * 596_049_920));
+        // 28 layers of 6 · 1024 + 2 · 4096 + 2048 + 3 · 3072 numbers, and twice 1024.
+        assert_eq!(two.activations - one.activations, 2048 * 4 * (28 * 25_600 + 2048));
+        assert_eq!(two.total() - one.total(), two.activations - one.activations);
+    }
+}

@@ -1,0 +1,95 @@
+//! The verbs that take a model: they go from a run to text and back to files.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use common::{fail, only_run, small, succeed, trainer};
+
+fn stdout(command: &mut Command) -> String {
+    String::from_utf8(succeed(command).stdout).unwrap()
+}
+
+/// `model` told how conversations look.
+fn teach_to_chat(model: &Path, template: &str) {
+    let path = model.join("tokenizer_config.json");
+    let mut config: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    config["chat_template"] = template.into();
+    std::fs::write(path, config.to_string()).unwrap();
+}
+
+#[test]
+fn from_a_run_to_text_and_files() {
+    let dir = tempfile::tempdir().unwrap();
+    succeed(&mut small(&dir.path().join("runs"), &["run.steps=1"]));
+    let run = only_run(&dir.path().join("runs"));
+    let greedy = ["--temperature", "0", "--max-new-tokens", "6"];
+
+    let text = stdout(trainer().args(["generate"]).arg(&run).arg("12=").args(greedy));
+    assert!(text.starts_with("12=") && text.ends_with('\n') && text.len() <= 10, "{text:?}");
+    let (code, line) = fail(trainer().arg("generate").arg(&run).arg("a"));
+    assert_eq!((code, line.as_str()), (2, "error: tokenizer: no token for 'a' in \"a\""));
+    let (code, line) = fail(trainer().arg("generate").arg(&run).args(["1", "--top-p", "0"]));
+    assert_eq!(
+        (code, line.as_str()),
+        (2, "error: sampling parameter top_p is 0, expected above 0, at most 1")
+    );
+
+    let copy = dir.path().join("copy");
+    succeed(trainer().arg("convert").arg(&run).arg(&copy));
+    let (code, line) = fail(trainer().arg("convert").arg(&run).arg(&copy));
+    assert_eq!(code, 2);
+    assert!(line.ends_with("copy exists already"), "{line}");
+    assert_eq!(stdout(trainer().arg("generate").arg(&copy).arg("12=").args(greedy)), text);
+    let half = dir.path().join("half");
+    succeed(trainer().arg("convert").arg(&copy).arg(&half).args(["--dtype", "bf16"]));
+    let bytes = |dir: &Path| std::fs::metadata(dir.join("model.safetensors")).unwrap().len();
+    assert!(bytes(&half) < bytes(&copy) * 2 / 3);
+
+    let said = stdout(trainer().arg("inspect").arg(&copy).args(["--batch", "2", "--length", "64"]));
+    assert!(said.contains("qwen3_moe, 2 layers of 16, 2 query and 1 key/value heads of 8"), "{said}");
+    assert!(said.contains("model.layers.*.mlp.experts.*.up_proj.weight"), "{said}");
+    // Two layers' keys and values of 8 numbers, for 128 tokens.
+    assert!(said.lines().any(|l| l.starts_with("keys and values") && l.ends_with(" 16.00 KiB")), "{said}");
+    let (code, line) = fail(trainer().arg("inspect").arg(&copy).args(["--length", "129"]));
+    assert_eq!(code, 2);
+    assert!(line.contains("--length 129: expected 1 or more, and at most the context of 128"), "{line}");
+
+    let chat = |lines: &str, more: &[&str]| {
+        let mut command = trainer();
+        command.arg("chat").arg(&copy).args(greedy).args(more);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // A child that refuses at once does not read.
+        let _ = child.stdin.take().unwrap().write_all(lines.as_bytes());
+        let out = child.wait_with_output().unwrap();
+        (String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap())
+    };
+    assert_eq!(chat("12\n", &[]), (String::new(), "error: the model has no chat template\n".into()));
+    teach_to_chat(&copy, "{% for m in messages %}{{ (m.content | length) ~ mode }}{% endfor %}");
+    let (said, complaint) = chat("12\n\n3\n", &["--variable", "mode=="]);
+    assert_eq!(said.lines().count(), 2, "{said:?} {complaint}");
+    let first = stdout(trainer().arg("generate").arg(&copy).arg("2=").args(greedy));
+    assert_eq!(said.lines().next(), first.strip_prefix("2=").unwrap().lines().next());
+    teach_to_chat(&copy, "{{ raise_exception('not you') }}");
+    assert!(chat("12\n", &[]).1.ends_with("error: chat template: not you (line 1)\n"));
+}
+
+#[test]
+fn models_that_are_none() {
+    for verb in [&["generate", "/nowhere", "x"][..], &["chat", "/nowhere"], &["inspect", "/nowhere"]] {
+        let (code, line) = fail(trainer().args(verb));
+        assert_eq!((code, line.contains("/nowhere/config.json: No such file")), (2, true), "{line}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("broken.gguf");
+    std::fs::write(&path, "GGUF, or not").unwrap();
+    let (code, line) = fail(trainer().arg("inspect").arg(&path));
+    assert_eq!((code, line.contains("broken.gguf: ")), (2, true), "{line}");
+    let (code, line) = fail(trainer().args(["--set", &format!("model.path={}", path.display())]));
+    assert_eq!((code, line.contains("broken.gguf: ")), (2, true), "{line}");
+}
