@@ -186,6 +186,7 @@ impl Error {
     }
 }
 
+#[cfg(feature = "candle")]
 impl From<Error> for candle_core::Error {
     fn from(error: Error) -> Self {
         Self::wrap(error)

@@ -36,6 +36,7 @@ mod gates;
 mod load;
 mod losses;
 mod mode;
+#[cfg(feature = "candle")]
 pub mod op;
 pub mod reference;
 mod router;
