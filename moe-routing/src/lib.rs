@@ -33,6 +33,8 @@ mod dispatch;
 mod error;
 mod float;
 mod gates;
+#[cfg(any(test, feature = "cuda"))]
+pub mod kernels;
 mod load;
 mod losses;
 mod mode;
@@ -40,6 +42,7 @@ mod mode;
 pub mod op;
 pub mod reference;
 mod router;
+pub mod sources;
 mod trace;
 
 pub use discrepancy::Discrepancy;

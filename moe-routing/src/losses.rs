@@ -19,6 +19,18 @@ pub enum AuxForm {
     Hf,
 }
 
+impl AuxForm {
+    /// What multiplies the mean probability of each expert, but for `E`: its share of all pairs, times the loss at balance.
+    pub fn shares(self, counts: &ExpertCounts, top_k: usize) -> Vec<f64> {
+        let at_balance = match self {
+            Self::Switch => 1.0,
+            Self::Hf => top_k as f64,
+        };
+        let share = |count: &u64| *count as f64 / counts.total().max(1) as f64 * at_balance;
+        counts.as_slice().iter().map(share).collect()
+    }
+}
+
 /// Whose counts a layer's load-balance loss uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -79,12 +91,7 @@ pub fn load_balance<F: Float>(
     let experts = counts.as_slice().len();
     router.validate(experts, top_k)?;
     let tokens = check_rows(logits, experts)?;
-    let at_balance = match form {
-        AuxForm::Switch => 1.0,
-        AuxForm::Hf => top_k as f64,
-    };
-    let share = |count: &u64| F::of(*count as f64 / counts.total().max(1) as f64 * at_balance);
-    let share: Vec<F> = counts.as_slice().iter().map(share).collect();
+    let share: Vec<F> = form.shares(counts, top_k).into_iter().map(F::of).collect();
     let scale = F::of(experts as f64 / tokens.max(1) as f64);
     let sigmoid_router = matches!(router.family(), Router::SigmoidTopK { .. });
     let (mut loss, mut gradient) = (F::of(0.0), Vec::with_capacity(logits.len()));
