@@ -5,8 +5,10 @@
 //! ([`Arg::device_address`]).
 
 mod logits;
+mod objective;
 #[cfg(test)]
 mod tests;
 
 pub use cuda_twin::Arg;
 pub use logits::{Dtype, LogitKernels, Rows};
+pub use objective::{ObjectiveKernels, TokenArgs};

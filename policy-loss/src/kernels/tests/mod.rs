@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod logits;
+mod objective;
 
 /// Numbers in `[-1, 1)`, by multiplicative hashing: the same on every machine.
 fn noise(n: usize, seed: u64) -> Vec<f64> {
