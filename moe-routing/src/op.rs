@@ -1,26 +1,30 @@
-//! Differentiable routing for candle.
+//! Differentiable routing for candle. On a GPU (feature `candle-cuda`) the operations run the kernels of this crate.
+
+#[cfg(feature = "candle-cuda")]
+mod cuda;
+#[cfg(all(test, feature = "candle-cuda"))]
+mod on_gpu;
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
 use crate::gates::{gates as gates_of, gates_backward};
 use crate::load::ExpertCounts;
 use crate::losses::{AuxForm, load_balance, z_loss};
 use crate::router::{Router, top_k};
 
-fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+fn slice<'a>(what: &str, storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     match (storage, layout.contiguous_offsets()) {
         (CpuStorage::F32(data), Some((start, end))) => Ok(&data[start..end]),
-        _ => bail!("router_logits must be contiguous f32"),
+        _ => bail!("{what} must be contiguous f32"),
     }
 }
 
 /// The experts of each row of `router_logits` `[tokens, E]`: `[tokens · K]`.
 pub fn choose(router_logits: &Tensor, k: usize, router: &Router) -> Result<Vec<u32>> {
-    let experts = router_logits.dim(1)?;
-    let logits = router_logits.detach().flatten_all()?.to_vec1::<f32>()?;
-    Ok(top_k(&logits, experts, k, router)?)
+    let ids = router_logits.detach().contiguous()?.apply_op1_no_bwd(&Choice { top_k: k, router })?;
+    ids.flatten_all()?.to_vec1()
 }
 
 /// Gates `[tokens, K]` of the experts `ids` `[tokens · K]`, differentiable in `router_logits` `[tokens, E]`.
@@ -46,6 +50,33 @@ pub fn router_z_loss(router_logits: &Tensor) -> Result<Tensor> {
     router_logits.apply_op1(RouterLoss::Z)
 }
 
+struct Choice<'a> {
+    top_k: usize,
+    router: &'a Router,
+}
+
+impl CustomOp1 for Choice<'_> {
+    fn name(&self) -> &'static str {
+        "router-choice"
+    }
+
+    fn cpu_fwd(&self, s: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (tokens, experts) = layout.shape().dims2()?;
+        let ids = top_k(slice("router_logits", s, layout)?, experts, self.top_k, self.router)?;
+        Ok((CpuStorage::U32(ids), (tokens, self.top_k).into()))
+    }
+
+    #[cfg(feature = "candle-cuda")]
+    fn cuda_fwd(
+        &self,
+        s: &candle_core::CudaStorage,
+        l: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        self.on_gpu(s, l)
+    }
+}
+
+#[derive(Clone)]
 struct Gates {
     ids: Arc<[u32]>,
     top_k: usize,
@@ -59,16 +90,56 @@ impl CustomOp1 for Gates {
 
     fn cpu_fwd(&self, s: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (tokens, experts) = layout.shape().dims2()?;
-        let gates = gates_of(slice(s, layout)?, experts, &self.ids, self.top_k, &self.router)?;
+        let logits = slice("router_logits", s, layout)?;
+        let gates = gates_of(logits, experts, &self.ids, self.top_k, &self.router)?;
         Ok((CpuStorage::F32(gates), (tokens, self.top_k).into()))
     }
 
+    #[cfg(feature = "candle-cuda")]
+    fn cuda_fwd(
+        &self,
+        s: &candle_core::CudaStorage,
+        l: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        self.on_gpu(s, l)
+    }
+
     fn bwd(&self, s: &Tensor, _gates: &Tensor, d_gates: &Tensor) -> Result<Option<Tensor>> {
-        let (tokens, experts) = s.dims2()?;
-        let logits = s.flatten_all()?.to_vec1::<f32>()?;
-        let d_gates = d_gates.flatten_all()?.to_vec1::<f32>()?;
-        let d = gates_backward(&logits, experts, &self.ids, self.top_k, &self.router, &d_gates)?;
-        Ok(Some(Tensor::from_vec(d, (tokens, experts), s.device())?))
+        s.apply_op2_no_bwd(&d_gates.contiguous()?, &GatesBackward(self)).map(Some)
+    }
+}
+
+/// Logits `[tokens, E]` and the gradient of the gates to that of the logits.
+struct GatesBackward<'a>(&'a Gates);
+
+impl CustomOp2 for GatesBackward<'_> {
+    fn name(&self) -> &'static str {
+        "router-gates-backward"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s: &CpuStorage,
+        layout: &Layout,
+        d: &CpuStorage,
+        d_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let Gates { ids, top_k, router } = self.0;
+        let (_, experts) = layout.shape().dims2()?;
+        let (logits, d_gates) = (slice("router_logits", s, layout)?, slice("d_gates", d, d_layout)?);
+        let d_logits = gates_backward(logits, experts, ids, *top_k, router, d_gates)?;
+        Ok((CpuStorage::F32(d_logits), layout.shape().clone()))
+    }
+
+    #[cfg(feature = "candle-cuda")]
+    fn cuda_fwd(
+        &self,
+        s: &candle_core::CudaStorage,
+        layout: &Layout,
+        d: &candle_core::CudaStorage,
+        d_layout: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        self.0.backward_on_gpu((s, layout), (d, d_layout))
     }
 }
 
@@ -78,12 +149,21 @@ enum RouterLoss {
 }
 
 impl RouterLoss {
-    fn value(&self, logits: &[f32], experts: usize) -> Result<(f32, Vec<f32>)> {
+    /// The number of experts, which counts must be of.
+    fn experts(&self, layout: &Layout) -> Result<usize> {
+        let (_, experts) = layout.shape().dims2()?;
+        match self {
+            Self::Balance { counts, .. } if counts.as_slice().len() != experts => {
+                bail!("counts has {} experts, router_logits has {experts}", counts.as_slice().len())
+            }
+            _ => Ok(experts),
+        }
+    }
+
+    fn value(&self, s: &CpuStorage, layout: &Layout) -> Result<(f32, Vec<f32>)> {
+        let (experts, logits) = (self.experts(layout)?, slice("router_logits", s, layout)?);
         match self {
             Self::Balance { counts, top_k, router, form } => {
-                if counts.as_slice().len() != experts {
-                    bail!("counts has {} experts, router_logits has {experts}", counts.as_slice().len());
-                }
                 Ok(load_balance(logits, counts, *top_k, router, *form)?)
             }
             Self::Z => Ok(z_loss(logits, experts)?),
@@ -97,14 +177,42 @@ impl CustomOp1 for RouterLoss {
     }
 
     fn cpu_fwd(&self, s: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (loss, _) = self.value(slice(s, layout)?, layout.shape().dims2()?.1)?;
-        Ok((CpuStorage::F32(vec![loss]), Shape::from(())))
+        Ok((CpuStorage::F32(vec![self.value(s, layout)?.0]), Shape::from(())))
+    }
+
+    #[cfg(feature = "candle-cuda")]
+    fn cuda_fwd(
+        &self,
+        s: &candle_core::CudaStorage,
+        l: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        Ok((self.on_gpu(s, l)?.0, Shape::from(())))
     }
 
     fn bwd(&self, s: &Tensor, _loss: &Tensor, d_loss: &Tensor) -> Result<Option<Tensor>> {
-        let (tokens, experts) = s.dims2()?;
-        let (_, gradient) = self.value(&s.flatten_all()?.to_vec1::<f32>()?, experts)?;
-        let gradient = Tensor::from_vec(gradient, (tokens, experts), s.device())?;
+        let gradient = s.apply_op1_no_bwd(&LossGradient(self))?;
         Ok(Some(gradient.affine(f64::from(d_loss.to_scalar::<f32>()?), 0.0)?))
+    }
+}
+
+/// The gradient of a loss to the logits `[tokens, E]`.
+struct LossGradient<'a>(&'a RouterLoss);
+
+impl CustomOp1 for LossGradient<'_> {
+    fn name(&self) -> &'static str {
+        "router-loss-gradient"
+    }
+
+    fn cpu_fwd(&self, s: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        Ok((CpuStorage::F32(self.0.value(s, layout)?.1), layout.shape().clone()))
+    }
+
+    #[cfg(feature = "candle-cuda")]
+    fn cuda_fwd(
+        &self,
+        s: &candle_core::CudaStorage,
+        l: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        Ok((self.0.on_gpu(s, l)?.1, l.shape().clone()))
     }
 }
