@@ -67,6 +67,7 @@ fn greedy_continuations_are_those_of_transformers() {
     let request = |(id, (_, prompt, continuation)): (usize, &(String, Vec<u32>, Vec<u32>))| Request {
         id: id as u64,
         prompt: prompt.clone(),
+        items: Default::default(),
         samples: vec![[0, 0]],
         seed: 0,
         params: Arc::new(SamplingParams {

@@ -98,7 +98,14 @@ impl Speaker {
     fn speak(&mut self, prompt: Vec<u32>, out: &mut impl Write) -> Result<String> {
         let (id, params) = (self.turn, self.params.clone());
         self.turn += 1;
-        self.engine.submit(Request { id, prompt, samples: vec![[id, 0]], seed: self.seed, params })?;
+        self.engine.submit(Request {
+            id,
+            prompt,
+            items: Default::default(),
+            samples: vec![[id, 0]],
+            seed: self.seed,
+            params,
+        })?;
         let mut written = 0;
         let generation: Generation = loop {
             if let Some(generation) = self.engine.step()?.pop() {

@@ -20,7 +20,9 @@ const TOKENS: f64 = 8192.0;
 
 /// The cost of a kernel; `None` for one that is not described here.
 pub(crate) fn of(kernel: &str) -> Option<Cost> {
-    let (base, bytes) = match kernel {
+    let (base, bytes) = match kernel.strip_suffix("_wide").unwrap_or(kernel) {
+        k if k.ends_with("_u8") => (k.strip_suffix("_u8")?, 1.0),
+        k if k.ends_with("_u16") => (k.strip_suffix("_u16")?, 2.0),
         k if k.ends_with("_bf16") || k.ends_with("_f16") => (k.rsplit_once('_')?.0, 2.0),
         k => (k.strip_suffix("_f32").unwrap_or(k), 4.0),
     };
@@ -39,7 +41,44 @@ pub(crate) fn of(kernel: &str) -> Option<Cost> {
         shape,
         units: TOKENS * heads * 128.0,
     };
+    // Qwen3-30B-A3B: 8 of 128 experts, rows of 2048.
+    let (experts, k) = (128.0, 8.0);
+    let of_experts = |unit, bytes, flops, count: f64| Cost {
+        unit,
+        bytes,
+        flops,
+        shape: "8192 tokens, 8 of 128 experts",
+        units: TOKENS * count,
+    };
+    let elements = |bytes, flops| Cost {
+        unit: "element of a pair",
+        bytes,
+        flops,
+        shape: "8192 tokens, 8 experts each, rows of 2048",
+        units: TOKENS * k * 2048.0,
+    };
     Some(match base {
+        "top_k" => of_experts("token", 4.0 * experts + 4.0 * k + 4.0, experts + 10.0 * k, 1.0),
+        "gates" => of_experts("token", 4.0 * experts + 8.0 * k, experts + 3.0 * k, 1.0),
+        "gates_backward" => of_experts("token", 8.0 * experts + 8.0 * k, 2.0 * experts + 6.0 * k, 1.0),
+        "dispatch_count" => of_experts("pair", 4.0, 1.0, k),
+        "dispatch_scan" => of_experts("count of a tile", 8.0, 1.0, k / 1024.0 * experts),
+        "dispatch_scatter" => of_experts("pair", 16.0, 1.0, k),
+        "permute" => elements(2.0 * bytes, 0.0),
+        "permute_backward" => elements(bytes * (1.0 + 1.0 / k), 1.0),
+        "unpermute" => elements(bytes * (1.0 + 1.0 / k), 2.0),
+        "unpermute_backward" => elements(bytes * (2.0 + 1.0 / k), 3.0),
+        "load_balance" => of_experts("token", 8.0 * experts, 6.0 * experts, 1.0),
+        "z_loss" => of_experts("token", 8.0 * experts, 4.0 * experts, 1.0),
+        "loss_sum" => of_experts("token", 4.0, 1.0, 1.0),
+        "trace_pack" | "trace_gather" => of_experts("id of a layer", 4.0 + bytes, 0.0, k),
+        "objective" => Cost {
+            unit: "token",
+            bytes: 29.0,
+            flops: 36.0,
+            shape: "256 sequences of 8192 tokens",
+            units: 256.0 * TOKENS,
+        },
         "row_stats" => logits(bytes, 6.0),
         "row_grad" => logits(2.0 * bytes, 8.0),
         "rotary_table" => Cost {
