@@ -43,7 +43,7 @@ CONVERSATIONS = {
             say("user", "First?"),
             say("assistant", "<think>\nhmm\n</think>\n\nOne."),
             say("user", "  Second, naïve 漢字 🙂?  "),
-            say("assistant", "Two.", reasoning_content="so\n"),
+            say("assistant", "Two.", reasoning="so\n", tool_calls=None),
         ]
     ),
     "control tokens in what people wrote": dict(

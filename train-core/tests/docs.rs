@@ -65,6 +65,19 @@ fn every_key_is_described_and_typed() {
     }
 }
 
+/// The configurations of the repository, with the models they name or without.
+#[test]
+fn configurations_of_the_repository_are_good() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
+    let files: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(!files.is_empty());
+    for path in files {
+        let mut layers = Layers::defaults();
+        layers.file(&path).unwrap();
+        layers.resolve().unwrap();
+    }
+}
+
 #[test]
 fn layers_go_over_one_another() {
     let dir = tempfile::tempdir().unwrap();

@@ -9,7 +9,7 @@ use qwen3::{Batch, ForwardOptions, Model};
 use serde_json::Value;
 use train_core::checkpoint::Checkpoint;
 use train_core::config::{Config, Layers};
-use train_core::data::TextCodec;
+use train_core::data::{TextCodec, prompt_tokens};
 use train_core::report::{self, ReportOptions};
 use train_core::rollout::Sampler;
 use train_core::setup;
@@ -71,7 +71,7 @@ pub(crate) fn sample(path: &Path, prompt: Option<&str>, top: usize, args: &SetAr
         Some(text) => Prompt {
             id: 0,
             task: "prompt".into(),
-            tokens: codec.encode(text)?,
+            tokens: prompt_tokens(&config.data, &codec, text)?,
             text: text.to_owned(),
             answer: None,
             columns: Default::default(),

@@ -56,6 +56,7 @@ fn configurations() {
 #[test]
 fn models_and_data() {
     refuses(&["model.path=/nowhere/model"], 2, "/nowhere/model/config.json: No such file");
+    refuses(&["data.chat=true"], 2, "the model has no chat template");
     refuses(&["rollout.max_new_tokens=200"], 2, "more than the context of 128");
     let dir = tempdir();
     let data = |text: &str| format!("data.path={}", file(dir.path(), "data.jsonl", text));

@@ -74,6 +74,9 @@ section!(Data {
     prompt_column: String,
     answer_column: String,
     template: String,
+    chat: bool,
+    system: String,
+    chat_variables: toml::Table,
     shuffle: bool,
     too_long: TooLong,
 });

@@ -8,7 +8,7 @@ use rollout_engine::random::{Stream, keyed_rng};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{DataError, PromptSource, TextCodec, beginning};
+use super::{DataError, PromptSource, TextCodec, beginning, prompt_tokens};
 use crate::config::{Data, TooLong};
 use crate::types::Prompt;
 
@@ -116,7 +116,7 @@ impl Reader<'_> {
             Some(Value::String(text)) => Some(text),
             Some(other) => Some(other.to_string()),
         };
-        let tokens = self.codec.encode(&text).map_err(|e| e.to_string())?;
+        let tokens = prompt_tokens(self.settings, self.codec, &text).map_err(|e| e.to_string())?;
         Ok(Prompt { id, task: "data".into(), tokens, text, answer, columns })
     }
 }

@@ -5,7 +5,7 @@ use rollout_engine::random::{Stream, keyed_rng};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{DataError, PromptSource, Task, TextCodec};
+use super::{DataError, PromptSource, Task, TextCodec, prompt_tokens};
 use crate::config::Data;
 use crate::types::Prompt;
 
@@ -83,7 +83,7 @@ impl GeneratedSource {
         Ok(Prompt {
             id,
             task: self.name.clone(),
-            tokens: self.codec.encode(&text)?,
+            tokens: prompt_tokens(&self.settings, &self.codec, &text)?,
             text,
             answer: Some(answer),
             columns: [(SIZE.to_owned(), Value::from(size))].into(),

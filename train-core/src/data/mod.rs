@@ -15,7 +15,8 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::chat::ChatError;
+use crate::chat::{Chat, ChatError};
+use crate::config::Data;
 use crate::types::Prompt;
 
 /// What can go wrong with data.
@@ -100,6 +101,19 @@ pub trait PromptSource: Send {
     /// # Errors
     /// When the state is another source's.
     fn restore(&mut self, state: &Value) -> Result<(), DataError>;
+}
+
+/// What the policy reads of a prompt: the text itself, or a conversation that the text opens (`data.chat`).
+///
+/// # Errors
+/// When the text has no tokens, or the model has no chat template.
+pub fn prompt_tokens(settings: &Data, codec: &TextCodec, text: &str) -> Result<Vec<u32>, DataError> {
+    if !settings.chat {
+        return codec.encode(text);
+    }
+    let variables = serde_json::to_value(&settings.chat_variables).unwrap_or_default();
+    let variables = variables.as_object().cloned().unwrap_or_default();
+    codec.encode_chat(&Chat { variables, ..Chat::prompt(&settings.system, text) })
 }
 
 /// The beginning of a text, for messages.

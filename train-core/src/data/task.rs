@@ -3,7 +3,7 @@
 use rand::Rng;
 
 /// Names of the built-in tasks.
-pub const TASKS: [&str; 5] = ["reverse", "sort", "add", "modular", "tool"];
+pub const TASKS: [&str; 6] = ["reverse", "sort", "add", "modular", "tool", "arithmetic"];
 
 /// A generated task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,41 @@ pub enum Task {
     Modular,
     /// A tool call in JSON: `add 3 14` → `{"name":"add","args":[3,14]}`.
     Tool,
+    /// A story with two numbers, for models that read English: `Ann has 3 apples and buys 4 more. …` → `7`.
+    Arithmetic,
+}
+
+/// Stories by what they ask for: `{a}` and `{b}` are numbers, `{who}` a name, `{what}` a thing.
+const SUMS: [&str; 3] = [
+    "{who} has {a} {what} and buys {b} more. How many {what} does {who} have now?",
+    "There are {a} {what} in one box and {b} {what} in another. How many {what} are there in all?",
+    "{who} found {a} {what} in the morning and {b} {what} in the evening. How many {what} did {who} find?",
+];
+const DIFFERENCES: [&str; 3] = [
+    "{who} had {a} {what} and gave {b} of them away. How many {what} are left?",
+    "A shop has {a} {what} and sells {b} of them. How many {what} remain?",
+    "{who} needs {a} {what} and has {b}. How many more {what} does {who} need?",
+];
+const PRODUCTS: [&str; 2] = [
+    "There are {a} bags with {b} {what} in each. How many {what} are there in all?",
+    "{who} buys {b} {what} every day for {a} days. How many {what} does {who} buy?",
+];
+const NAMES: [&str; 8] = ["Ann", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gina", "Hugo"];
+const THINGS: [&str; 8] = ["apples", "books", "coins", "eggs", "marbles", "pens", "shells", "stamps"];
+
+/// A story, and the number it asks for. Differences are never below 0.
+fn story(size: u32, rng: &mut impl Rng) -> (String, u64) {
+    let limit = 10u64.pow(size.min(9));
+    let (x, y) = (rng.random_range(2..limit), rng.random_range(2..limit));
+    let (stories, a, b, answer) = match rng.random_range(0..3) {
+        0 => (&SUMS[..], x, y, x + y),
+        1 => (&DIFFERENCES[..], x.max(y), x.min(y), x.abs_diff(y)),
+        _ => (&PRODUCTS[..], x, y, x * y),
+    };
+    let mut pick = |list: &[&'static str]| list[rng.random_range(0..list.len())];
+    let (story, who, what) = (pick(stories), pick(&NAMES), pick(&THINGS));
+    let text = story.replace("{a}", &a.to_string()).replace("{b}", &b.to_string());
+    (text.replace("{who}", who).replace("{what}", what), answer)
 }
 
 impl Task {
@@ -30,6 +65,7 @@ impl Task {
             "add" => Some(Self::Add),
             "modular" => Some(Self::Modular),
             "tool" => Some(Self::Tool),
+            "arithmetic" => Some(Self::Arithmetic),
             _ => None,
         }
     }
@@ -42,6 +78,7 @@ impl Task {
             Self::Add => "0123456789+=",
             Self::Modular => "0123456789*+%=",
             Self::Tool => "0123456789 abcdefghijklmnopqrstuvwxyz{}[]\":,=",
+            Self::Arithmetic => "0123456789 ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz.?",
         }
     }
 
@@ -72,6 +109,10 @@ impl Task {
                 let mut number = |low: u64| rng.random_range(low..10u64.pow(size));
                 let (a, b, c, m) = (number(0), number(0), number(0), number(2));
                 (format!("{a}*{b}+{c}%{m}="), ((a * b + c) % m).to_string())
+            }
+            Self::Arithmetic => {
+                let (text, answer) = story(size, rng);
+                (text, answer.to_string())
             }
             Self::Tool => {
                 let name = ["add", "mul", "max"][rng.random_range(0..3)];
@@ -108,12 +149,20 @@ mod tests {
     use super::*;
     use rollout_engine::random::{Stream, keyed_rng};
 
+    /// Whether a question was made from a story: the words that are not filled in are the same.
+    fn same_story(story: &str, question: &str) -> bool {
+        let (story, question): (Vec<&str>, Vec<&str>) =
+            (story.split(' ').collect(), question.split(' ').collect());
+        story.len() == question.len() && story.iter().zip(question).all(|(s, q)| s.contains('{') || *s == q)
+    }
+
     #[test]
     fn answers_are_right_and_within_the_alphabet() {
         for name in TASKS {
             let task = Task::by_name(name).unwrap();
-            for size in 1..7 {
-                let (prompt, answer) = task.generate(size, &mut keyed_rng(3, Stream::Data, [size.into(), 1]));
+            for (size, draw) in (1..7).flat_map(|size| (0..20).map(move |draw| (size, draw))) {
+                let (prompt, answer) =
+                    task.generate(size, &mut keyed_rng(3, Stream::Data, [size.into(), draw]));
                 assert!(
                     prompt.chars().chain(answer.chars()).all(|c| task.alphabet().contains(c)),
                     "{prompt}{answer}"
@@ -140,6 +189,22 @@ mod tests {
                             (parts[0] * parts[1] + parts[2]) % parts[3],
                             answer.parse::<u64>().unwrap()
                         );
+                    }
+                    Task::Arithmetic => {
+                        let numbers: Vec<i64> = question
+                            .split(|c: char| !c.is_ascii_digit())
+                            .filter_map(|n| n.parse().ok())
+                            .collect();
+                        let [a, b] = numbers[..] else { panic!("{question}") };
+                        let right = if SUMS.iter().any(|s| same_story(s, question)) {
+                            a + b
+                        } else if DIFFERENCES.iter().any(|s| same_story(s, question)) {
+                            a - b
+                        } else {
+                            a * b
+                        };
+                        assert_eq!(right.to_string(), answer, "{question}");
+                        assert!(!question.contains('{'), "{question}");
                     }
                     Task::Tool => {
                         let call: serde_json::Value = serde_json::from_str(&answer).unwrap();
