@@ -10,13 +10,14 @@ use moe_routing::{AuxCounts, AuxForm, Discrepancy, ExpertCounts, MissingPolicy, 
 use policy_loss::op::loss_tensor;
 use policy_loss::{Metrics, Normalizer, PolicyLoss};
 use qwen3::ops::GatherRows;
-use qwen3::{ForwardOptions, Hidden, LogProbs, Model};
+use qwen3::{ForwardOptions, Hidden, LogProbs};
 use rand::Rng;
 use rayon::prelude::*;
 use rollout_engine::random::{Stream, keyed_rng};
 
 use crate::config::{Config, Routing, Update};
 use crate::optim::{AdamW, Gradients, learning_rate};
+use crate::policy::Policy;
 use crate::sample::{Columns, Packed, Sample, micro_batches, traces_of};
 use crate::types::SampleKey;
 
@@ -105,11 +106,11 @@ impl Pass {
 /// The policy with its optimiser.
 pub struct Learner {
     /// The trainable model.
-    pub model: Model,
+    pub model: Policy,
     /// Its optimiser.
     pub optimizer: AdamW,
     loss: PolicyLoss,
-    reference: Option<Model>,
+    reference: Option<Policy>,
     settings: Update,
     temperature: f64,
     total_steps: u64,
@@ -124,7 +125,8 @@ const NORMS: usize = 50;
 impl Learner {
     /// A learner at step 0.
     #[must_use]
-    pub fn new(model: Model, loss: PolicyLoss, config: &Config) -> Self {
+    pub fn new(model: impl Into<Policy>, loss: PolicyLoss, config: &Config) -> Self {
+        let model = model.into();
         Self {
             optimizer: AdamW::new(&model, &config.update),
             model,
@@ -145,7 +147,7 @@ impl Learner {
     }
 
     /// Sets the frozen policy of the KL penalty.
-    pub fn set_reference(&mut self, model: Model) {
+    pub fn set_reference(&mut self, model: Policy) {
         self.reference = Some(model);
     }
 
@@ -228,9 +230,13 @@ impl Learner {
         let all: Vec<&Sample> = samples.iter().collect();
         let mut scored = Vec::with_capacity(all.len());
         for micro in micro_batches(&all, self.settings.tokens_per_micro) {
-            let packed = Packed::new(&micro);
+            let packed = Packed::new(&micro)?;
             let routing = RouteMode::Record { policy_version: 0 };
-            let hidden = self.model.forward(&packed.batch, &ForwardOptions { routing, no_grad: true })?;
+            let hidden = self.model.forward(
+                &packed.batch,
+                &packed.items,
+                &ForwardOptions { routing, no_grad: true },
+            )?;
             let logp = self.log_probs(&self.model, &hidden, &packed)?;
             let logps = packed.offsets.windows(2).map(|w| logp[w[0]..w[1]].to_vec());
             scored.extend(logps.zip(hidden.traces));
@@ -242,7 +248,7 @@ impl Learner {
         Ok(())
     }
 
-    fn log_probs(&self, model: &Model, hidden: &Hidden, packed: &Packed) -> Result<Vec<f32>, UpdateError> {
+    fn log_probs(&self, model: &Policy, hidden: &Hidden, packed: &Packed) -> Result<Vec<f32>, UpdateError> {
         let states = hidden.states.apply_op1(GatherRows { rows: Arc::from(packed.rows.as_slice()) })?;
         Ok(model.log_probs(&states, &packed.targets, self.temperature)?.logp.to_vec1::<f32>()?)
     }
@@ -352,13 +358,13 @@ impl Learner {
     }
 
     fn score(&self, samples: &[&Sample], no_grad: bool) -> Result<(Packed, Hidden, LogProbs), UpdateError> {
-        let packed = Packed::new(samples);
+        let packed = Packed::new(samples)?;
         let traces = self.replays().then(|| traces_of(samples)).transpose().map_err(UpdateError::NoRoutes)?;
         let routing = match &traces {
             Some(traces) => RouteMode::Replay { traces, missing: MissingPolicy::Error },
             None => RouteMode::Natural,
         };
-        let hidden = self.model.forward(&packed.batch, &ForwardOptions { routing, no_grad });
+        let hidden = self.model.forward(&packed.batch, &packed.items, &ForwardOptions { routing, no_grad });
         let hidden = hidden.map_err(|e| UpdateError::of_forward(e, samples))?;
         let states = hidden.states.apply_op1(GatherRows { rows: Arc::from(packed.rows.as_slice()) })?;
         let scores = self.model.log_probs(&states, &packed.targets, self.temperature)?;
@@ -378,8 +384,8 @@ impl Learner {
         let (logp, entropy) = (scores.logp.to_vec1::<f32>()?, scores.entropy.to_vec1::<f32>()?);
         let reference = match &self.reference {
             Some(model) => {
-                let hidden = model
-                    .forward(&packed.batch, &ForwardOptions { no_grad: true, ..ForwardOptions::default() })?;
+                let options = ForwardOptions { no_grad: true, ..ForwardOptions::default() };
+                let hidden = model.forward(&packed.batch, &packed.items, &options)?;
                 Some(self.log_probs(model, &hidden, &packed)?)
             }
             None => None,
@@ -448,8 +454,8 @@ impl Learner {
         let mut gradients = Gradients::zeros(&self.model);
         let mut total = 0.0;
         for micro in micro_batches(&all, self.settings.tokens_per_micro) {
-            let packed = Packed::new(&micro);
-            let hidden = self.model.forward(&packed.batch, &ForwardOptions::default())?;
+            let packed = Packed::new(&micro)?;
+            let hidden = self.model.forward(&packed.batch, &packed.items, &ForwardOptions::default())?;
             let states = hidden.states.apply_op1(GatherRows { rows: Arc::from(packed.rows.as_slice()) })?;
             let scores = self.model.log_probs(&states, &packed.targets, 1.0)?;
             let loss = scores.logp.sum_all()?.affine(-1.0 / tokens as f64, 0.0)?;

@@ -9,6 +9,7 @@ pub mod guard;
 pub mod learner;
 pub mod metrics;
 pub mod optim;
+pub mod policy;
 mod record;
 pub mod report;
 pub mod reward;

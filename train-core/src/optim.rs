@@ -4,10 +4,11 @@ use std::sync::Mutex;
 
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, InplaceOp1, Layout, Storage, bail};
-use qwen3::{Model, ParameterGroup};
+use qwen3::ParameterGroup;
 use rayon::prelude::*;
 
 use crate::config::{Schedule, Update};
+use crate::policy::Policy;
 
 /// Elements in one unit of work and of summation, so that results do not depend on the number of threads.
 const CHUNK: usize = 1 << 14;
@@ -19,7 +20,7 @@ pub struct Gradients(Vec<Vec<f32>>);
 impl Gradients {
     /// Zeros.
     #[must_use]
-    pub fn zeros(model: &Model) -> Self {
+    pub fn zeros(model: &Policy) -> Self {
         Self(model.parameters().iter().map(|p| vec![0.0; p.var.elem_count()]).collect())
     }
 
@@ -27,7 +28,7 @@ impl Gradients {
     ///
     /// # Errors
     /// When a parameter has none: something on its path has detached it.
-    pub fn add(&mut self, model: &Model, store: &GradStore) -> qwen3::Result<()> {
+    pub fn add(&mut self, model: &Policy, store: &GradStore) -> qwen3::Result<()> {
         model.check_gradients(store)?;
         for (sum, parameter) in self.0.iter_mut().zip(model.parameters()) {
             let Some(gradient) = store.get(parameter.var.as_tensor()) else { continue };
@@ -74,7 +75,7 @@ pub struct AdamW {
 impl AdamW {
     /// An optimiser at step 0.
     #[must_use]
-    pub fn new(model: &Model, settings: &Update) -> Self {
+    pub fn new(model: &Policy, settings: &Update) -> Self {
         let zeros = || Gradients::zeros(model).0;
         Self {
             first: zeros(),
@@ -99,7 +100,7 @@ impl AdamW {
     /// When candle refuses.
     pub fn step(
         &mut self,
-        model: &Model,
+        model: &Policy,
         gradients: &Gradients,
         lr: f64,
         scale: f64,
@@ -130,7 +131,7 @@ impl AdamW {
     }
 
     /// Moments by parameter name, to be saved.
-    pub fn state<'a>(&'a self, model: &'a Model) -> impl Iterator<Item = (String, &'a [f32])> {
+    pub fn state<'a>(&'a self, model: &'a Policy) -> impl Iterator<Item = (String, &'a [f32])> {
         let moments = self.first.iter().zip(&self.second);
         model.parameters().iter().zip(moments).flat_map(|(p, (first, second))| {
             [
@@ -146,7 +147,7 @@ impl AdamW {
     /// The name of a moment that is absent or has another length.
     pub fn restore(
         &mut self,
-        model: &Model,
+        model: &Policy,
         steps: u64,
         mut of: impl FnMut(&str) -> Option<Vec<f32>>,
     ) -> Result<(), String> {

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use qwen3::{Decoder, Model, VisualItems};
+use qwen3::Decoder;
 use rollout_engine::{Engine, EngineOptions, Request, SamplingParams};
 
 use crate::config::{Config, Routing};
 use crate::data::TextCodec;
+use crate::policy::Policy;
 use crate::sample::Sample;
 use crate::trainer::TrainError;
 use crate::types::{Prompt, SampleKey};
@@ -62,9 +63,8 @@ impl Sampler {
     ///
     /// # Errors
     /// When the model refuses.
-    pub fn publish(&mut self, model: &Model) -> Result<(), TrainError> {
-        let longest = model.config().max_position_embeddings;
-        self.decoder = Some(Arc::new(Decoder::new(model, longest)?));
+    pub fn publish(&mut self, model: &Policy) -> Result<(), TrainError> {
+        self.decoder = Some(Arc::new(model.decoder()?));
         Ok(())
     }
 
@@ -87,7 +87,7 @@ impl Sampler {
         let requests = prompts.iter().enumerate().map(|(i, (prompt, epoch))| Request {
             id: i as u64,
             prompt: prompt.tokens.clone(),
-            items: VisualItems::default(),
+            items: prompt.images.items(),
             samples: (0..self.group as u64).map(|k| [prompt.id, (u64::from(*epoch) << 32) | k]).collect(),
             seed: self.seed,
             params: self.training.clone(),
@@ -110,7 +110,7 @@ impl Sampler {
         let requests = prompts.iter().enumerate().map(|(i, prompt)| Request {
             id: i as u64,
             prompt: prompt.tokens.clone(),
-            items: VisualItems::default(),
+            items: prompt.images.items(),
             samples: vec![[prompt.id, EVALUATION]],
             seed: self.seed,
             params: self.evaluation.clone(),

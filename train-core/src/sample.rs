@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use moe_routing::RouteTrace;
 use policy_loss::{Advantages, TokenBatch};
-use qwen3::Batch;
+use qwen3::{Batch, VisualItems};
 use rollout_engine::Generation;
 
+use crate::policy::join_items;
 use crate::types::{Finish, Prompt, RewardOutcome, SampleKey};
 
 /// One response of the policy and everything known of it.
@@ -76,7 +77,7 @@ impl Sample {
             (None, None) => true,
             _ => false,
         };
-        same && self.prompt.tokens == other.prompt.tokens
+        same && self.prompt.tokens == other.prompt.tokens && self.prompt.images == other.prompt.images
     }
 
     /// Rows that it adds to a pass after another sample.
@@ -92,6 +93,8 @@ impl Sample {
 pub struct Packed {
     /// Inputs.
     pub batch: Batch,
+    /// The images of its prompts.
+    pub items: VisualItems,
     /// Rows that predict response tokens.
     pub rows: Vec<u32>,
     /// What they predict.
@@ -102,14 +105,23 @@ pub struct Packed {
 
 impl Packed {
     /// Packs samples without padding. A prompt that follows itself is computed once.
-    #[must_use]
-    pub fn new(samples: &[&Sample]) -> Self {
-        let mut packed =
-            Self { batch: Batch::new(), rows: Vec::new(), targets: Vec::new(), offsets: vec![0] };
+    ///
+    /// # Errors
+    /// When candle refuses to join images.
+    pub fn new(samples: &[&Sample]) -> candle_core::Result<Self> {
+        let mut images = Vec::new();
+        let mut packed = Self {
+            batch: Batch::new(),
+            items: VisualItems::default(),
+            rows: Vec::new(),
+            targets: Vec::new(),
+            offsets: vec![0],
+        };
         let mut prefix = 0;
         for (i, sample) in samples.iter().enumerate() {
             if i == 0 || !sample.shares_prompt_with(samples[i - 1]) {
                 prefix = packed.batch.push(&sample.prompt.tokens, None);
+                images.extend(sample.prompt.images.get());
             }
             let asks = packed.batch.cu_seqlens[prefix as usize + 1] - 1;
             let start = packed.batch.tokens.len() as u32;
@@ -118,7 +130,8 @@ impl Packed {
             packed.targets.extend_from_slice(&sample.response);
             packed.offsets.push(packed.targets.len());
         }
-        packed
+        packed.items = join_items(images.into_iter())?;
+        Ok(packed)
     }
 }
 

@@ -2,19 +2,25 @@
 
 use std::path::Path;
 
-use qwen3::Model;
+use qwen3::{Model, VlConfig, VlModel};
 use rollout_engine::random::{Stream, keyed_rng};
+use serde_json::{Value, json};
 
 use crate::config::{Architecture, Config, ModelSection};
 use crate::data::{DataError, FileSource, GeneratedSource, PromptSource, Task, TextCodec};
+use crate::policy::{Policy, is_vision};
 use crate::trainer::TrainError;
 
-/// The architecture of a Hugging Face directory or a GGUF file, without its weights.
+/// The decoder's architecture of a Hugging Face directory or a GGUF file, without its weights.
 ///
 /// # Errors
 /// When it cannot be read.
 pub fn read_architecture(path: &Path) -> Result<qwen3::Config, qwen3::Error> {
-    if path.is_file() { qwen3::gguf::load_config(path) } else { qwen3::Config::from_dir(path) }
+    match path.is_file() {
+        true => qwen3::gguf::load_config(path),
+        false if is_vision(path) => Ok(VlConfig::from_dir(path)?.text),
+        false => qwen3::Config::from_dir(path),
+    }
 }
 
 /// The model of a Hugging Face directory or a GGUF file.
@@ -69,10 +75,11 @@ fn random_model(m: &ModelSection, codec: &TextCodec) -> Result<qwen3::Config, Tr
     let config = qwen3::Config {
         architecture: match m.architecture {
             Architecture::Qwen3Moe => qwen3::Architecture::Qwen3Moe,
-            Architecture::Qwen3 => qwen3::Architecture::Qwen3,
+            Architecture::Qwen3 | Architecture::Qwen3Vl => qwen3::Architecture::Qwen3,
             Architecture::Llama => qwen3::Architecture::Llama,
         },
-        vocab_size: codec.vocab_size(),
+        vocab_size: codec.vocab_size()
+            + if m.architecture == Architecture::Qwen3Vl { VISION_TOKENS } else { 0 },
         hidden_size: m.hidden_size,
         intermediate_size: m.intermediate_size,
         num_hidden_layers: m.num_hidden_layers,
@@ -104,13 +111,65 @@ fn random_model(m: &ModelSection, codec: &TextCodec) -> Result<qwen3::Config, Tr
 ///
 /// # Errors
 /// When weights are missing or do not fit.
-pub fn initial_model(config: &Config, architecture: &qwen3::Config) -> Result<Model, TrainError> {
-    if config.model.path.is_empty() {
-        let seed = config.run.seed;
-        Ok(Model::init(architecture.clone(), |i| keyed_rng(seed, Stream::Init, [i as u64, 0]))?)
-    } else {
-        Ok(read_model(Path::new(&config.model.path))?)
+pub fn initial_model(config: &Config, architecture: &qwen3::Config) -> Result<Policy, TrainError> {
+    if !config.model.path.is_empty() {
+        return Ok(read_policy(Path::new(&config.model.path))?);
     }
+    let seed = config.run.seed;
+    let random = |i: usize| keyed_rng(seed, Stream::Init, [i as u64, 0]);
+    Ok(match config.model.architecture {
+        Architecture::Qwen3Vl => {
+            Policy::Vision(Box::new(VlModel::init(random_vision(&config.model, architecture)?, random)?))
+        }
+        _ => Model::init(architecture.clone(), random)?.into(),
+    })
+}
+
+/// The model of a Hugging Face directory, with or without a vision tower, or of a GGUF file.
+///
+/// # Errors
+/// When it cannot be read, or weights are missing or do not fit.
+pub fn read_policy(path: &Path) -> Result<Policy, qwen3::Error> {
+    if path.is_file() { read_model(path).map(Policy::from) } else { Policy::load(path) }
+}
+
+/// The vision part of a run's model, when it has one.
+fn vision(config: &Config, architecture: &qwen3::Config) -> Result<Option<VlConfig>, TrainError> {
+    let path = Path::new(&config.model.path);
+    Ok(match config.model.path.is_empty() {
+        true if config.model.architecture == Architecture::Qwen3Vl => {
+            Some(random_vision(&config.model, architecture)?)
+        }
+        false if is_vision(path) => Some(VlConfig::from_dir(path)?),
+        _ => None,
+    })
+}
+
+/// Token ids that a vision model has behind those of its tokenizer: image, video, start and end of an item.
+const VISION_TOKENS: usize = 4;
+
+fn random_vision(m: &ModelSection, text: &qwen3::Config) -> Result<VlConfig, TrainError> {
+    let first = text.vocab_size - VISION_TOKENS;
+    let mut fields: Value = serde_json::from_str(&text.to_json(qwen3::SaveType::F32)).unwrap_or_default();
+    fields["rope_parameters"] = json!({
+        "rope_type": "default", "rope_theta": m.rope_theta, "mrope_section": m.mrope_section,
+        "mrope_interleaved": m.mrope_interleaved, "position_scheme": m.position_scheme,
+    });
+    let config = json!({
+        "model_type": "qwen3_vl",
+        "tie_word_embeddings": m.tie_word_embeddings,
+        "image_token_id": first, "video_token_id": first + 1,
+        "vision_start_token_id": first + 2, "vision_end_token_id": first + 3,
+        "text_config": fields,
+        "vision_config": {
+            "depth": m.vision_depth, "hidden_size": m.vision_hidden_size, "num_heads": m.vision_num_heads,
+            "intermediate_size": m.vision_intermediate_size, "in_channels": 3,
+            "patch_size": m.vision_patch_size, "temporal_patch_size": 2, "spatial_merge_size": 2,
+            "out_hidden_size": m.hidden_size, "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [0], "hidden_act": "gelu_pytorch_tanh",
+        },
+    });
+    Ok(VlConfig::from_json(&config.to_string())?)
 }
 
 /// The prompts of a run.
@@ -128,7 +187,8 @@ pub fn prompt_source(
         let source = FileSource::new(&config.data, codec, config.run.seed, held_out, new, context)?;
         return Ok(Box::new(source));
     }
-    let source = GeneratedSource::new(&config.data, codec.clone(), config.run.seed, held_out)?;
+    let vision = vision(config, architecture)?;
+    let source = GeneratedSource::new(&config.data, codec.clone(), vision, config.run.seed, held_out)?;
     let longest = source.held_out().iter().max_by_key(|p| p.tokens.len());
     if let Some(p) = longest.filter(|p| p.tokens.len() + new > context) {
         return Err(DataError::TooLong {

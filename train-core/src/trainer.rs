@@ -12,6 +12,7 @@ use crate::data::{DataError, PromptSource, TextCodec};
 use crate::guard::{Alarm, Guards};
 use crate::learner::{Learner, UpdateError, UpdateReport};
 use crate::metrics::Row;
+use crate::policy::Policy;
 use crate::record;
 use crate::reward::{RewardError, Rewarder, WeightedSum};
 use crate::rollout::Sampler;
@@ -146,7 +147,7 @@ impl Trainer {
         {
             return Err(TrainError::ChangedConfig { path: path.to_path_buf() });
         }
-        let model = qwen3::Model::load(&checkpoint.path)?;
+        let model = Policy::load(&checkpoint.path)?;
         let codec = TextCodec::from_dir(&checkpoint.path, model.config().eos_token_ids.clone())?;
         let mut trainer = Self::assemble(config, dir, codec, model)?;
         checkpoint.restore_optimizer(&mut trainer.learner)?;
@@ -160,12 +161,7 @@ impl Trainer {
         Ok((trainer, skipped))
     }
 
-    fn assemble(
-        config: Config,
-        dir: RunDir,
-        codec: TextCodec,
-        model: qwen3::Model,
-    ) -> Result<Self, TrainError> {
+    fn assemble(config: Config, dir: RunDir, codec: TextCodec, model: Policy) -> Result<Self, TrainError> {
         let choice = config.loss_choice().map_err(|(key, reason)| ConfigError::Invalid {
             key: key.into(),
             value: config.loss.objective.clone(),
@@ -200,7 +196,7 @@ impl Trainer {
 
     /// The frozen policy of the KL penalty: the one of the first rollout.
     fn load_reference(&mut self) -> Result<(), TrainError> {
-        self.learner.set_reference(qwen3::Model::load(&self.dir.file(REFERENCE))?);
+        self.learner.set_reference(Policy::load(&self.dir.file(REFERENCE))?);
         Ok(())
     }
 
@@ -478,7 +474,7 @@ impl Trainer {
 /// When the sampler or the reward fails.
 pub fn evaluate_model(
     config: &Config,
-    model: &qwen3::Model,
+    model: &Policy,
     codec: &TextCodec,
     prompts: &[Prompt],
 ) -> Result<Row, TrainError> {

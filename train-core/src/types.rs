@@ -1,7 +1,9 @@
 //! The data that stages hand to one another.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use qwen3::VisualItems;
 pub use rollout_engine::Finish;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -20,9 +22,46 @@ pub struct Prompt {
     pub text: String,
     /// The right answer, when there is one.
     pub answer: Option<String>,
+    /// What its placeholders stand for; not part of any file.
+    #[serde(skip)]
+    pub images: Images,
     /// Every further column of the data set's row, for rewards that need more than `answer`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub columns: BTreeMap<String, Value>,
+}
+
+/// The images of a prompt, shared by its samples. Two are equal when they are the same ones in memory.
+#[derive(Clone, Debug, Default)]
+pub struct Images(Option<Arc<VisualItems>>);
+
+impl Images {
+    /// Some images.
+    #[must_use]
+    pub fn new(items: VisualItems) -> Self {
+        Self((!items.is_empty()).then(|| Arc::new(items)))
+    }
+
+    /// The images, if there are any.
+    #[must_use]
+    pub fn get(&self) -> Option<&VisualItems> {
+        self.0.as_deref()
+    }
+
+    /// The images as a request wants them.
+    #[must_use]
+    pub fn items(&self) -> VisualItems {
+        self.get().cloned().unwrap_or_default()
+    }
+}
+
+impl PartialEq for Images {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        }
+    }
 }
 
 /// The identity of one sample; also the key of its random numbers.

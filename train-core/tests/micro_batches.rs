@@ -23,6 +23,7 @@ fn samples() -> Vec<Sample> {
                 tokens: vec![2, 3, 4 + i as u32 / 2],
                 text: String::new(),
                 answer: None,
+                images: Default::default(),
                 columns: Default::default(),
             });
             let logps: Vec<f32> = (0..len).map(|t| -2.0 - noise(100 * i + t)).collect();
@@ -98,7 +99,7 @@ fn micro_batches_side_by_side_give_the_same_bits() {
 fn micro_batches_hold_every_sample_once_and_are_about_equal() {
     let samples = samples();
     let all: Vec<&Sample> = samples.iter().collect();
-    let rows = |run: &Vec<&Sample>| Packed::new(run).batch.tokens.len();
+    let rows = |run: &Vec<&Sample>| Packed::new(run).unwrap().batch.tokens.len();
     let total = rows(&all);
     let fed: usize = all.iter().map(|s| s.fed()).sum();
     assert_eq!(total, fed - 3 * 3, "the prompt of each of three groups is computed once");

@@ -44,6 +44,7 @@ fn samples(model: &qwen3::Model) -> Vec<Sample> {
                 tokens: vec![3, 4 + g.request as u32],
                 text: String::new(),
                 answer: None,
+                images: Default::default(),
                 columns: std::collections::BTreeMap::new(),
             };
             let key = SampleKey { prompt: g.request, epoch: 0, index: g.sample as u32 };

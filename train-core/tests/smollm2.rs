@@ -43,7 +43,7 @@ fn the_arithmetic_run_trains() {
     let dir = tempfile::tempdir().unwrap();
     let run = RunDir::create(dir.path(), "arithmetic").unwrap();
     let mut trainer = Trainer::create(layers.resolve().unwrap(), run).unwrap();
-    let before = trainer.learner.model.to_tensors().unwrap();
+    let before = trainer.learner.model.text().to_tensors().unwrap();
     for _ in 0..2 {
         let report = trainer.step().unwrap();
         assert!(
@@ -53,7 +53,7 @@ fn the_arithmetic_run_trains() {
         );
         println!("reward {:?}", report.row.get("reward/mean"));
     }
-    assert_ne!(trainer.learner.model.to_tensors().unwrap(), before);
+    assert_ne!(trainer.learner.model.text().to_tensors().unwrap(), before);
     let text = std::fs::read_to_string(trainer.dir.file("rollouts/step-000001.jsonl")).unwrap();
     let sample: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
     println!("{} → {} ({})", sample["prompt"], sample["response"], sample["answer"]);

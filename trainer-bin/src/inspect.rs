@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use qwen3::{Batch, ForwardOptions, Model};
+use qwen3::{Batch, ForwardOptions};
 use serde_json::Value;
 use train_core::checkpoint::Checkpoint;
 use train_core::config::{Config, Layers};
 use train_core::data::{TextCodec, prompt_tokens};
+use train_core::policy::Policy;
 use train_core::report::{self, ReportOptions};
 use train_core::rollout::Sampler;
 use train_core::setup;
@@ -22,7 +23,7 @@ use crate::run::changes;
 /// The weights, tokenizer and configuration that a path stands for.
 struct Target {
     config: Config,
-    model: Model,
+    model: Policy,
     codec: TextCodec,
     from: PathBuf,
 }
@@ -46,7 +47,7 @@ fn open(path: &Path, args: &SetArgs) -> Result<Target> {
         layers.set(assignment, "--set")?;
     }
     let config = layers.resolve()?;
-    let model = setup::read_model(&from)?;
+    let model = setup::read_policy(&from)?;
     let codec = setup::read_codec(&from, model.config())?;
     Ok(Target { config, model, codec, from })
 }
@@ -74,6 +75,7 @@ pub(crate) fn sample(path: &Path, prompt: Option<&str>, top: usize, args: &SetAr
             tokens: prompt_tokens(&config.data, &codec, text)?,
             text: text.to_owned(),
             answer: None,
+            images: Default::default(),
             columns: Default::default(),
         },
         None => match setup::prompt_source(&config, &codec, model.config())?.held_out().first() {
@@ -94,8 +96,9 @@ pub(crate) fn sample(path: &Path, prompt: Option<&str>, top: usize, args: &SetAr
     let mut tokens = prompt.tokens.clone();
     tokens.extend_from_slice(&sample.response);
     let batch = Batch::pack([&tokens[..tokens.len() - 1]]);
-    let hidden = model.forward(&batch, &ForwardOptions { no_grad: true, ..ForwardOptions::default() })?;
-    let logits = model.logits(&hidden.states)?.to_vec2::<f32>()?;
+    let options = ForwardOptions { no_grad: true, ..ForwardOptions::default() };
+    let hidden = model.forward(&batch, &prompt.images.items(), &options)?;
+    let logits = model.text().logits(&hidden.states)?.to_vec2::<f32>()?;
     writeln!(out, "{:<10} {:>8} {:>8}  likeliest", "token", "p", "entropy")?;
     for (i, token) in sample.response.iter().enumerate() {
         let row = &logits[prompt.tokens.len() - 1 + i];

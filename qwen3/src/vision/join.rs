@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use mrope::{Grid, Placeholders, Positions, Run, RunReader, VideoItem};
+use mrope::{Grid, Placeholders, PositionBuilder, Positions, Run, RunReader, Sequence, VideoItem};
 
 use super::config::VlConfig;
 use super::tower::{VisionTower, VisualFeatures};
@@ -30,7 +30,7 @@ pub struct VisualItems {
     /// As `image_uses`.
     pub video_uses: Vec<usize>,
     /// Tokens of each sequence among which placeholders are looked for; a placeholder's id behind them is text, for a
-    /// policy can draw one. Empty: all tokens of all sequences.
+    /// policy can draw one. Empty: all tokens of all sequences. A segment that continues a shared prefix is text.
     pub prompt_lens: Vec<usize>,
 }
 
@@ -69,6 +69,9 @@ impl VisualItems {
         let ends = batch.cu_seqlens.windows(2).enumerate();
         ends.map(|(i, w)| {
             let (start, end) = (w[0] as usize, w[1] as usize);
+            if batch.prefixes[i].is_some() {
+                return Ok((start, end, 0));
+            }
             match self.prompt_lens.get(i) {
                 Some(len) if *len > end - start => Err(Error::Batch(format!(
                     "sequence {i}: a prompt of {len} tokens in a sequence of {}",
@@ -80,12 +83,9 @@ impl VisualItems {
         .collect()
     }
 
-    /// Coordinates of every row, and where each sequence ends.
+    /// Coordinates of every row, and where each sequence ends (of a batch with shared prefixes: where all of it does).
     pub(super) fn positions(&self, config: &VlConfig, batch: &Batch) -> Result<Positions> {
         batch.check(&config.text)?;
-        if batch.prefixes.iter().any(Option::is_some) {
-            return Err(Error::Batch("a model with vision takes no shared prefixes".into()));
-        }
         let design = &config.rotation.design;
         let pick = |grids: &[Grid], uses: Vec<usize>| uses.into_iter().map(|i| grids[i]).collect::<Vec<_>>();
         let images = pick(&self.image_grids, uses("image", &self.image_uses, self.image_grids.len())?);
@@ -94,13 +94,41 @@ impl VisualItems {
             videos.into_iter().map(|grid| VideoItem { grid, seconds_per_grid: None }).collect();
         let mut reader = RunReader::new(config.placeholders, &images, &videos, design)?;
         let mut sequences = Vec::with_capacity(batch.cu_seqlens.len());
-        for (start, end, prompt) in self.prompts(batch)? {
+        for ((start, end, prompt), prefix) in self.prompts(batch)?.into_iter().zip(&batch.prefixes) {
             let mut runs = reader.read(&batch.tokens[start..start + prompt])?;
             runs.push(Run::Text(end - start - prompt));
-            sequences.push(runs);
+            if prefix.is_none() {
+                sequences.push(runs);
+            }
         }
         reader.finish()?;
-        Ok(design.packed(&sequences, None)?)
+        let whole = design.packed(&sequences, None)?;
+        if batch.prefixes.iter().all(Option::is_none) {
+            return Ok(whole);
+        }
+        // What continues a prefix is text, from where the prefix ends.
+        let mut axes = vec![Vec::with_capacity(batch.tokens.len()); design.axes()];
+        let (mut next, mut ends) = (0, whole.sequences().iter());
+        let mut end = Sequence::default();
+        for (rows, prefix) in batch.cu_seqlens.windows(2).zip(&batch.prefixes) {
+            let len = (rows[1] - rows[0]) as usize;
+            match prefix {
+                None => {
+                    end = ends.next().copied().unwrap_or_default();
+                    axes.iter_mut()
+                        .zip(whole.axes())
+                        .for_each(|(to, from)| to.extend(&from[next..next + len]));
+                    next += len;
+                }
+                Some(_) => {
+                    let mut builder = PositionBuilder::resume(design.clone(), end)?;
+                    builder.push(Run::Text(len))?;
+                    let own = builder.finish();
+                    axes.iter_mut().zip(own.axes()).for_each(|(to, from)| to.extend(from));
+                }
+            }
+        }
+        Ok(Positions::from_axes(axes)?)
     }
 
     /// Runs the tower over all items, images before videos; `None` without items.

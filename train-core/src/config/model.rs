@@ -58,9 +58,17 @@ section!(ModelSection {
     rope_theta: f64,
     tie_word_embeddings: bool,
     initializer_range: f64,
+    vision_depth: usize,
+    vision_hidden_size: usize,
+    vision_intermediate_size: usize,
+    vision_num_heads: usize,
+    vision_patch_size: usize,
+    position_scheme: String,
+    mrope_section: Vec<usize>,
+    mrope_interleaved: bool,
 });
 
-choice!(Architecture { Qwen3Moe, Qwen3, Llama });
+choice!(Architecture { Qwen3Moe, Qwen3, Llama, Qwen3Vl });
 
 section!(Data {
     task: String,

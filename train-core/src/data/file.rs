@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{DataError, PromptSource, TextCodec, beginning, prompt_tokens};
 use crate::config::{Data, TooLong};
-use crate::types::Prompt;
+use crate::types::{Images, Prompt};
 
 /// Prompts of a file in shuffled epochs.
 pub struct FileSource {
@@ -117,7 +117,7 @@ impl Reader<'_> {
             Some(other) => Some(other.to_string()),
         };
         let tokens = prompt_tokens(self.settings, self.codec, &text).map_err(|e| e.to_string())?;
-        Ok(Prompt { id, task: "data".into(), tokens, text, answer, columns })
+        Ok(Prompt { id, task: "data".into(), tokens, text, answer, images: Images::default(), columns })
     }
 }
 

@@ -1,13 +1,15 @@
 //! An endless stream of generated problems, easy to hard.
 
+use qwen3::VlConfig;
 use rand::Rng;
 use rollout_engine::random::{Stream, keyed_rng};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::shapes::Scene;
 use super::{DataError, PromptSource, Task, TextCodec, prompt_tokens};
 use crate::config::Data;
-use crate::types::Prompt;
+use crate::types::{Images, Prompt};
 
 /// One problem in so many is held out, by a hash of its text.
 const HELD_OUT_ONE_IN: u64 = 8;
@@ -17,6 +19,7 @@ pub struct GeneratedSource {
     task: Task,
     name: String,
     codec: TextCodec,
+    vision: Option<VlConfig>,
     seed: u64,
     settings: Data,
     held_out: Vec<Prompt>,
@@ -47,14 +50,21 @@ impl GeneratedSource {
     /// Problems of `settings.levels` digits; `held_out` of them, spread over all levels, never train.
     ///
     /// # Errors
-    /// When the task is unknown or the codec lacks a character of it.
-    pub fn new(settings: &Data, codec: TextCodec, seed: u64, held_out: usize) -> Result<Self, DataError> {
+    /// When the task is unknown, the codec lacks a character of it, or it shows pictures and there is no `vision`.
+    pub fn new(
+        settings: &Data,
+        codec: TextCodec,
+        vision: Option<VlConfig>,
+        seed: u64,
+        held_out: usize,
+    ) -> Result<Self, DataError> {
         let task = Task::by_name(&settings.task)
             .ok_or_else(|| DataError::State(format!("unknown task `{}`", settings.task)))?;
         let mut source = Self {
             task,
             name: settings.task.clone(),
             codec,
+            vision,
             seed,
             settings: settings.clone(),
             held_out: Vec::new(),
@@ -80,12 +90,24 @@ impl GeneratedSource {
             }
             (text, answer) = self.task.generate(size, &mut rng);
         }
+        let (tokens, images) = match (self.task, &self.vision) {
+            (Task::Shapes, Some(vision)) => {
+                let prompt = text.parse::<Scene>()?.prompt(&self.codec, vision)?;
+                (prompt.tokens, Images::new(prompt.items))
+            }
+            (Task::Shapes, None) => {
+                let reason = "data.task = \"shapes\" shows pictures: it needs a model with a vision tower, such as model.architecture = \"qwen3_vl\"";
+                return Err(DataError::State(reason.into()));
+            }
+            _ => (prompt_tokens(&self.settings, &self.codec, &text)?, Images::default()),
+        };
         Ok(Prompt {
             id,
             task: self.name.clone(),
-            tokens: prompt_tokens(&self.settings, &self.codec, &text)?,
+            tokens,
             text,
             answer: Some(answer),
+            images,
             columns: [(SIZE.to_owned(), Value::from(size))].into(),
         })
     }
@@ -162,7 +184,7 @@ mod tests {
     fn source(mix_share: f64) -> GeneratedSource {
         let mut settings = Layers::defaults().resolve().unwrap().data;
         (settings.levels, settings.mix_share, settings.advance_after) = (vec![2, 3, 4], mix_share, 2);
-        GeneratedSource::new(&settings, TextCodec::characters("0123456789=").unwrap(), 7, 30).unwrap()
+        GeneratedSource::new(&settings, TextCodec::characters("0123456789=").unwrap(), None, 7, 30).unwrap()
     }
 
     /// Prompts by number of digits: 2, 3, 4.

@@ -4,6 +4,7 @@ mod codec;
 mod file;
 mod generated;
 mod gguf;
+mod shapes;
 mod task;
 
 pub use codec::TextCodec;

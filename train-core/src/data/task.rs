@@ -2,8 +2,10 @@
 
 use rand::Rng;
 
+use super::shapes::Scene;
+
 /// Names of the built-in tasks.
-pub const TASKS: [&str; 6] = ["reverse", "sort", "add", "modular", "tool", "arithmetic"];
+pub const TASKS: [&str; 7] = ["reverse", "sort", "add", "modular", "tool", "arithmetic", "shapes"];
 
 /// A generated task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub enum Task {
     Tool,
     /// A story with two numbers, for models that read English: `Ann has 3 apples and buys 4 more. …` → `7`.
     Arithmetic,
+    /// Shapes in a picture, for models that see: what is where, or where is what (`data/shapes.rs`).
+    Shapes,
 }
 
 /// Stories by what they ask for: `{a}` and `{b}` are numbers, `{who}` a name, `{what}` a thing.
@@ -66,6 +70,7 @@ impl Task {
             "modular" => Some(Self::Modular),
             "tool" => Some(Self::Tool),
             "arithmetic" => Some(Self::Arithmetic),
+            "shapes" => Some(Self::Shapes),
             _ => None,
         }
     }
@@ -78,6 +83,7 @@ impl Task {
             Self::Add => "0123456789+=",
             Self::Modular => "0123456789*+%=",
             Self::Tool => "0123456789 abcdefghijklmnopqrstuvwxyz{}[]\":,=",
+            Self::Shapes => Scene::ALPHABET,
             Self::Arithmetic => "0123456789 ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz.?",
         }
     }
@@ -109,6 +115,10 @@ impl Task {
                 let mut number = |low: u64| rng.random_range(low..10u64.pow(size));
                 let (a, b, c, m) = (number(0), number(0), number(0), number(2));
                 (format!("{a}*{b}+{c}%{m}="), ((a * b + c) % m).to_string())
+            }
+            Self::Shapes => {
+                let scene = Scene::draw(size, rng);
+                (scene.to_string(), scene.answer())
             }
             Self::Arithmetic => {
                 let (text, answer) = story(size, rng);
@@ -205,6 +215,10 @@ mod tests {
                         };
                         assert_eq!(right.to_string(), answer, "{question}");
                         assert!(!question.contains('{'), "{question}");
+                    }
+                    Task::Shapes => {
+                        let scene: Scene = prompt.parse().unwrap();
+                        assert_eq!(scene.answer(), answer);
                     }
                     Task::Tool => {
                         let call: serde_json::Value = serde_json::from_str(&answer).unwrap();

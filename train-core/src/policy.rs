@@ -1,0 +1,146 @@
+//! The model that is trained: a decoder, or a decoder with a vision tower.
+
+use std::path::Path;
+
+use candle_core::Tensor;
+use candle_core::backprop::GradStore;
+use qwen3::{
+    Batch, Config, Decoder, ForwardOptions, Hidden, LogProbs, Model, Parameter, Result, SaveType,
+    VisualItems, VlModel,
+};
+
+/// A trainable model.
+pub enum Policy {
+    /// Text alone.
+    Text(Box<Model>),
+    /// Text, images and video.
+    Vision(Box<VlModel>),
+}
+
+impl Policy {
+    /// The model of a Hugging Face directory.
+    ///
+    /// # Errors
+    /// When it cannot be read, or weights are missing or do not fit.
+    pub fn load(dir: &Path) -> Result<Self> {
+        if is_vision(dir) {
+            Ok(Self::Vision(Box::new(VlModel::load(dir)?)))
+        } else {
+            Ok(Self::Text(Box::new(Model::load(dir)?)))
+        }
+    }
+
+    /// Writes a Hugging Face directory.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn save(&self, dir: &Path, save_type: SaveType) -> Result<()> {
+        match self {
+            Self::Text(model) => model.save(dir, save_type),
+            Self::Vision(model) => model.save(dir, save_type),
+        }
+    }
+
+    /// The decoder.
+    #[must_use]
+    pub fn text(&self) -> &Model {
+        match self {
+            Self::Text(model) => model,
+            Self::Vision(model) => model.text(),
+        }
+    }
+
+    /// The decoder's sizes.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        self.text().config()
+    }
+
+    /// All parameters in a fixed order.
+    #[must_use]
+    pub fn parameters(&self) -> &[Parameter] {
+        match self {
+            Self::Text(model) => model.parameters(),
+            Self::Vision(model) => model.parameters(),
+        }
+    }
+
+    /// Runs the model over packed sequences with the images of their prompts.
+    ///
+    /// # Errors
+    /// As [`Model::forward`]; images without a vision tower.
+    pub fn forward(
+        &self,
+        batch: &Batch,
+        items: &VisualItems,
+        options: &ForwardOptions<'_>,
+    ) -> Result<Hidden> {
+        match self {
+            Self::Text(model) if items.is_empty() => model.forward(batch, options),
+            Self::Text(_) => Err(qwen3::Error::Batch("images need a model with a vision tower".into())),
+            Self::Vision(model) => model.forward(batch, items, options),
+        }
+    }
+
+    /// [`Model::log_probs`].
+    ///
+    /// # Errors
+    /// As that.
+    pub fn log_probs(&self, states: &Tensor, targets: &[u32], temperature: f64) -> Result<LogProbs> {
+        self.text().log_probs(states, targets, temperature)
+    }
+
+    /// Refuses gradients in which a parameter is absent.
+    ///
+    /// # Errors
+    /// Their names.
+    pub fn check_gradients(&self, gradients: &GradStore) -> Result<()> {
+        match self {
+            Self::Text(model) => model.check_gradients(gradients),
+            Self::Vision(model) => model.check_gradients(gradients),
+        }
+    }
+
+    /// A frozen copy for generation.
+    ///
+    /// # Errors
+    /// When candle refuses.
+    pub fn decoder(&self) -> Result<Decoder> {
+        let longest = self.config().max_position_embeddings;
+        match self {
+            Self::Text(model) => Decoder::new(model, longest),
+            Self::Vision(model) => Decoder::with_vision(model, longest),
+        }
+    }
+}
+
+impl From<Model> for Policy {
+    fn from(model: Model) -> Self {
+        Self::Text(Box::new(model))
+    }
+}
+
+/// Whether a directory's `config.json` is of a model with a vision tower.
+pub(crate) fn is_vision(dir: &Path) -> bool {
+    let text = std::fs::read_to_string(dir.join("config.json")).unwrap_or_default();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    json.get("vision_config").is_some()
+}
+
+/// The images of some prompts, one after the other.
+pub(crate) fn join_items<'a>(all: impl Iterator<Item = &'a VisualItems>) -> candle_core::Result<VisualItems> {
+    let (mut joined, mut images, mut videos) = (VisualItems::default(), Vec::new(), Vec::new());
+    for items in all {
+        images.extend(items.image_pixels.clone());
+        videos.extend(items.video_pixels.clone());
+        joined.image_grids.extend(&items.image_grids);
+        joined.video_grids.extend(&items.video_grids);
+    }
+    let cat = |parts: Vec<Tensor>| match parts.is_empty() {
+        true => Ok(None),
+        false => Tensor::cat(&parts, 0).map(Some),
+    };
+    joined.image_pixels = cat(images)?;
+    joined.video_pixels = cat(videos)?;
+    Ok(joined)
+}
