@@ -285,6 +285,23 @@ fn images_are_shared_by_samples() {
     assert_eq!(model.to_tensors().unwrap().len(), all);
 }
 
+/// `image_uses` says which image stands where.
+#[test]
+fn uses_choose_images() {
+    let (_dir, model) = model(&config_json(false));
+    let tokens = [61, 59, 59, 59, 59, 59, 59, 62, 5, 61, 59, 59, 59, 59, 59, 59, 62, 7];
+    let (first, second) = (pixels("pixel_values", 24), pixels("pixel_values_videos", 24));
+    let of = |pixels: [&Tensor; 2], image_uses: Vec<usize>| VisualItems {
+        image_pixels: Some(Tensor::cat(&pixels, 0).unwrap()),
+        image_grids: vec![Grid::new(1, 4, 6); 2],
+        image_uses,
+        ..VisualItems::default()
+    };
+    let swapped = logits(&model, &[&tokens], &of([&second, &first], vec![]));
+    assert!(logits(&model, &[&tokens], &of([&first, &second], vec![1, 0])) == swapped);
+    assert!(logits(&model, &[&tokens], &of([&first, &second], vec![])) != swapped);
+}
+
 /// A placeholder's id behind the prompt is text: its row has its embedding, and the rows before it keep their bits.
 #[test]
 fn placeholders_behind_the_prompt_are_text() {

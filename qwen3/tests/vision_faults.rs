@@ -117,6 +117,48 @@ fn items_that_do_not_fit_are_named() {
     }
 }
 
+/// Whatever stands in place of one value, the directory is refused or read; nothing panics or asks for endless memory.
+#[test]
+fn broken_configurations_are_refused_or_read() {
+    let (dir, _) = model(&config_json(false));
+    let good = config_json(false);
+    let values = [
+        json!(null),
+        json!(0),
+        json!(1),
+        json!(-1),
+        json!(7),
+        json!(u64::MAX),
+        json!(1u64 << 40),
+        json!(1e300),
+        json!(0.5),
+        json!("yarn"),
+        json!(true),
+        json!([]),
+        json!([0, 1, 2]),
+        json!([1u64 << 60, 1, 1]),
+        json!({}),
+    ];
+    let (mut refused, mut read) = (0, 0);
+    for section in ["/vision_config", "/text_config/rope_parameters", ""] {
+        for key in good.pointer(section).unwrap().as_object().unwrap().keys() {
+            for value in &values {
+                let mut config = good.clone();
+                config.pointer_mut(section).unwrap()[key] = value.clone();
+                std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+                match VlModel::load(dir.path()) {
+                    Ok(_) => read += 1,
+                    Err(error) => {
+                        assert!(!error.to_string().is_empty());
+                        refused += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(refused > 250 && read > 10, "{refused} refused, {read} read");
+}
+
 /// Everything that is wrong with the weights is said at once.
 #[test]
 fn weights_that_do_not_fit_are_named() {

@@ -72,6 +72,8 @@ for total, fps, height, width, capped in [
     (7, 2.0, 16, 16, False),
     (30, 29.97, 4, 4, True),
     (40, 10.0, 40, 56, True),
+    # Twice the frames, whose share of the bound is below the least that a frame gets.
+    (80, 10.0, 40, 56, True),
 ]:
     processor = Qwen3VLVideoProcessor(
         size={"shortest_edge": 512, "longest_edge": 4096}, cap_pixels_per_frame=capped, max_video_tokens=768, **patching, **normal

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from transformers import Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration
 
 out = sys.argv[1]
-torch.manual_seed(0)
+torch.manual_seed(3)
 IMAGE, VIDEO, START, END = 59, 60, 61, 62
 rope = {"rope_theta": 5e6, "rope_type": "default", "mrope_section": [4, 2, 2], "mrope_interleaved": True}
 config = Qwen3VLMoeConfig(
@@ -87,6 +87,14 @@ save_file(
     },
     f"{out}/expected.safetensors",
 )
+# The first sequence, continued; its images are the first two.
+with torch.no_grad():
+    greedy = model.generate(
+        input_ids=ids[:1], mm_token_type_ids=kinds[:1], pixel_values=pixels[: int(images[:2].prod(1).sum())].double(),
+        image_grid_thw=images[:2], pixel_values_videos=frames.double(), video_grid_thw=videos,
+        attention_mask=torch.ones_like(ids[:1]), do_sample=False, max_new_tokens=12,
+    )[0, ids.shape[1] :].tolist()
 norms = {name: p.grad.norm().item() for name, p in model.named_parameters()}
 source = f"transformers {transformers.__version__}, float64 compute, tests/oracles/make_vl_moe_golden.py"
-json.dump({"source": source, "mean_nll": nll.item(), "grad_norms": norms}, open(f"{out}/expected.json", "w"), indent=1)
+continued = {"tokens": greedy, "images": 2, "videos": 1}
+json.dump({"source": source, "mean_nll": nll.item(), "greedy": continued, "grad_norms": norms}, open(f"{out}/expected.json", "w"), indent=1)

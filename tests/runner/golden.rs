@@ -6,8 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use policy_loss::{Advantages, LossConfig, Normalizer, Real, TokenBatch};
+use qwen3::decode::{Context, Decoder, Row};
 use qwen3::weights::{ParameterSpec, parameter_specs};
 use qwen3::{Batch, Error, ForwardOptions, Hidden, Model, Parameter, VisualItems, VlModel};
 use safetensors::SafeTensors;
@@ -266,7 +268,7 @@ fn model_case(dir: &Path, model: &Model) {
     let mut expected = Expected::read(&dir.join("expected.safetensors"));
     let text: Value =
         serde_json::from_str(&std::fs::read_to_string(dir.join("expected.json")).unwrap()).unwrap();
-    only(&text, &["source", "mean_nll", "grad_norms"], "expected.json").unwrap();
+    only(&text, &["source", "mean_nll", "grad_norms", "greedy"], "expected.json").unwrap();
     let (shape, ids) = expected.take("input_ids").unwrap();
     let (sequences, len) = (shape[0], shape[1]);
     let ids: Vec<u32> = ids.into_iter().map(|v| v as u32).collect();
@@ -338,7 +340,7 @@ fn vl_model_case(dir: &Path, model: &VlModel) {
     let mut expected = Expected::read(&dir.join("expected.safetensors"));
     let text: Value =
         serde_json::from_str(&std::fs::read_to_string(dir.join("expected.json")).unwrap()).unwrap();
-    only(&text, &["source", "mean_nll", "grad_norms"], "expected.json").unwrap();
+    only(&text, &["source", "mean_nll", "grad_norms", "greedy"], "expected.json").unwrap();
     let (shape, ids) = expected.take("input_ids").unwrap();
     let (sequences, len) = (shape[0], shape[1]);
     let ids: Vec<u32> = ids.into_iter().map(|v| v as u32).collect();
@@ -380,6 +382,35 @@ fn vl_model_case(dir: &Path, model: &VlModel) {
     model.check_gradients(&store).unwrap();
     let specs = qwen3::vision::parameter_specs(model.config());
     gradient_norms_agree(&text, &gradient_norms(specs, model.parameters(), &store));
+    if let Some(greedy) = text.get("greedy") {
+        greedy_tokens_agree(model, &ids[..len], &visual, greedy);
+    }
+}
+
+/// The most likely continuation of the first sequence, whose items are the first ones.
+fn greedy_tokens_agree(model: &VlModel, prompt: &[u32], all: &VisualItems, expected: &Value) {
+    let first = |pixels: &Option<candle_core::Tensor>, grids: &[mrope::Grid], count: &Value| {
+        let grids = grids[..count.as_u64().unwrap() as usize].to_vec();
+        let patches = grids.iter().map(|g| (g.t * g.h * g.w) as usize).sum();
+        let pixels = pixels.as_ref().map(|p| p.narrow(0, 0, patches).unwrap().contiguous().unwrap());
+        (pixels.filter(|_| !grids.is_empty()), grids)
+    };
+    let (image_pixels, image_grids) = first(&all.image_pixels, &all.image_grids, &expected["images"]);
+    let (video_pixels, video_grids) = first(&all.video_pixels, &all.video_grids, &expected["videos"]);
+    let items =
+        VisualItems { image_pixels, image_grids, video_pixels, video_grids, ..VisualItems::default() };
+    let tokens: Vec<u32> = serde_json::from_value(expected["tokens"].clone()).unwrap();
+    let decoder = Decoder::with_vision(model, prompt.len() + tokens.len()).unwrap();
+    let mut context = Context::reading(Arc::new(decoder.prompt(prompt, &items).unwrap()));
+    let mut next = prompt.to_vec();
+    for (step, token) in tokens.iter().enumerate() {
+        let rows: Vec<Row> = next.iter().map(|token| Row { context: 0, token: *token }).collect();
+        let states = decoder.step(&rows, &mut [&mut context]).unwrap().states;
+        let logits = decoder.logits(&states[states.len() - model.config().text.hidden_size..]);
+        let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap() as u32;
+        assert_eq!(best, *token, "greedy token {step}");
+        next = vec![best];
+    }
 }
 
 /// Norms by Hugging Face name, of parts and of whole stacked parameters.

@@ -74,6 +74,11 @@ impl VisionConfig {
         if let Some((field, _)) = positive.iter().find(|(_, v)| *v == 0) {
             return bad(field, "is 0, expected 1 or more".into());
         }
+        // Far above every tower, and low enough that no product of sizes overflows and no list of names fills memory.
+        let most = |field: &str| if field == "depth" { 1 << 12 } else { 1 << 15 };
+        if let Some((field, found)) = positive.iter().find(|(field, v)| *v > most(field)) {
+            return bad(field, format!("is {found}, more than {}", most(field)));
+        }
         // The position design of this family (`mrope::PositionDesign::qwen3_vl`) merges 2 by 2.
         if self.spatial_merge_size != 2 {
             return bad(

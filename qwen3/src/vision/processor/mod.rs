@@ -22,7 +22,7 @@ pub use expand::VideoWrapper;
 pub use frames::{FrameRate, Video, timestamp_text};
 pub use image::Image;
 pub use patches::Patches;
-pub use size::{image_size, video_size};
+pub use size::{frame_size, image_size, video_size};
 
 /// Least and most pixels of an item (of all frames of a video together); `size` in the checkpoint's files, where they
 /// are called `shortest_edge` and `longest_edge`.
@@ -42,6 +42,8 @@ pub enum VideoBudget {
     Total,
     /// A frame's share of that, at most 768 tokens a frame: transformers' `cap_pixels_per_frame`.
     CapPerFrame,
+    /// Each frame for itself: [`frame_size`].
+    PerFrame,
 }
 
 /// Turns images, videos and prompts into a model's input.
@@ -83,13 +85,17 @@ impl Processor {
     pub fn video(&self, video: &Video) -> Result<Patches> {
         let frames = video.frames();
         let size = (frames[0].height(), frames[0].width());
-        let mut bounds = self.video_bounds;
-        let factor = self.video.factor();
-        if self.video_budget == VideoBudget::CapPerFrame {
-            let share = (768 * factor * factor).min(bounds.most / frames.len());
-            bounds.most = share.max((bounds.least as f64 * 1.05) as usize) * frames.len();
-        }
-        let (height, width) = video_size(frames.len(), size, self.video.temporal, factor, bounds)?;
+        let (factor, temporal) = (self.video.factor(), self.video.temporal);
+        let PixelBounds { least, most } = self.video_bounds;
+        let (height, width) = match self.video_budget {
+            VideoBudget::Total => video_size(frames.len(), size, temporal, factor, self.video_bounds)?,
+            VideoBudget::CapPerFrame => {
+                let share = (768 * factor * factor).min(most / frames.len());
+                let most = share.max((least as f64 * 1.05) as usize) * frames.len();
+                video_size(frames.len(), size, temporal, factor, PixelBounds { least, most })?
+            }
+            VideoBudget::PerFrame => frame_size(frames.len(), size, temporal, factor, most)?,
+        };
         let resized: Vec<Image> = frames.iter().map(|f| f.resize(height, width)).collect::<Result<_>>()?;
         Ok(self.video.of(&resized))
     }

@@ -86,6 +86,42 @@ pub fn video_size(
     })
 }
 
+/// The size of a video's frames, each with bounds of its own: at least 128 tokens, at most 768 and no more than twice
+/// its share of `most` pixels (`fetch_video` of qwen-vl-utils 0.0.14, which scripts for fine-tuning use).
+pub fn frame_size(
+    frames: usize,
+    (height, width): (usize, usize),
+    temporal: usize,
+    factor: usize,
+    most: usize,
+) -> Result<(usize, usize)> {
+    if frames < temporal {
+        return Err(Error::visual("video", format!("has {frames} frames, expected at least {temporal}")));
+    }
+    check("video", height, width)?;
+    let least = 128 * factor * factor;
+    let share = most as f64 / frames as f64 * 2.0;
+    let most = share.min((768 * factor * factor) as f64).max((least as f64 * 1.05).floor());
+    let (h, w) = (nearest(height, factor).max(factor), nearest(width, factor).max(factor));
+    let area = (height * width) as f64;
+    let floor = |side: usize, by: f64| (side as f64 / by / factor as f64).floor() as usize * factor;
+    let (h, w) = if (h * w) as f64 > most {
+        let by = (area / most).sqrt();
+        (floor(height, by), floor(width, by))
+    } else if h * w < least {
+        let by = (least as f64 / area).sqrt();
+        (grow(height, by, factor), grow(width, by, factor))
+    } else {
+        (h, w)
+    };
+    if h == 0 || w == 0 {
+        let reason =
+            format!("frames of {height} by {width} pixels shrink to {h} by {w} within {most} pixels");
+        return Err(Error::visual("video", reason));
+    }
+    Ok((h, w))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,5 +185,27 @@ mod tests {
             let error = size(frames, from).unwrap_err().to_string();
             assert!(error.contains(reason), "{error}");
         }
+    }
+
+    /// What qwen-vl-utils gives.
+    #[test]
+    fn frame_sizes() {
+        let size = |frames, size| frame_size(frames, size, 2, 32, 25_165_824);
+        for (frames, from, to) in [
+            (4, (720, 1280), (640, 1152)),
+            (8, (360, 640), (352, 640)),
+            (300, (480, 640), (352, 448)),
+            (768, (720, 1280), (256, 480)),
+            (16, (64, 48), (448, 320)),
+            (8, (16, 1500), (64, 3520)),
+            (4, (200, 200), (384, 384)),
+            (2, (50, 10_000), (64, 9984)),
+        ] {
+            assert_eq!(size(frames, from).unwrap(), to, "{frames} frames of {from:?}");
+        }
+        // … where a side vanishes, it gives no size.
+        let error = size(768, (30, 6000)).unwrap_err().to_string();
+        assert!(error.contains("frames of 30 by 6000 pixels shrink to 0 by 5216"), "{error}");
+        assert!(size(1, (64, 64)).is_err() && size(2, (0, 64)).is_err());
     }
 }
