@@ -8,8 +8,8 @@
 //! sampling is the one training computes with the same weights.
 //!
 //! Weights are read from and written to Hugging Face directories ([`Model::load`], [`Model::save`]), and GGUF
-//! files ([`gguf::load`], [`gguf::save`]). A
-//! plain `f64` definition of the whole forward pass is in [`reference`](mod@reference).
+//! files ([`gguf::load`], [`gguf::save`]). A plain `f64` definition of the whole forward pass is in
+//! [`reference`](mod@reference).
 //!
 //! It knows nothing of rewards, losses or optimisers.
 //!

@@ -40,7 +40,7 @@ pub fn save(
     entries.extend_from_slice(metadata);
     let tensors = stored(config, tensors)?
         .into_iter()
-        .map(|(name, shape, data)| Ok((name.clone(), encode(&name, &shape, data, file_type)?)))
+        .map(|tensor| Ok((tensor.name.clone(), encode(tensor, file_type)?)))
         .collect::<Result<Vec<_>>>()?;
     let entries: Vec<(&str, &Value)> = entries.iter().map(|(key, value)| (key.as_str(), value)).collect();
     let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(name, t)| (name.as_str(), t)).collect();
@@ -57,7 +57,7 @@ pub fn save(
     written
 }
 
-fn encode(name: &str, shape: &[usize], data: Vec<f32>, file_type: FileType) -> Result<QTensor> {
+fn encode(NamedTensor { name, shape, data }: NamedTensor, file_type: FileType) -> Result<QTensor> {
     let dtype = match file_type {
         _ if shape.len() < 2 || name.ends_with("ffn_gate_inp.weight") => GgmlDType::F32,
         FileType::F32 => GgmlDType::F32,
@@ -68,8 +68,8 @@ fn encode(name: &str, shape: &[usize], data: Vec<f32>, file_type: FileType) -> R
 }
 
 /// The tensors under the names and in the layout of the format.
-fn stored(config: &Config, tensors: &[NamedTensor]) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>> {
-    let mut out: Vec<(String, Vec<usize>, Vec<f32>)> = Vec::new();
+fn stored(config: &Config, tensors: &[NamedTensor]) -> Result<Vec<NamedTensor>> {
+    let mut out: Vec<NamedTensor> = Vec::new();
     for (spec, tensor) in parameter_specs(config).iter().zip(tensors) {
         let mut rest = tensor.data.as_slice();
         for (part, shape) in &spec.parts {
@@ -79,8 +79,10 @@ fn stored(config: &Config, tensors: &[NamedTensor]) -> Result<Vec<(String, Vec<u
                 .ok_or_else(|| Error::Batch(format!("{part} has too few values for its shape {shape:?}")))?;
             rest = after;
             let place = source(part, config)?;
+            let mut put =
+                |shape: Vec<usize>, data| out.push(NamedTensor { name: place.name.clone(), shape, data });
             match place.pick {
-                Pick::Whole => out.push((place.name, shape.clone(), values.to_vec())),
+                Pick::Whole => put(shape.clone(), values.to_vec()),
                 Pick::Permuted { heads } => {
                     let width = shape[1];
                     let mut rows = vec![0.0; len];
@@ -88,16 +90,13 @@ fn stored(config: &Config, tensors: &[NamedTensor]) -> Result<Vec<(String, Vec<u
                         rows[Pick::stored_row(row, shape[0] / heads) * width..][..width]
                             .copy_from_slice(values);
                     }
-                    out.push((place.name, shape.clone(), rows));
+                    put(shape.clone(), rows);
                 }
-                Pick::Expert { index: 0, of } => {
-                    out.push((place.name, [&[of], shape.as_slice()].concat(), values.to_vec()));
-                }
+                Pick::Expert { index: 0, of } => put([&[of], shape.as_slice()].concat(), values.to_vec()),
                 // The parts of a parameter come by ascending expert.
                 Pick::Expert { .. } => {
-                    if let Some((_, _, data)) = out.iter_mut().rev().find(|(name, _, _)| *name == place.name)
-                    {
-                        data.extend_from_slice(values);
+                    if let Some(tensor) = out.iter_mut().rev().find(|tensor| tensor.name == place.name) {
+                        tensor.data.extend_from_slice(values);
                     }
                 }
             }
