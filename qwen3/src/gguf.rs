@@ -1,4 +1,8 @@
-//! Models from GGUF files. Quantised weights are dequantised: what comes out is an ordinary trainable model.
+//! Models from and to GGUF files. Quantised weights are dequantised: what comes out is an ordinary trainable model.
+
+mod write;
+
+pub use write::{FileType, save};
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -117,12 +121,16 @@ impl Pick {
             }
             Self::Permuted { heads } => {
                 let (rows, width) = (shape[0], shape[1]);
-                let (d, half) = (rows / heads, rows / heads / 2);
-                // Row `s · d/2 + i` of a head is stored as row `2 i + s`.
-                let stored = |row: usize| row / d * d + 2 * (row % half) + row % d / half;
+                let stored = |row| Self::stored_row(row, rows / heads);
                 (0..rows).flat_map(|row| values[stored(row) * width..][..width].iter().copied()).collect()
             }
         }
+    }
+
+    /// Where a row of permuted heads of `d` lanes is stored: `s · d/2 + i` of a head as `2 i + s`.
+    fn stored_row(row: usize, d: usize) -> usize {
+        let half = d / 2;
+        row / d * d + 2 * (row % half) + row % d / half
     }
 }
 

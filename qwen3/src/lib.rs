@@ -7,9 +7,9 @@
 //! cache. **The bits of a row never depend on the rows beside it**, so the log-probability recorded while
 //! sampling is the one training computes with the same weights.
 //!
-//! Weights are read from and written to Hugging Face directories ([`Model::load`], [`Model::save`]), and read from GGUF
-//! files ([`gguf::load`]). A
-//! plain `f64` definition of the whole forward pass is in [`reference`](mod@reference).
+//! Weights are read from and written to Hugging Face directories ([`Model::load`], [`Model::save`]), and GGUF
+//! files ([`gguf::load`], [`gguf::save`]). A plain `f64` definition of the whole forward pass is in
+//! [`reference`](mod@reference).
 //!
 //! It knows nothing of rewards, losses or optimisers.
 //!

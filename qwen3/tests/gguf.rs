@@ -5,11 +5,12 @@ mod common;
 
 use std::path::Path;
 
-use candle_core::quantized::gguf_file::{Value, write};
+use candle_core::quantized::gguf_file::{Content, Value, write};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 use common::{random_model, tiny};
 use proptest::prelude::*;
+use qwen3::gguf::FileType;
 use qwen3::weights::{NamedTensor, parameter_specs};
 use qwen3::{Architecture, Batch, Config, ForwardOptions, Model, gguf};
 
@@ -159,6 +160,66 @@ fn what_is_read_is_what_was_written() {
             assert_eq!(found, same, "{architecture:?}");
         }
     }
+}
+
+/// What [`gguf::save`] writes has the names, shapes and values that `tensors` lists.
+#[test]
+fn what_is_saved_is_laid_out_as_the_format_wants() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.gguf");
+    for architecture in [Architecture::Llama, Architecture::Qwen3, Architecture::Qwen3Moe] {
+        for tied in [true, false] {
+            let model = random_model(Config { tie_word_embeddings: tied, ..small(architecture) }, 1);
+            let (config, all) = (model.config(), model.to_tensors().unwrap());
+            gguf::save(&path, config, &all, FileType::F32, &[]).unwrap();
+            let mut file = std::fs::File::open(&path).unwrap();
+            let content = Content::read(&mut file).unwrap();
+            let expected = tensors(config, &all);
+            assert_eq!(content.tensor_infos.len(), expected.len());
+            for (name, shape, data) in expected {
+                let found =
+                    content.tensor(&mut file, &name, &Device::Cpu).unwrap().dequantize(&Device::Cpu).unwrap();
+                assert_eq!(found.dims(), shape, "{name}");
+                assert_eq!(found.flatten_all().unwrap().to_vec1::<f32>().unwrap(), data, "{name}");
+            }
+            assert_eq!(gguf::load(&path).unwrap().1, all);
+        }
+    }
+}
+
+#[test]
+fn half_precision_rounds_matrices_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.gguf");
+    let model = random_model(small(Architecture::Qwen3Moe), 1);
+    let (config, all) = (model.config(), model.to_tensors().unwrap());
+    let half: fn(f32) -> f32 = |v| half::f16::from_f32(v).to_f32();
+    let brain: fn(f32) -> f32 = |v| half::bf16::from_f32(v).to_f32();
+    for (file_type, rounded) in [(FileType::F16, half), (FileType::Bf16, brain)] {
+        gguf::save(&path, config, &all, file_type, &[]).unwrap();
+        for (read, tensor) in gguf::load(&path).unwrap().1.iter().zip(&all) {
+            let kept = tensor.shape.len() < 2 || tensor.name.ends_with("mlp.gate.weight");
+            let expected: Vec<f32> =
+                tensor.data.iter().map(|v| if kept { *v } else { rounded(*v) }).collect();
+            assert_eq!(read.data, expected, "{}", tensor.name);
+        }
+    }
+    for (moe, field) in [
+        (qwen3::MoeConfig { norm_topk_prob: false, ..config.moe.clone().unwrap() }, "norm_topk_prob: false"),
+        (
+            qwen3::MoeConfig { mlp_only_layers: vec![1], ..config.moe.clone().unwrap() },
+            "mlp_only_layers: [1]",
+        ),
+        (
+            qwen3::MoeConfig { decoder_sparse_step: 2, ..config.moe.clone().unwrap() },
+            "decoder_sparse_step: 2",
+        ),
+    ] {
+        let config = Config { moe: Some(moe), ..config.clone() };
+        let error = gguf::save(&path, &config, &all, FileType::F32, &[]).unwrap_err().to_string();
+        assert_eq!(error, format!("model configuration: {field} has no place in a GGUF file"));
+    }
+    assert!(gguf::save(Path::new("/nowhere/m.gguf"), config, &all, FileType::F32, &[]).is_err());
 }
 
 fn refused(

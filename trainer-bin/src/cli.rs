@@ -85,11 +85,11 @@ enum Verb {
         #[command(flatten)]
         sampling: SamplingArgs,
     },
-    /// Write a model as a Hugging Face directory that transformers loads.
+    /// Write a model as a Hugging Face directory that transformers loads, or as a GGUF file.
     Convert {
         /// A GGUF file, a Hugging Face directory or a run directory.
         model: PathBuf,
-        /// The directory to make.
+        /// The directory to make, or the file, when it ends in `.gguf`.
         output: PathBuf,
         /// Type of the written weights.
         #[arg(long, value_enum, default_value = "f32")]
@@ -183,6 +183,8 @@ pub(crate) enum WeightType {
     F32,
     /// bfloat16, rounded to nearest even.
     Bf16,
+    /// IEEE half precision; in GGUF files only.
+    F16,
 }
 
 /// Changes to a configuration.

@@ -50,6 +50,12 @@ fn from_a_run_to_text_and_files() {
     let bytes = |dir: &Path| std::fs::metadata(dir.join("model.safetensors")).unwrap().len();
     assert!(bytes(&half) < bytes(&copy) * 2 / 3);
 
+    let (code, line) =
+        fail(trainer().arg("convert").arg(&copy).arg(dir.path().join("x")).args(["--dtype", "f16"]));
+    assert_eq!((code, line.contains("--dtype f16 is for GGUF files")), (2, true), "{line}");
+    let (code, line) = fail(trainer().arg("convert").arg(&copy).arg(dir.path().join("m.gguf")));
+    assert_eq!((code, line.contains("has no name in GGUF files")), (2, true), "{line}");
+
     let said = stdout(trainer().arg("inspect").arg(&copy).args(["--batch", "2", "--length", "64"]));
     assert!(said.contains("qwen3_moe, 2 layers of 16, 2 query and 1 key/value heads of 8"), "{said}");
     assert!(said.contains("model.layers.*.mlp.experts.*.up_proj.weight"), "{said}");

@@ -2,7 +2,7 @@
 //!
 //! The template decides every control token of a conversation, and what people wrote decides none: a message that
 //! spells `<|im_end|>` is read as that text. To tell the two apart after rendering, a mark that occurs nowhere else is
-//! put into every control token that a message spells, and taken out again ([`guard`]).
+//! put into every control token that a message spells, and taken out again.
 //!
 //! Templates see what transformers 5 shows them (`apply_chat_template`): the same globals, filters, whitespace rules and
 //! `{% generation %}` blocks.

@@ -70,6 +70,11 @@ impl ChatTemplate {
         Ok(Self { environment, sources, named_tokens, control, stop })
     }
 
+    /// The template of conversations without tools.
+    pub(crate) fn default_source(&self) -> &str {
+        &self.sources[DEFAULT]
+    }
+
     /// The template as `tokenizer_config.json` holds it: a text, or a list of named ones.
     pub(crate) fn to_json(&self) -> Json {
         match (self.sources.len(), self.sources.get(DEFAULT)) {

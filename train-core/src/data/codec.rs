@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use candle_core::quantized::gguf_file;
 use serde_json::{Map, Value, json};
 use tokenizers::Tokenizer;
 
@@ -263,6 +264,16 @@ impl TextCodec {
     #[must_use]
     pub fn vocab_size(&self) -> usize {
         self.tokenizer.get_vocab_size(true)
+    }
+
+    /// What a GGUF file says of this tokenizer, for a model of `rows` embedding rows.
+    ///
+    /// # Errors
+    /// When the format has no name for the way it cuts text.
+    pub fn gguf_metadata(&self, rows: usize) -> Result<Vec<(String, gguf_file::Value)>, DataError> {
+        let file = serde_json::to_value(&self.tokenizer).map_err(|e| DataError::Tokenizer(e.to_string()))?;
+        let template = self.chat.as_ref().map(ChatTemplate::default_source);
+        gguf::write(&file, &self.named_tokens, &self.stop, template, rows).map_err(DataError::Tokenizer)
     }
 
     /// Writes `tokenizer.json` and `tokenizer_config.json` as transformers reads them.

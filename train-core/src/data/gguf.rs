@@ -21,8 +21,10 @@ pub(super) struct GgufText {
 }
 
 /// Token types of the format. A control token is never the reading of text; a user-defined one is read whole.
+const NORMAL: u64 = 1;
 const CONTROL: u64 = 3;
 const USER_DEFINED: u64 = 4;
+const UNUSED: u64 = 5;
 
 /// How text is cut before byte-pair merges, by `tokenizer.ggml.pre`: normaliser and pre-tokenizers.
 fn pre_tokenizer(name: &str) -> Option<(serde_json::Value, serde_json::Value)> {
@@ -43,6 +45,75 @@ fn pre_tokenizer(name: &str) -> Option<(serde_json::Value, serde_json::Value)> {
         }
         _ => None,
     }
+}
+
+/// Without `trim_offsets`, which changes no token.
+fn essential(part: &serde_json::Value) -> serde_json::Value {
+    match part {
+        serde_json::Value::Object(fields) => {
+            let fields = fields.iter().filter(|(name, _)| *name != "trim_offsets");
+            fields.map(|(name, value)| (name.clone(), essential(value))).collect::<Map<_, _>>().into()
+        }
+        serde_json::Value::Array(parts) => parts.iter().map(essential).collect(),
+        other => other.clone(),
+    }
+}
+
+/// `tokenizer.*` of the metadata, from a `tokenizer.json`; ids up to `rows` without a token are marked as unused.
+pub(super) fn write(
+    file: &serde_json::Value,
+    named_tokens: &BTreeMap<String, String>,
+    stop: &[u32],
+    chat_template: Option<&str>,
+    rows: usize,
+) -> Result<Vec<(String, Value)>, String> {
+    let cuts = (essential(&file["normalizer"]), essential(&file["pre_tokenizer"]));
+    let known =
+        |name: &&str| pre_tokenizer(name).is_some_and(|(n, p)| (essential(&n), essential(&p)) == cuts);
+    let vocabulary = file["model"]["vocab"].as_object().filter(|_| file["model"]["type"] == "BPE");
+    let (Some(pre), Some(vocabulary)) = (["smollm", "qwen2"].into_iter().find(known), vocabulary) else {
+        return Err("its way of cutting text has no name in GGUF files (known: smollm, qwen2)".into());
+    };
+    let mut tokens: Vec<(String, u64)> = (0..rows).map(|id| (format!("[PAD{id}]"), UNUSED)).collect();
+    let mut put = |id: Option<u64>, token: &str, kind: u64| {
+        let place = id.and_then(|id| tokens.get_mut(usize::try_from(id).ok()?));
+        *place.ok_or_else(|| format!("{token:?} is not one of the model's {rows} tokens"))? =
+            (token.to_owned(), kind);
+        Ok::<_, String>(())
+    };
+    for (token, id) in vocabulary {
+        put(id.as_u64(), token, NORMAL)?;
+    }
+    for added in file["added_tokens"].as_array().into_iter().flatten() {
+        let kind = if added["special"] == true { CONTROL } else { USER_DEFINED };
+        put(added["id"].as_u64(), added["content"].as_str().unwrap_or_default(), kind)?;
+    }
+    let text = |text: &str| Value::String(text.to_owned());
+    let merges = file["model"]["merges"].as_array().into_iter().flatten().map(|merge| match merge {
+        serde_json::Value::String(merge) => text(merge),
+        pair => text(&format!(
+            "{} {}",
+            pair[0].as_str().unwrap_or_default(),
+            pair[1].as_str().unwrap_or_default()
+        )),
+    });
+    let mut entries = vec![
+        ("tokenizer.ggml.model".to_owned(), text("gpt2")),
+        ("tokenizer.ggml.pre".to_owned(), text(pre)),
+        ("tokenizer.ggml.merges".to_owned(), Value::Array(merges.collect())),
+        ("tokenizer.ggml.add_bos_token".to_owned(), Value::Bool(false)),
+    ];
+    for (name, key) in [("bos_token", "bos"), ("unk_token", "unknown"), ("pad_token", "padding")] {
+        let id = named_tokens.get(name).and_then(|token| tokens.iter().position(|(t, _)| t == token));
+        entries.extend(id.map(|id| (format!("tokenizer.ggml.{key}_token_id"), Value::U32(id as u32))));
+    }
+    entries.extend(stop.first().map(|id| ("tokenizer.ggml.eos_token_id".to_owned(), Value::U32(*id))));
+    entries.extend(chat_template.map(|template| ("tokenizer.chat_template".to_owned(), text(template))));
+    let types = tokens.iter().map(|(_, kind)| Value::I32(*kind as i32)).collect();
+    entries.push(("tokenizer.ggml.token_type".to_owned(), Value::Array(types)));
+    let tokens = tokens.into_iter().map(|(token, _)| Value::String(token)).collect();
+    entries.push(("tokenizer.ggml.tokens".to_owned(), Value::Array(tokens)));
+    Ok(entries)
 }
 
 /// Reads `tokenizer.*` of the metadata.
@@ -263,6 +334,30 @@ mod tests {
         let again = TextCodec::open(dir.path(), vec![1]).unwrap();
         let chat = Chat::prompt("", "ab 1<");
         assert_eq!(again.encode_chat(&chat).unwrap(), codec.encode_chat(&chat).unwrap());
+    }
+
+    #[test]
+    fn a_written_tokenizer_is_the_same() {
+        let chat = Chat::prompt("", "ab 1<e>");
+        for pre in ["smollm", "qwen2"] {
+            let codec = open(|m| set(m, "tokenizer.ggml.pre", Some(Value::String(pre.into())))).unwrap();
+            let written = codec.gguf_metadata(263).unwrap();
+            let get = |key: &str| &written.iter().find(|(k, _)| k == key).unwrap().1;
+            assert_eq!(get("tokenizer.ggml.pre").to_string().unwrap(), pre);
+            assert_eq!(get("tokenizer.ggml.tokens").to_vec().unwrap()[262].to_string().unwrap(), "[PAD262]");
+            let again = open(|entries| *entries = written.clone()).unwrap();
+            assert_eq!(again.encode("ab 12 <think><s>").unwrap(), codec.encode("ab 12 <think><s>").unwrap());
+            assert_eq!(again.encode_chat(&chat).unwrap(), codec.encode_chat(&chat).unwrap());
+            assert!(
+                codec
+                    .gguf_metadata(260)
+                    .unwrap_err()
+                    .to_string()
+                    .ends_with("is not one of the model's 260 tokens")
+            );
+        }
+        let error = TextCodec::bytes().unwrap().gguf_metadata(257).map(drop).unwrap_err().to_string();
+        assert!(error.contains("has no name in GGUF files"), "{error}");
     }
 
     #[test]
