@@ -132,3 +132,21 @@ fn close(what: &str, found: &[f32], expected: &[f64], relative: f64, absolute: f
 fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|v| f64::from(*v)).collect()
 }
+
+/// Where NVRTC can be loaded; it is stricter than nvcc in what it includes.
+#[cfg(feature = "cuda")]
+#[test]
+fn nvrtc_compiles_the_sources() -> Result<()> {
+    use cuda_twin::nvrtc;
+    if !nvrtc::is_present() {
+        eprintln!("skipped: no libnvrtc here (scripts/cuda-wheels.sh installs it; then set CUDA_HOME)");
+        return Ok(());
+    }
+    for (name, source) in SOURCES {
+        for arch in ["sm_80", "sm_90", "sm_100"] {
+            let cubin = nvrtc::cubin(name, source, crate::sources::HEADERS, arch)?;
+            assert_eq!(&cubin[..4], b"\x7fELF", "{name} for {arch}");
+        }
+    }
+    Ok(())
+}

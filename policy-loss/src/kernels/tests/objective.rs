@@ -287,6 +287,23 @@ fn clamps_stop_the_gradient_as_on_the_cpu() -> Result<()> {
 }
 
 #[test]
+fn no_advantage_is_no_loss_even_where_a_ratio_overflows() -> Result<()> {
+    let mut batch = batch(&[70], 400.0, 4);
+    let masked = |mask: &bool| if *mask { 0.0 } else { f32::NAN };
+    batch.advantages = batch.mask.iter().map(masked).collect();
+    for gpu in devices()? {
+        let kernels = ObjectiveKernels::new(&gpu)?;
+        for objective in objectives() {
+            let config = LossConfig { log_ratio_clamp: None, ..config(objective) };
+            let (losses, gradient) = batch.kernel(&gpu, &kernels, &config)?;
+            let zero = losses.iter().chain(&gradient).all(|x| x.to_bits() == 0);
+            assert!(zero, "{objective:?}: {losses:?} {gradient:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn sequences_do_not_matter_to_each_other_and_scales_multiply() -> Result<()> {
     let mut batch = batch(&LENGTHS, 0.3, 7);
     for gpu in devices()? {
