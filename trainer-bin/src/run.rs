@@ -173,12 +173,15 @@ fn learned(measured: &[(u64, Row)], seconds: f64) -> String {
         Some((first, values.next_back().unwrap_or(first)))
     };
     let took = time(seconds);
-    if let Some((first, last)) = ends("eval/heldout/exact") {
+    // Where no whole response can be the answer, the reward says more.
+    if let Some((first, last)) = ends("eval/heldout/exact").filter(|(_, last)| *last > 0.0) {
         format!(
             "Learned: {:.1} % → {:.1} % of held-out prompts exactly right, in {took}.",
             100.0 * first,
             100.0 * last
         )
+    } else if let Some((first, last)) = ends("eval/heldout/reward") {
+        format!("Learned: reward on held-out prompts {first:.3} → {last:.3}, in {took}.")
     } else if let Some((first, last)) = ends("reward/mean") {
         format!("Learned: reward {first:.3} → {last:.3}, in {took}.")
     } else {

@@ -170,8 +170,13 @@ pub(super) fn sentence(run: &RunData) -> String {
         Some(moved) => format!(", the mean reward {moved}"),
         None => ", no reward was recorded".into(),
     };
-    if let Some(moved) = held_out(run).and_then(|metric| moved(&metric, Unit::Share)) {
+    // Where no whole response can be the answer, the reward says more.
+    let exact = held_out(run).filter(|metric| summary(&run.points(metric)).is_some_and(|s| s.last > 0.0));
+    let reward = "eval/heldout/reward";
+    if let Some(moved) = exact.and_then(|metric| moved(&metric, Unit::Share)) {
         text += &format!(" and exact answers on held-out prompts {moved}");
+    } else if let Some(moved) = moved(reward, Unit::Plain) {
+        text += &format!(" and that of held-out prompts {moved}");
     }
     text + "."
 }

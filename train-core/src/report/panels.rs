@@ -43,7 +43,7 @@ pub(super) const CURVES: &[Panel] = &[
         note: "mean over the step's samples; band from the 10th to the 90th percentile",
         extent: Extent::Data,
         wide: true,
-        metrics: &[("reward/mean", "mean")],
+        metrics: &[("reward/mean", "train"), ("eval/*/reward", "*")],
         band: Some(("reward/p10", "reward/p90")),
         ..PLAIN
     },
