@@ -1,4 +1,5 @@
-//! Trainable decoders of the Qwen3 family: Qwen3, Qwen3-MoE, and the Llama shape (SmolLM2), in `f32` on the CPU.
+//! Trainable models of the Qwen3 family: Qwen3, Qwen3-MoE, Qwen3-VL ([`vision`]), and the Llama shape (SmolLM2), in `f32`
+//! on the CPU.
 //!
 //! A policy that is trained by reinforcement learning is both sampled and differentiated, and the two must agree
 //! (Qwen3 technical report, arXiv 2505.09388; agreement of sampler and trainer: arXiv 2512.01374). This crate
