@@ -18,6 +18,20 @@ pub(crate) struct Cost {
 /// Tokens of the stated shapes.
 const TOKENS: f64 = 8192.0;
 
+/// Dynamic shared memory of a block for the stated shape, as `src/kernels/` asks for it.
+pub(crate) fn dynamic_shared_bytes(kernel: &str) -> u32 {
+    let starts = |names: &[&str]| names.iter().any(|name| kernel.starts_with(name));
+    match () {
+        // A warp for each token, 4 a block: 128 scores each; gates of 8 experts twice.
+        () if starts(&["top_k_"]) => 4 * 4 * 128,
+        () if starts(&["gates_"]) => 4 * 4 * 2 * 8,
+        () if starts(&["dispatch_count", "dispatch_scatter"]) => 4 * 128,
+        // Positions and weights of 8 experts.
+        () if starts(&["unpermute_f", "unpermute_bf", "permute_backward_"]) => 2 * 4 * 8,
+        () => 0,
+    }
+}
+
 /// The cost of a kernel; `None` for one that is not described here.
 pub(crate) fn of(kernel: &str) -> Option<Cost> {
     let (base, bytes) = match kernel.strip_suffix("_wide").unwrap_or(kernel) {

@@ -89,7 +89,8 @@ fn compile(home: &Path) -> Result<Table, Box<dyn Error>> {
         let mut missing: Vec<&str> = part.blocks.iter().map(|(name, _)| *name).collect();
         for (source, text) in part.sources {
             for (architecture, entries) in ptxas::compile(home, source, text, part.headers)? {
-                for (name, usage) in entries {
+                for (name, mut usage) in entries {
+                    usage.shared_bytes += costs::dynamic_shared_bytes(&name);
                     let Some((_, threads)) = part.blocks.iter().find(|(known, _)| *known == name) else {
                         return Err(format!("{}: {name} is not in sources::BLOCKS", part.name).into());
                     };

@@ -12,7 +12,7 @@ pub(crate) const ARCHITECTURES: [&str; 3] = ["sm_80", "sm_90", "sm_100"];
 pub(crate) struct Usage {
     /// Of a thread.
     pub(crate) registers: u32,
-    /// Static shared memory of a block.
+    /// Shared memory of a block, of which the assembler knows the static part.
     pub(crate) shared_bytes: u32,
     /// Bytes stored and loaded because registers did not do.
     pub(crate) spill_bytes: u32,
