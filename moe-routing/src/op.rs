@@ -4,10 +4,13 @@
 mod cuda;
 #[cfg(all(test, feature = "candle-cuda"))]
 mod on_gpu;
+mod rows;
 
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+
+pub use rows::{permute, unpermute};
 
 use crate::gates::{gates as gates_of, gates_backward};
 use crate::load::ExpertCounts;

@@ -6,9 +6,10 @@ use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr, DevicePtrM
 use candle_core::{CudaStorage, Error as CandleError, Layout, Result, Shape, bail};
 use cuda_twin::{Arg, Buf, Gpu};
 
+use super::rows::{Combine, Move};
 use super::{Choice, Gates, RouterLoss};
 use crate::Error;
-use crate::kernels::{GateKernels, LossKernels, RouterKernels, check};
+use crate::kernels::{Dtype, GateKernels, LossKernels, PermuteKernels, RouterKernels, check};
 use crate::router::Router;
 
 fn gpu(storage: &CudaStorage) -> Result<Gpu> {
@@ -147,5 +148,88 @@ impl RouterLoss {
         check(&status.read().map_err(CandleError::wrap)?, 1, None)?;
         let [loss, gradient] = [loss, gradient].map(|slice| storage(CudaStorageSlice::F32(slice), s));
         Ok((loss, gradient))
+    }
+}
+
+/// As [`address`], for rows that are read 16 bytes at once.
+fn rows_address<'a>(what: &str, storage: &CudaStorage, layout: &Layout) -> Result<Arg<'a>> {
+    let start = layout.start_offset() * size_of::<f32>();
+    if layout.dims().last().is_some_and(|width| width.is_multiple_of(4)) && !start.is_multiple_of(16) {
+        bail!("{what} must start at a multiple of 16 bytes, not at byte {start} of its storage");
+    }
+    address(what, storage, layout)
+}
+
+fn indices(gpu: &Gpu, values: &[u32]) -> Result<Buf<u32>> {
+    gpu.upload(values).map_err(CandleError::wrap)
+}
+
+impl Move {
+    pub(super) fn on_gpu(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let [_, to, width] = self.shape(layout)?;
+        let (gpu, from) = (gpu(x)?, rows_address("activations", x, layout)?);
+        let kernels = PermuteKernels::new(&gpu).map_err(CandleError::wrap)?;
+        let (y, out) = output::<f32>(x, to * width)?;
+        if self.to_tokens {
+            let inverse = indices(&gpu, self.dispatch.inverse())?;
+            let shape = [to, self.dispatch.top_k(), width];
+            // SAFETY: buffers of the dispatch's shape; the tensor is alive.
+            unsafe { kernels.permute_backward(Dtype::F32, shape, from, (&inverse).into(), out) }
+        } else {
+            let token_of = indices(&gpu, self.dispatch.token_of())?;
+            // SAFETY: as above.
+            unsafe { kernels.permute(Dtype::F32, [to, width], from, (&token_of).into(), out) }
+        }
+        .map_err(CandleError::wrap)?;
+        Ok((storage(CudaStorageSlice::F32(y), x), (to, width).into()))
+    }
+}
+
+type Part<'a> = (&'a CudaStorage, &'a Layout);
+
+impl Combine {
+    pub(super) fn on_gpu(&self, rows: Part<'_>, gates: Part<'_>) -> Result<(CudaStorage, Shape)> {
+        let shape = self.shape(rows.1, gates.1)?;
+        let gpu = gpu(rows.0)?;
+        let kernels = PermuteKernels::new(&gpu).map_err(CandleError::wrap)?;
+        let inverse = indices(&gpu, self.dispatch.inverse())?;
+        let (y, out) = output::<f32>(rows.0, shape[0] * shape[2])?;
+        let (from, weights) = (rows_address("rows", rows.0, rows.1)?, address("gates", gates.0, gates.1)?);
+        // SAFETY: buffers of the dispatch's shape; both tensors are alive.
+        unsafe { kernels.unpermute(Dtype::F32, shape, from, weights, (&inverse).into(), out) }
+            .map_err(CandleError::wrap)?;
+        Ok((storage(CudaStorageSlice::F32(y), rows.0), (shape[0], shape[2]).into()))
+    }
+
+    pub(super) fn backward_on_gpu(
+        &self,
+        dy: Part<'_>,
+        rows: Part<'_>,
+        gates: Part<'_>,
+    ) -> Result<(CudaStorage, Shape)> {
+        let [tokens, k, width] = self.shape(rows.1, gates.1)?;
+        if dy.1.dims() != [tokens, width] {
+            bail!("the gradient is {:?}, expected [{tokens}, {width}]", dy.1.dims());
+        }
+        let gpu = gpu(rows.0)?;
+        let kernels = PermuteKernels::new(&gpu).map_err(CandleError::wrap)?;
+        let order = indices(&gpu, self.dispatch.order())?;
+        let (device, stream) = (rows.0.device(), rows.0.device().cuda_stream());
+        let (pairs, len) = (tokens * k, tokens * k * (width + 1));
+        // SAFETY: the kernel writes all rows and all gates.
+        let mut both = unsafe { device.alloc::<f32>(len.max(1)) }?;
+        let start = both.device_ptr_mut(&stream).0;
+        let d_rows = Arg::device_address(start);
+        let d_gates = Arg::device_address(start + (pairs * width * size_of::<f32>()) as u64);
+        let inputs = [
+            rows_address("the gradient", dy.0, dy.1)?,
+            rows_address("rows", rows.0, rows.1)?,
+            address("gates", gates.0, gates.1)?,
+            (&order).into(),
+        ];
+        // SAFETY: buffers of the dispatch's shape; all tensors are alive.
+        unsafe { kernels.unpermute_backward(Dtype::F32, [tokens, k, width], inputs, d_rows, d_gates) }
+            .map_err(CandleError::wrap)?;
+        Ok((storage(CudaStorageSlice::F32(both), rows.0), len.into()))
     }
 }

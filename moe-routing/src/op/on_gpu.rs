@@ -2,10 +2,16 @@
 //! `scripts/cuda-mock.sh` makes one that runs the kernels in the emulator.
 #![allow(clippy::unwrap_used)]
 
-use candle_core::{Device, Result, Tensor};
+use std::sync::Arc;
 
-use super::{GatesBackward, LossGradient, RouterLoss, choose, gates, load_balance_loss, router_z_loss};
-use crate::{AuxForm, ExpertCounts, Router};
+use candle_core::{CustomOp1, CustomOp2, Device, Result, Tensor};
+
+use super::rows::{Combine, Move};
+use super::{
+    GatesBackward, LossGradient, RouterLoss, choose, gates, load_balance_loss, permute, router_z_loss,
+    unpermute,
+};
+use crate::{AuxForm, Dispatch, ExpertCounts, Router};
 
 fn gpu() -> Option<Device> {
     match Device::new_cuda(0) {
@@ -106,6 +112,31 @@ fn errors_are_those_of_the_cpu() -> Result<()> {
         let first_line = |e: candle_core::Error| e.to_string().lines().next().unwrap_or_default().to_string();
         let expected = first_line(run(logits).unwrap_err());
         assert_eq!(first_line(run(&logits.to_device(&device)?).unwrap_err()), expected);
+    }
+    Ok(())
+}
+
+#[test]
+fn activations_go_to_experts_and_back_as_on_the_cpu() -> Result<()> {
+    let Some(device) = gpu() else { return Ok(()) };
+    for (tokens, experts, k, width) in [(1, 1, 1, 3), (7, 5, 2, 6), (9, 8, 3, 8)] {
+        let ids: Vec<u32> = (0..tokens * k).map(|i| ((i / k + i % k * 3) % experts) as u32).collect();
+        let dispatch = Arc::new(Dispatch::new(&ids, tokens, experts, k).unwrap());
+        let (x, rows) = (noise((tokens, width), 1), noise((tokens * k, width), 2));
+        let (gates, dy) = (noise((tokens, k), 3), noise((tokens, width), 4));
+        let there = |t: &Tensor| t.to_device(&device);
+        same("permuted", &permute(&there(&x)?, &dispatch)?, &permute(&x, &dispatch)?);
+        let back = Move { dispatch: dispatch.clone(), to_tokens: false };
+        let d_x = |x: &Tensor, d: &Tensor| CustomOp1::bwd(&back, x, d, d).map(Option::unwrap);
+        same("dx", &d_x(&there(&x)?, &there(&rows)?)?, &d_x(&x, &rows)?);
+        let there_y = unpermute(&there(&rows)?, &there(&gates)?, &dispatch)?;
+        same("y", &there_y, &unpermute(&rows, &gates, &dispatch)?);
+        let op = Combine { dispatch: dispatch.clone() };
+        let both = |r: &Tensor, g: &Tensor, d: &Tensor| CustomOp2::bwd(&op, r, g, d, d);
+        let (d_rows, d_gates) = both(&there(&rows)?, &there(&gates)?, &there(&dy)?)?;
+        let (want_rows, want_gates) = both(&rows, &gates, &dy)?;
+        same("d rows", &d_rows.unwrap(), &want_rows.unwrap());
+        same("d gates", &d_gates.unwrap(), &want_gates.unwrap());
     }
     Ok(())
 }

@@ -72,3 +72,31 @@ fn other_types_are_refused() -> Result<()> {
     assert!(error.starts_with("logits must be f32 or bf16"), "{error}");
     Ok(())
 }
+
+#[test]
+fn a_loss_and_its_gradients_reach_the_gpu() -> Result<()> {
+    use crate::{Advantages, LossConfig, Normalizer, TokenBatch};
+    let Some(device) = gpu() else { return Ok(()) };
+    let (logp, old, entropy) = ([-0.4f32, -1.1, -2.0], [-0.5, -0.9, -2.2], [0.3, 0.5, 0.9]);
+    let batch = TokenBatch {
+        logp_old: Some(&old),
+        entropy: Some(&entropy),
+        ..TokenBatch::new(&[0, 2, 3], &logp, Advantages::PerSequence(&[1.0, -0.5]))
+    };
+    let config = LossConfig::preset("sapo", 8).unwrap().0;
+    let out = config.validate().unwrap().evaluate(&batch, &Normalizer::default()).unwrap();
+    let scalar = |device: &Device| -> Result<(Tensor, Tensor, Tensor)> {
+        let (logp, entropy) = (Tensor::new(&logp, device)?, Tensor::new(&entropy, device)?);
+        let one = Tensor::new(0.5f32, device)?;
+        let loss = super::super::loss_tensor(&out, &logp, Some(&entropy))?;
+        let (d_logp, d_entropy) =
+            candle_core::CustomOp2::bwd(&super::super::Loss::of(&out), &logp, &entropy, &loss, &one)?;
+        Ok((loss, d_logp.unwrap(), d_entropy.unwrap()))
+    };
+    let (found, expected) = (scalar(&device)?, scalar(&Device::Cpu)?);
+    same("loss", &found.0, &expected.0, 0.0);
+    same("d logp", &found.1, &expected.1, 0.0);
+    same("d entropy", &found.2, &expected.2, 0.0);
+    assert!(found.1.device().is_cuda());
+    Ok(())
+}
