@@ -23,7 +23,7 @@ impl Policy {
     /// # Errors
     /// When it cannot be read, or weights are missing or do not fit.
     pub fn load(dir: &Path) -> Result<Self> {
-        if is_vision(dir) {
+        if has_vision(dir) {
             Ok(Self::Vision(Box::new(VlModel::load(dir)?)))
         } else {
             Ok(Self::Text(Box::new(Model::load(dir)?)))
@@ -121,7 +121,8 @@ impl From<Model> for Policy {
 }
 
 /// Whether a directory's `config.json` is of a model with a vision tower.
-pub(crate) fn is_vision(dir: &Path) -> bool {
+#[must_use]
+pub fn has_vision(dir: &Path) -> bool {
     let text = std::fs::read_to_string(dir.join("config.json")).unwrap_or_default();
     let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
     json.get("vision_config").is_some()

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::config::{Architecture, Config, ModelSection};
 use crate::data::{DataError, FileSource, GeneratedSource, PromptSource, Task, TextCodec};
-use crate::policy::{Policy, is_vision};
+use crate::policy::{Policy, has_vision};
 use crate::trainer::TrainError;
 
 /// The decoder's architecture of a Hugging Face directory or a GGUF file, without its weights.
@@ -18,7 +18,7 @@ use crate::trainer::TrainError;
 pub fn read_architecture(path: &Path) -> Result<qwen3::Config, qwen3::Error> {
     match path.is_file() {
         true => qwen3::gguf::load_config(path),
-        false if is_vision(path) => Ok(VlConfig::from_dir(path)?.text),
+        false if has_vision(path) => Ok(VlConfig::from_dir(path)?.text),
         false => qwen3::Config::from_dir(path),
     }
 }
@@ -140,7 +140,7 @@ fn vision(config: &Config, architecture: &qwen3::Config) -> Result<Option<VlConf
         true if config.model.architecture == Architecture::Qwen3Vl => {
             Some(random_vision(&config.model, architecture)?)
         }
-        false if is_vision(path) => Some(VlConfig::from_dir(path)?),
+        false if has_vision(path) => Some(VlConfig::from_dir(path)?),
         _ => None,
     })
 }

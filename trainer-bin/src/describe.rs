@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use train_core::footprint::Footprint;
+use train_core::policy::has_vision;
 use train_core::setup;
 
 use crate::inspect::model_of;
@@ -33,6 +34,9 @@ pub(crate) fn describe(path: &Path, batch: usize, length: usize) -> Result<()> {
         config.vocab_size,
         config.max_position_embeddings,
     )?;
+    if has_vision(&path) {
+        writeln!(out, "the decoder alone; the vision tower beside it is not counted")?;
+    }
     writeln!(out, "\n{:<52} {:>20} {:>6} {:>15}", "tensor", "shape", "times", "parameters")?;
     for row in &footprint.tensors {
         let count = row.times * row.shape.iter().product::<usize>();
