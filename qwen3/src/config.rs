@@ -236,6 +236,20 @@ impl Config {
         if let Some((field, _)) = positive.iter().find(|(_, v)| *v == 0) {
             return Err(Error::config(field, "is 0, expected 1 or more"));
         }
+        // Far beyond any model, and small enough that a broken file is refused before it asks for memory.
+        let experts = self.moe.as_ref().map_or(0, |moe| moe.num_experts);
+        let counts = [
+            ("num_hidden_layers", self.num_hidden_layers, 1 << 12),
+            ("num_experts", experts, usize::from(u16::MAX)),
+            ("vocab_size", self.vocab_size, 1 << 26),
+            ("hidden_size", self.hidden_size, 1 << 20),
+            ("intermediate_size", self.intermediate_size, 1 << 24),
+            ("num_attention_heads", self.num_attention_heads, 1 << 14),
+            ("head_dim", self.head_dim, 1 << 14),
+        ];
+        if let Some((field, value, most)) = counts.into_iter().find(|(_, value, most)| value > most) {
+            return Err(Error::config(field, format!("is {value}, expected at most {most}")));
+        }
         if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
             return Err(Error::config(
                 "num_key_value_heads",

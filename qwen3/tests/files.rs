@@ -67,6 +67,8 @@ fn configurations_at_fault_are_named() {
         "model configuration: attention_bias: true is not supported"
     );
     assert!(set("hidden_act", "gelu".into()).contains("\"gelu\" is not supported"));
+    assert!(set("num_hidden_layers", 1_000_000_000.into()).contains("is 1000000000, expected at most 4096"));
+    assert!(set("num_experts", 70_000.into()).contains("is 70000, expected at most 65535"));
     assert!(set("num_experts_per_tok", 9.into()).contains("is 9, expected 1 to num_experts = 8"));
     assert!(set("mlp_only_layers", serde_json::json!([4])).contains("layer 4 is beyond the 4 layers"));
     assert!(set("num_key_value_heads", 3.into()).contains("3 does not divide the 4 query heads"));
