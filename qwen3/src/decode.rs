@@ -152,6 +152,7 @@ pub struct Decoder {
     norm: Vec<f32>,
     head: Option<Vec<f32>>,
     rope: Arc<RopeTable>,
+    max_len: usize,
     vision: Option<FrozenVision>,
 }
 
@@ -183,8 +184,19 @@ impl Decoder {
         }
         let norm = next()?;
         let head = if config.tie_word_embeddings { None } else { Some(next()?) };
-        let rope = Arc::new(RopeTable::new(config.head_dim, config.rope_theta, max_len));
-        Ok(Self { shape: model.head_shape(), config, embedding, layers, norm, head, rope, vision: None })
+        // The model's own: copies made while it trains share it.
+        let rope = model.rope(max_len);
+        Ok(Self {
+            shape: model.head_shape(),
+            config,
+            embedding,
+            layers,
+            norm,
+            head,
+            rope,
+            max_len,
+            vision: None,
+        })
     }
 
     /// [`Decoder::new`] for a vision-language model. Prompts go through [`Decoder::prompt`]; in a context without one,
@@ -215,7 +227,7 @@ impl Decoder {
 
     /// The longest sequence this decoder can hold.
     pub fn max_len(&self) -> usize {
-        self.rope.len()
+        self.max_len
     }
 
     /// Feeds `rows` and extends their contexts. Prompt rows and single new tokens may be mixed freely.

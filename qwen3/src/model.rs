@@ -307,7 +307,7 @@ impl Model {
         }
     }
 
-    fn rope(&self, len: usize) -> Arc<RopeTable> {
+    pub(crate) fn rope(&self, len: usize) -> Arc<RopeTable> {
         let mut table = self.rope.lock().unwrap_or_else(PoisonError::into_inner);
         if table.len() < len {
             let len = len.next_power_of_two().min(self.config.max_position_embeddings.max(len));
