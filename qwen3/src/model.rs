@@ -83,6 +83,10 @@ impl Batch {
     }
 
     /// Each row's place in its own sequence.
+    ///
+    /// # Panics
+    /// When `prefixes` names a segment that is not there, or is longer than `cu_seqlens` says; a forward pass refuses such
+    /// a batch.
     pub fn positions(&self) -> Vec<u32> {
         let ends = self.cu_seqlens.windows(2).zip(&self.prefixes);
         let positions = ends.flat_map(|(ends, prefix)| {
@@ -94,6 +98,9 @@ impl Batch {
 
     /// The rows of each sequence in its order: those of its prefix, then its own. A shared prefix is not a
     /// sequence.
+    ///
+    /// # Panics
+    /// As [`Batch::positions`].
     pub fn sequences(&self) -> Vec<Vec<u32>> {
         let rows = |segment: usize| self.cu_seqlens[segment]..self.cu_seqlens[segment + 1];
         let is_prefix = |segment: usize| self.prefixes.get(segment + 1) == Some(&Some(segment as u32));

@@ -255,6 +255,21 @@ fn causal_attention() {
             |t: &[Tensor]| t[0].apply_op1(CausalAttention::new(shape, Segments::new(&ends, &prefixes)));
         check(&format!("attention {heads}/{kv} d{d} {lengths:?} {prefixes:?}"), &inputs, &fused, &composed);
     }
+    // Prefixes that are not there, are not neighbours, or continue others; ends that fall.
+    let shape = HeadShape { query_heads: 1, kv_heads: 1, head_dim: 2 };
+    let qkv = Tensor::zeros((6, 6), DType::F32, &Device::Cpu).unwrap();
+    for (ends, prefixes) in [
+        (&[0u32, 3, 6][..], vec![None, Some(7)]),
+        (&[0, 3, 6], vec![Some(1), None]),
+        (&[0, 2, 4, 6], vec![None, None, Some(0)]),
+        (&[0, 2, 4, 6], vec![None, Some(0), Some(1)]),
+        (&[0, 4, 3, 6], vec![None; 3]),
+        (&[0, 3, 5], vec![None; 2]),
+    ] {
+        let op = CausalAttention::new(shape, Segments::new(ends, &prefixes));
+        let error = qkv.apply_op1(op).unwrap_err().to_string();
+        assert!(error.contains("or are not in order"), "{ends:?} {prefixes:?}: {error}");
+    }
 }
 
 /// Segments of one row, of many rows, and none; heads of 4, 64 and 72 lanes.

@@ -26,7 +26,8 @@ impl Segments {
     /// the segments that continue it.
     pub fn new(cu_seqlens: &[u32], prefixes: &[Option<u32>]) -> Self {
         let rows = |i: usize| cu_seqlens[i] as usize..cu_seqlens[i + 1] as usize;
-        let prefix = |i: usize| prefixes.get(i).copied().flatten().map_or(0..0, |p| rows(p as usize));
+        let known = |p: usize| if p + 1 < cu_seqlens.len() { rows(p) } else { usize::MAX - 1..usize::MAX };
+        let prefix = |i: usize| prefixes.get(i).copied().flatten().map_or(0..0, |p| known(p as usize));
         let segments =
             (0..cu_seqlens.len().saturating_sub(1)).map(|i| Segment { prefix: prefix(i), rows: rows(i) });
         Self(segments.collect())
@@ -36,13 +37,17 @@ impl Segments {
         self.0.last().map_or(0, |segment| segment.rows.end)
     }
 
+    /// Whether they are as [`Segments::new`] wants them. The backward relies on it: segments that share rows are
+    /// neighbours.
     fn in_order(&self) -> bool {
-        let mut end = 0;
+        let (mut end, mut root) = (0, 0..0);
         self.0.iter().all(|Segment { prefix, rows }| {
-            let follows =
-                rows.start == end && rows.end >= end && prefix.start <= prefix.end && prefix.end <= end;
+            let follows = rows.start == end && rows.end >= end;
             end = rows.end;
-            follows
+            if prefix.is_empty() {
+                root = rows.clone();
+            }
+            follows && (prefix.is_empty() || *prefix == root)
         })
     }
 
@@ -149,7 +154,7 @@ impl CustomOp1 for CausalAttention {
         let last = self.segments.rows();
         if width != self.width() || rows != last || !self.segments.in_order() {
             bail!(
-                "qkv is [{rows}, {width}], but the heads make rows of {} and the segments end at {last}",
+                "qkv is [{rows}, {width}], but the heads make rows of {} and the segments end at {last} (or are not in order)",
                 self.width()
             );
         }
