@@ -68,6 +68,7 @@ mod mutants;
 #[cfg(feature = "cuda")]
 pub mod nvrtc;
 mod options;
+pub mod testing;
 
 pub use arg::Arg;
 pub use buf::Buf;
