@@ -29,6 +29,8 @@ impl Gradients {
     /// # Errors
     /// When a parameter has none: something on its path has detached it.
     pub fn add(&mut self, model: &Policy, store: &GradStore) -> qwen3::Result<()> {
+        let parameters: usize = self.0.iter().map(Vec::len).sum();
+        let _span = tracing::trace_span!("gradient sums", bytes = 12 * parameters as u64).entered();
         model.check_gradients(store)?;
         for (sum, parameter) in self.0.iter_mut().zip(model.parameters()) {
             let Some(gradient) = store.get(parameter.var.as_tensor()) else { continue };
@@ -105,6 +107,8 @@ impl AdamW {
         lr: f64,
         scale: f64,
     ) -> candle_core::Result<()> {
+        let parameters: usize = gradients.0.iter().map(Vec::len).sum();
+        let _span = tracing::trace_span!("optimizer", bytes = 28 * parameters as u64).entered();
         self.steps += 1;
         let t = self.steps as f64;
         let (correct1, correct2) = (1.0 - self.beta1.powf(t), 1.0 - self.beta2.powf(t));

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{configs, convert, describe, doctor, generate, inspect, run};
+use crate::{bench, configs, convert, describe, doctor, generate, inspect, run};
 
 /// Reinforcement-learning post-training of language models.
 ///
@@ -106,6 +106,13 @@ enum Verb {
         #[arg(long, default_value_t = 1024)]
         length: usize,
     },
+    /// Time a training step and decoding steps of a model, by component, beside what the machine can do.
+    Bench {
+        /// A run directory, a Hugging Face directory, a GGUF file, or a `config.json`, whose weights are then random.
+        model: PathBuf,
+        #[command(flatten)]
+        args: BenchArgs,
+    },
     /// Write the report of one run, or a comparison of several.
     Report {
         /// Run directories.
@@ -176,6 +183,32 @@ pub(crate) struct SamplingArgs {
     pub(crate) seed: u64,
 }
 
+/// What to time.
+#[derive(Args, Clone)]
+pub(crate) struct BenchArgs {
+    /// Sequences of a training step.
+    #[arg(long, default_value_t = 4)]
+    pub(crate) batch: usize,
+    /// Tokens of each.
+    #[arg(long, default_value_t = 256)]
+    pub(crate) length: usize,
+    /// Sequences that are decoded at one time; several, by commas.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 32])]
+    pub(crate) decode: Vec<usize>,
+    /// Tokens of each sequence's prompt.
+    #[arg(long, default_value_t = 32)]
+    pub(crate) prompt: usize,
+    /// Steps of each kind, after one that is not counted.
+    #[arg(long, default_value_t = 5)]
+    pub(crate) steps: usize,
+    /// Threads; 0: all.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) threads: usize,
+    /// Also write the figures to this file, as JSON.
+    #[arg(long)]
+    pub(crate) json: Option<PathBuf>,
+}
+
 /// The element type of written weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum WeightType {
@@ -236,6 +269,7 @@ impl Cli {
             Some(Verb::Inspect { model, batch, length }) => {
                 describe::describe(&model, batch, length).map(done)
             }
+            Some(Verb::Bench { model, args }) => bench::bench(&model, &args).map(done),
             Some(Verb::Report { runs, output }) => inspect::report(&runs, &output).map(done),
             Some(Verb::Rollouts { run, step, sort, grep, number, json }) => {
                 inspect::rollouts(&run, step, sort.as_deref(), grep.as_deref(), number, json).map(done)

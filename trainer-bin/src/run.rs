@@ -62,7 +62,7 @@ pub(crate) fn resume(run: &Path, allow_changes: bool) -> Result<ExitCode> {
 
 /// Starts the pool that all arithmetic runs in. The calling thread is one of its threads: it works on what it
 /// asks for, rather than sleeping until others have.
-fn use_threads(threads: usize) -> Result<()> {
+pub(crate) fn use_threads(threads: usize) -> Result<()> {
     // candle has a second pool, for its elementwise operations; its spinning threads would take the cores from ours.
     // SAFETY: called before anything reads or writes the environment from another thread.
     unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };

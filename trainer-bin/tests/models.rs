@@ -56,6 +56,18 @@ fn from_a_run_to_text_and_files() {
     let (code, line) = fail(trainer().arg("convert").arg(&copy).arg(dir.path().join("m.gguf")));
     assert_eq!((code, line.contains("has no name in GGUF files")), (2, true), "{line}");
 
+    let json = dir.path().join("bench.json");
+    let timed = ["--batch", "2", "--length", "16", "--decode", "1,3", "--prompt", "4", "--steps", "1"];
+    stdout(trainer().arg("bench").arg(&copy).args(timed).arg("--json").arg(&json));
+    let figures: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    // A token and layer pair takes 2 of the 4 experts of the small model through three products, thrice as many
+    // operations forward and backward as forward.
+    let experts = &figures["training"]["components"]["experts"]["flops"];
+    assert_eq!(experts.as_f64().unwrap(), f64::from(2 * 16 * 2 * 2 * 3 * 3 * 2 * 16 * 8));
+    assert_eq!(figures["decoding"][1]["batch"], 3);
+    let (code, line) = fail(trainer().arg("bench").arg(&copy).args(["--length", "129"]));
+    assert_eq!((code, line.as_str()), (2, "error: sequences of 129 tokens, the model's context is 128"));
+
     let said = stdout(trainer().arg("inspect").arg(&copy).args(["--batch", "2", "--length", "64"]));
     assert!(said.contains("qwen3_moe, 2 layers of 16, 2 query and 1 key/value heads of 8"), "{said}");
     assert!(said.contains("model.layers.*.mlp.experts.*.up_proj.weight"), "{said}");

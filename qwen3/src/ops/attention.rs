@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::{read, rows_of, slice};
+use super::{read, rows_of, slice, span};
 use crate::kernel::activation::exp;
 use crate::kernel::attention::{HeadShape, Run, attend_row, axpy, score_keys};
 use crate::kernel::{ROW_CHUNK, SharedMut};
@@ -49,6 +49,12 @@ impl Segments {
             }
             follows && (prefix.is_empty() || *prefix == root)
         })
+    }
+
+    /// Pairs of a row and one that it sees.
+    fn pairs(&self) -> usize {
+        let of = |s: &Segment| s.rows.len() * s.prefix.len() + s.rows.len() * (s.rows.len() + 1) / 2;
+        self.0.iter().map(of).sum()
     }
 
     /// The segment of each row.
@@ -159,6 +165,7 @@ impl CustomOp1 for CausalAttention {
             );
         }
         let x = slice(x, xl, "qkv")?;
+        let _span = span!("attention", flops = 4 * self.segments.pairs() * self.shape.query_width());
         let (shape, segments) = (self.shape, self.segments.of_rows());
         let out_width = shape.query_width();
         let mut y = vec![0f32; rows * out_width];
@@ -192,6 +199,7 @@ impl CustomOp1 for CausalAttention {
         let (xr, dyr) = (read(x), read(&dy));
         let (xs, dys) = (xr.slice("qkv")?, dyr.slice("dy")?);
         let Some(lse) = self.log_sum_exp.get() else { bail!("attention: backward before forward") };
+        let _span = span!("attention", flops = 10 * self.segments.pairs() * self.shape.query_width());
         let mut dx = vec![0f32; xs.len()];
         let out = SharedMut::new(&mut dx);
         let tasks = self.segments.tasks();

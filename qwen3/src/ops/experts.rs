@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tenso
 use moe_routing::Dispatch;
 use rayon::prelude::*;
 
-use super::{read, slice};
+use super::{read, slice, span};
 use crate::kernel::activation::swiglu_row_backward;
 use crate::kernel::attention::axpy;
 use crate::kernel::experts::{ascending, combine, down, each_expert, gather, up};
@@ -51,6 +51,7 @@ impl CustomOp2 for ExpertsUp {
             bail!("experts: the dispatch has {pairs} pairs for {tokens} tokens");
         }
         let (x, w) = (slice(x, xl, "the input of the experts")?, slice(w, wl, "gate_up")?);
+        let _span = span!("experts", flops = 2 * pairs * hidden * twice);
         let (pre, h) = up(x, w, &self.dispatch, hidden, twice / 2);
         // A second forward of the same operation would see the same input, so the first value stands.
         let _ = self.pre.set(pre);
@@ -69,6 +70,7 @@ impl CustomOp2 for ExpertsUp {
         let (xr, wr, dhr) = (read(x), read(w), read(&dh));
         let (xs, ws, dhs) = (xr.slice("x")?, wr.slice("w")?, dhr.slice("dh")?);
         let Some(pre) = self.pre.get() else { bail!("experts: backward before forward") };
+        let _span = span!("experts", flops = 8 * pairs * hidden * inner);
         let (mut dw, mut dx_pairs) = (vec![0f32; ws.len()], vec![0f32; pairs * hidden]);
         let (dw_out, dx_out) = (SharedMut::new(&mut dw), SharedMut::new(&mut dx_pairs));
         each_expert(&self.dispatch, |expert, range| {
@@ -135,6 +137,7 @@ impl CustomOp3 for ExpertsDown {
                 "experts: activations [{pairs}, {inner}], weights [{experts}, {hidden}, {wi}], gates [{tokens}, {k}]"
             );
         }
+        let _span = span!("experts", flops = 2 * pairs * hidden * inner);
         let o = down(slice(h, hl, "activations")?, slice(w, wl, "down")?, &self.dispatch, hidden, inner);
         let y = combine(&o, slice(gates, gl, "gates")?, &self.dispatch, hidden);
         // A second forward of the same operation would see the same input, so the first value stands.
@@ -156,6 +159,7 @@ impl CustomOp3 for ExpertsDown {
         let (hs, ws, gs, dys) = (hr.slice("h")?, wr.slice("w")?, gr.slice("gates")?, dyr.slice("dy")?);
         let Some(o) = self.unweighted.get() else { bail!("experts: backward before forward") };
 
+        let _span = span!("experts", flops = 4 * pairs * hidden * inner);
         let mut d_gates = vec![0f32; pairs];
         let mut d_o = vec![0f32; pairs * hidden];
         let d_o_out = SharedMut::new(&mut d_o);

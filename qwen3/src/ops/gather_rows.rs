@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
-use super::{read, slice};
+use super::{read, slice, span};
 
 /// Rows of a table, as an embedding does: `[length, n]` to `[rows, n]`. The backward adds rows in order, so that a row taken twice gets both gradients.
 #[derive(Clone, Debug)]
@@ -19,6 +19,7 @@ impl CustomOp1 for GatherRows {
     fn cpu_fwd(&self, w: &CpuStorage, wl: &Layout) -> Result<(CpuStorage, Shape)> {
         let (vocabulary, n) = wl.shape().dims2()?;
         let w = slice(w, wl, "the table")?;
+        let _span = span!("embedding", bytes = 8 * self.rows.len() * n);
         let mut y = Vec::with_capacity(self.rows.len() * n);
         for &token in self.rows.iter() {
             let token = token as usize;
@@ -34,6 +35,7 @@ impl CustomOp1 for GatherRows {
         let n = w.dim(1)?;
         let dy = dy.contiguous()?;
         let reader = read(&dy);
+        let _span = span!("embedding", bytes = 4 * w.elem_count());
         let mut dw = vec![0f32; w.elem_count()];
         for (row, &token) in reader.slice("dy")?.chunks_exact(n).zip(self.rows.iter()) {
             for (sum, d) in dw[token as usize * n..][..n].iter_mut().zip(row) {

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::{read, slice};
+use super::{read, slice, span};
 use crate::kernel::matmul::{matmul_nn, matmul_nt, matmul_tn};
 use crate::kernel::softmax::{log_prob_row_backward, row_stats, scale_row};
 
@@ -58,6 +58,7 @@ impl CustomOp2 for HeadLogProbs {
             bail!("head: temperature {} and chunk {} must be positive", self.temperature, self.chunk);
         }
         let (y, w) = (slice(y, yl, "hidden states")?, slice(w, wl, "the head")?);
+        let _span = span!("head", flops = 2 * rows * vocabulary * n);
         let mut out = vec![0f32; rows * 2];
         let mut z = Vec::new();
         for first in (0..rows).step_by(self.chunk) {
@@ -87,6 +88,7 @@ impl CustomOp2 for HeadLogProbs {
         let ((rows, n), vocabulary) = (y.dims2()?, w.dim(0)?);
         let (yr, wr, dr) = (read(y), read(w), read(&d_out));
         let (ys, ws, ds) = (yr.slice("y")?, wr.slice("w")?, dr.slice("d_out")?);
+        let _span = span!("head", flops = 6 * rows * vocabulary * n);
         let (mut dy, mut dw) = (vec![0f32; rows * n], vec![0f32; vocabulary * n]);
         let mut z = Vec::new();
         for first in (0..rows).step_by(self.chunk) {

@@ -1,6 +1,6 @@
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
-use super::{read, rows_of, slice};
+use super::{read, rows_of, slice, span};
 use crate::kernel::matmul::{matmul_nn, matmul_nt, matmul_tn};
 
 /// `y = x · wᵀ`: `x` is `[.., k]`, `w` is `[n, k]` as checkpoints store it, the result `[.., n]`.
@@ -27,6 +27,7 @@ impl CustomOp2 for Linear {
         if inner != k {
             bail!("linear: the input has {k} features, the weight [{n}, {inner}] expects {inner}");
         }
+        let _span = span!("linear", flops = 2 * m * n * k);
         let mut y = vec![0f32; m * n];
         matmul_nt(slice(x, xl, "the input of linear")?, slice(w, wl, "the weight")?, &mut y, m, n, k, false);
         let mut dims = xl.dims().to_vec();
@@ -48,6 +49,7 @@ impl CustomOp2 for Linear {
         let m = x.elem_count() / k.max(1);
         let (xr, wr, dyr) = (read(x), read(w), read(&dy));
         let (xs, ws, dys) = (xr.slice("x")?, wr.slice("w")?, dyr.slice("dy")?);
+        let _span = span!("linear", flops = 4 * m * n * k);
         let mut dx = vec![0f32; m * k];
         matmul_nn(dys, ws, &mut dx, m, n, k, false);
         let mut dw = vec![0f32; n * k];

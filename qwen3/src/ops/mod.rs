@@ -35,6 +35,15 @@ use rayon::prelude::*;
 
 use crate::kernel::ROW_CHUNK;
 
+/// A `tracing` span around the work of an operation, for profiles: its component of the model and its cost, `flops` or
+/// `bytes` of memory read and written.
+macro_rules! span {
+    ($component:literal, $cost:ident = $count:expr) => {
+        tracing::trace_span!($component, $cost = $count as u64).entered()
+    };
+}
+use span;
+
 /// The `f32` elements of a contiguous CPU argument.
 fn slice<'a>(storage: &'a CpuStorage, layout: &Layout, what: &str) -> Result<&'a [f32]> {
     let Some((start, end)) = layout.contiguous_offsets() else {

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::{read, rows_of, slice, sum_over_row_chunks};
+use super::{read, rows_of, slice, span, sum_over_row_chunks};
 use crate::kernel::attention::HeadShape;
 use crate::kernel::norm::{rms_norm_row, rms_norm_row_backward};
 use crate::kernel::rope::RopeTable;
@@ -79,6 +79,7 @@ impl QkNormRope {
     }
 
     fn forward(&self, x: &[f32], norms: Norms<'_>) -> Vec<f32> {
+        let _span = span!("norm and rope", bytes = 8 * x.len());
         let width = self.width();
         let mut y = vec![0f32; x.len()];
         y.par_chunks_mut(width * ROW_CHUNK).enumerate().for_each(|(chunk, y)| {
@@ -92,6 +93,7 @@ impl QkNormRope {
 
     /// Returns `dx` and the gradients of both norm weights, one after the other (zero without norms).
     fn backward(&self, x: &[f32], norms: Norms<'_>, dy: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        let _span = span!("norm and rope", bytes = 12 * x.len());
         let (heads, d, width) = (self.shape, self.shape.head_dim, self.width());
         let mut dx = vec![0f32; x.len()];
         let out = SharedMut::new(&mut dx);

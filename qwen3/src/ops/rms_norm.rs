@@ -1,7 +1,7 @@
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::{read, rows_of, slice, sum_over_row_chunks};
+use super::{read, rows_of, slice, span, sum_over_row_chunks};
 use crate::kernel::norm::{rms_norm_row, rms_norm_row_backward};
 use crate::kernel::softmax::dot;
 use crate::kernel::{ROW_CHUNK, SharedMut};
@@ -30,6 +30,7 @@ impl CustomOp2 for RmsNorm {
             bail!("rms-norm: the input has {n} features, the weight is {:?}", wl.dims());
         }
         let (x, w) = (slice(x, xl, "the input of rms-norm")?, slice(w, wl, "the weight")?);
+        let _span = span!("norm", bytes = 8 * x.len());
         let mut y = vec![0f32; x.len()];
         y.par_chunks_mut(n * ROW_CHUNK).zip(x.par_chunks(n * ROW_CHUNK)).for_each(|(y, x)| {
             for (y, x) in y.chunks_exact_mut(n).zip(x.chunks_exact(n)) {
@@ -50,6 +51,7 @@ impl CustomOp2 for RmsNorm {
         let (xr, wr, dyr) = (read(x), read(w), read(&dy));
         let (xs, ws, dys) = (xr.slice("x")?, wr.slice("w")?, dyr.slice("dy")?);
         let n = ws.len();
+        let _span = span!("norm", bytes = 12 * xs.len());
         let mut dx = vec![0f32; xs.len()];
         let out = SharedMut::new(&mut dx);
         let dw = sum_over_row_chunks(xs.len() / n, n, |first, rows, dw| {

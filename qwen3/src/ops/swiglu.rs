@@ -1,7 +1,7 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::{read, rows_of, slice};
+use super::{read, rows_of, slice, span};
 use crate::kernel::ROW_CHUNK;
 use crate::kernel::activation::{swiglu_row, swiglu_row_backward};
 
@@ -20,6 +20,7 @@ impl CustomOp1 for SwiGlu {
             bail!("swiglu: the last dimension must be even, got {width}");
         }
         let (x, n) = (slice(x, xl, "the input of swiglu")?, width / 2);
+        let _span = span!("swiglu", bytes = 12 * rows * n);
         let mut y = vec![0f32; rows * n];
         y.par_chunks_mut(n * ROW_CHUNK).zip(x.par_chunks(width * ROW_CHUNK)).for_each(|(y, x)| {
             for (y, x) in y.chunks_exact_mut(n).zip(x.chunks_exact(width)) {
@@ -38,6 +39,7 @@ impl CustomOp1 for SwiGlu {
         let dy = dy.contiguous()?;
         let (xr, dyr) = (read(x), read(&dy));
         let (xs, dys) = (xr.slice("x")?, dyr.slice("dy")?);
+        let _span = span!("swiglu", bytes = 20 * dys.len());
         let mut dx = vec![0f32; xs.len()];
         let chunk = 2 * n * ROW_CHUNK;
         dx.par_chunks_mut(chunk).zip(xs.par_chunks(chunk)).zip(dys.par_chunks(n * ROW_CHUNK)).for_each(

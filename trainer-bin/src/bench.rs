@@ -1,0 +1,283 @@
+//! `bench`: where the time of a training step and of decoding steps goes, beside what the machine can do.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+use std::sync::PoisonError;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use qwen3::decode::{Context, Row};
+use qwen3::{Batch, ForwardOptions, Model, VisualItems};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use serde_json::{Value, json};
+use tracing_subscriber::layer::SubscriberExt;
+use train_core::config::Layers;
+use train_core::metrics::peak_memory_mib;
+use train_core::optim::{AdamW, Gradients};
+use train_core::policy::Policy;
+use train_core::setup;
+
+use crate::cli::BenchArgs;
+use crate::inspect::model_of;
+use crate::machine::{Machine, reset_peak_memory};
+use crate::profile::{Cost, Profile};
+use crate::run::use_threads;
+
+pub(crate) fn bench(model: &Path, args: &BenchArgs) -> Result<()> {
+    use_threads(args.threads)?;
+    let policy = open(model)?;
+    let config = policy.config();
+    let longest = (args.prompt + args.steps + 2).max(args.length);
+    if args.batch == 0 || args.length < 2 || args.steps == 0 || args.prompt == 0 || args.decode.contains(&0) {
+        bail!("--batch, --steps, --prompt and --decode must be 1 or more, --length 2 or more");
+    }
+    if longest > config.max_position_embeddings {
+        bail!("sequences of {longest} tokens, the model's context is {}", config.max_position_embeddings);
+    }
+    let mut out = std::io::stdout().lock();
+    let machine = Machine::measure();
+    writeln!(
+        out,
+        "{} threads; matrix products {:.0} GFLOP/s (f32), memory {:.1} GB/s",
+        rayon::current_num_threads(),
+        machine.gflops,
+        machine.gbytes
+    )?;
+    let weights: usize = policy.parameters().iter().map(|p| p.var.elem_count()).sum();
+    writeln!(out, "{}: {:.1} M parameters, f32", model.display(), weights as f64 / 1e6)?;
+
+    let training = train(&policy, args)?;
+    training.print(&mut out, &machine)?;
+    let mut decoding = Vec::new();
+    let decoder = policy.decoder()?;
+    for batch in &args.decode {
+        decoding.push(decode(&decoder, *batch, weights, args)?);
+    }
+    writeln!(out, "\nDecoding, after a prompt of {} tokens:", args.prompt)?;
+    writeln!(
+        out,
+        "{:>6} {:>10} {:>10} {:>12} {:>10}",
+        "batch", "ms a step", "tokens/s", "GB/s weights", "peak MiB"
+    )?;
+    for d in &decoding {
+        writeln!(
+            out,
+            "{:>6} {:>10.2} {:>10.1} {:>12.1} {:>10.0}",
+            d.batch,
+            1e3 * d.seconds,
+            d.batch as f64 / d.seconds,
+            d.weight_gbytes,
+            d.peak_mib
+        )?;
+    }
+    if let Some(path) = &args.json {
+        let text = json!({
+            "model": model.display().to_string(),
+            "parameters": weights,
+            "threads": rayon::current_num_threads(),
+            "machine": { "matmul_gflops": machine.gflops, "memory_gb_per_s": machine.gbytes },
+            "training": training.to_json(),
+            "decoding": decoding.iter().map(Decoding::to_json).collect::<Vec<_>>(),
+        });
+        std::fs::write(path, format!("{text:#}\n")).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn open(path: &Path) -> Result<Policy> {
+    if path.extension().is_some_and(|e| e == "json") {
+        let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+        let config = qwen3::Config::from_json(&text).with_context(|| path.display().to_string())?;
+        return Ok(Model::init(config, |i| ChaCha8Rng::seed_from_u64(i as u64))?.into());
+    }
+    Ok(setup::read_policy(&model_of(path)?)?)
+}
+
+/// Seconds of the steps of one kind.
+fn median(mut seconds: Vec<f64>) -> f64 {
+    seconds.sort_unstable_by(f64::total_cmp);
+    seconds[seconds.len() / 2]
+}
+
+/// Ids without a pattern that a model could use.
+fn tokens(count: usize, vocabulary: usize) -> Vec<u32> {
+    (0..count as u64)
+        .map(|i| (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) as u32 % vocabulary as u32)
+        .collect()
+}
+
+struct Training {
+    tokens: usize,
+    /// Of a whole step.
+    seconds: f64,
+    /// Of forward, backward and optimiser, means.
+    parts: [f64; 3],
+    /// By component, means of a step.
+    components: BTreeMap<&'static str, Cost>,
+    peak_mib: f64,
+}
+
+fn train(policy: &Policy, args: &BenchArgs) -> Result<Training> {
+    reset_peak_memory();
+    let vocabulary = policy.config().vocab_size;
+    let ids = tokens(args.batch * (args.length + 1), vocabulary);
+    let sequences: Vec<&[u32]> = ids.chunks(args.length + 1).collect();
+    let batch = Batch::pack(sequences.iter().map(|s| &s[..args.length]));
+    let targets: Vec<u32> = sequences.iter().flat_map(|s| &s[1..]).copied().collect();
+    let mut optimizer = AdamW::new(policy, &Layers::defaults().resolve()?.update);
+    let (mut seconds, mut parts) = (Vec::new(), [0.0; 3]);
+    let profile = Profile::default();
+    let costs = profile.costs();
+    let subscriber = tracing_subscriber::registry().with(profile);
+    tracing::subscriber::with_default(subscriber, || -> Result<()> {
+        for step in 0..=args.steps {
+            if step == 1 {
+                // The first step also pays for the memory of all that follow.
+                costs.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                parts = [0.0; 3];
+            }
+            let start = Instant::now();
+            let hidden = policy.forward(&batch, &VisualItems::default(), &ForwardOptions::default())?;
+            let scores = policy.log_probs(&hidden.states, &targets, 1.0)?;
+            let loss = scores.logp.sum_all()?.affine(-1.0 / targets.len() as f64, 0.0)?;
+            let forward = start.elapsed().as_secs_f64();
+            let store = loss.backward()?;
+            let backward = start.elapsed().as_secs_f64();
+            let mut gradients = Gradients::zeros(policy);
+            gradients.add(policy, &store)?;
+            drop(store);
+            optimizer.step(policy, &gradients, 1e-6, 1.0)?;
+            let all = start.elapsed().as_secs_f64();
+            if step > 0 {
+                seconds.push(all);
+            }
+            for (part, value) in parts.iter_mut().zip([forward, backward - forward, all - backward]) {
+                *part += value;
+            }
+        }
+        Ok(())
+    })?;
+    let steps = args.steps as f64;
+    let components = costs.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(Training {
+        tokens: targets.len(),
+        seconds: median(seconds),
+        parts: parts.map(|p| p / steps),
+        components: components.iter().map(|(name, cost)| (*name, cost.over(steps))).collect(),
+        peak_mib: peak_memory_mib().unwrap_or(f64::NAN),
+    })
+}
+
+impl Training {
+    fn print(&self, out: &mut impl Write, machine: &Machine) -> Result<()> {
+        let total: f64 = self.parts.iter().sum();
+        let [forward, backward, optimizer] = self.parts;
+        writeln!(
+            out,
+            "\nTraining step of {} tokens: {:.3} s ({:.0} tokens/s), peak {:.0} MiB",
+            self.tokens,
+            self.seconds,
+            self.tokens as f64 / self.seconds,
+            self.peak_mib
+        )?;
+        writeln!(out, "forward {forward:.3} s, backward {backward:.3} s, optimiser {optimizer:.3} s")?;
+        writeln!(
+            out,
+            "{:<16} {:>9} {:>7} {:>9} {:>9} {:>9}",
+            "component", "ms", "share", "GFLOP/s", "GB/s", "of limit"
+        )?;
+        let mut rows: Vec<_> = self.components.iter().collect();
+        rows.sort_by(|a, b| b.1.seconds.total_cmp(&a.1.seconds));
+        let number = |v: f64| if v > 0.0 { format!("{v:.1}") } else { String::new() };
+        for (name, cost) in rows {
+            let (gflops, gbytes) = (cost.gflops(), cost.gbytes());
+            let limit = (gflops / machine.gflops).max(gbytes / machine.gbytes);
+            writeln!(
+                out,
+                "{name:<16} {:>9.1} {:>6.1}% {:>9} {:>9} {:>8.0}%",
+                1e3 * cost.seconds,
+                100.0 * cost.seconds / total,
+                number(gflops),
+                number(gbytes),
+                100.0 * limit
+            )?;
+        }
+        let named: f64 = self.components.values().map(|c| c.seconds).sum();
+        let rest = (total - named).max(0.0);
+        // Residual sums, zeros and sums of gradients in candle's backward, allocation.
+        writeln!(out, "{:<16} {:>9.1} {:>6.1}%", "the rest", 1e3 * rest, 100.0 * rest / total)?;
+        Ok(())
+    }
+
+    fn to_json(&self) -> Value {
+        let component = |(name, c): (&&str, &Cost)| {
+            let value = json!({ "seconds": c.seconds, "flops": c.flops, "bytes": c.bytes });
+            ((*name).to_owned(), value)
+        };
+        json!({
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "tokens_per_s": self.tokens as f64 / self.seconds,
+            "forward_s": self.parts[0],
+            "backward_s": self.parts[1],
+            "optimizer_s": self.parts[2],
+            "components": self.components.iter().map(component).collect::<serde_json::Map<_, _>>(),
+            "peak_mib": self.peak_mib,
+        })
+    }
+}
+
+struct Decoding {
+    batch: usize,
+    seconds: f64,
+    /// Weights read a second, each once a step.
+    weight_gbytes: f64,
+    peak_mib: f64,
+}
+
+fn decode(decoder: &qwen3::Decoder, batch: usize, weights: usize, args: &BenchArgs) -> Result<Decoding> {
+    reset_peak_memory();
+    let vocabulary = decoder.config().vocab_size;
+    let ids = tokens(batch * args.prompt, vocabulary);
+    let mut contexts: Vec<Context> = vec![Context::default(); batch];
+    let mut seen: Vec<&mut Context> = contexts.iter_mut().collect();
+    let rows: Vec<Row> =
+        ids.iter().enumerate().map(|(i, token)| Row { context: i / args.prompt, token: *token }).collect();
+    decoder.step(&rows, &mut seen)?;
+    let mut next: Vec<u32> = ids[..batch].to_vec();
+    let mut seconds = Vec::new();
+    for step in 0..=args.steps {
+        let start = Instant::now();
+        let rows: Vec<Row> =
+            next.iter().enumerate().map(|(context, token)| Row { context, token: *token }).collect();
+        let states = decoder.step(&rows, &mut seen)?.states;
+        let logits = decoder.logits(&states);
+        let likeliest =
+            |row: &[f32]| (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap_or(0) as u32;
+        next = logits.chunks(vocabulary).map(likeliest).collect();
+        if step > 0 {
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+    }
+    let seconds = median(seconds);
+    Ok(Decoding {
+        batch,
+        seconds,
+        weight_gbytes: 4.0 * weights as f64 / seconds / 1e9,
+        peak_mib: peak_memory_mib().unwrap_or(f64::NAN),
+    })
+}
+
+impl Decoding {
+    fn to_json(&self) -> Value {
+        json!({
+            "batch": self.batch,
+            "seconds": self.seconds,
+            "tokens_per_s": self.batch as f64 / self.seconds,
+            "weight_gb_per_s": self.weight_gbytes,
+            "peak_mib": self.peak_mib,
+        })
+    }
+}

@@ -1,0 +1,54 @@
+//! What the machine can do, measured.
+
+use std::time::Instant;
+
+use qwen3::kernel::matmul::matmul_nt;
+use rayon::prelude::*;
+
+/// Rates with all threads.
+pub(crate) struct Machine {
+    /// Of large matrix products, in f32.
+    pub(crate) gflops: f64,
+    /// Of reading memory, far beyond the caches.
+    pub(crate) gbytes: f64,
+}
+
+const ROUNDS: usize = 20;
+
+fn best(mut work: impl FnMut()) -> f64 {
+    let seconds = |()| {
+        let start = Instant::now();
+        work();
+        start.elapsed().as_secs_f64()
+    };
+    std::iter::repeat_n((), ROUNDS).map(seconds).fold(f64::INFINITY, f64::min)
+}
+
+impl Machine {
+    pub(crate) fn measure() -> Self {
+        let (m, n, k) = (1024, 1536, 576);
+        let (x, w, mut y) = (vec![0.5f32; m * k], vec![0.25f32; n * k], vec![0f32; m * n]);
+        let product = best(|| matmul_nt(&x, &w, &mut y, m, n, k, false));
+        let memory = vec![1f32; 64 << 20];
+        let mut sum = 0f32;
+        let reading = best(|| {
+            let chunk = |c: &[f32]| {
+                let mut lanes = [0f32; 32];
+                for part in c.chunks_exact(32) {
+                    lanes.iter_mut().zip(part).for_each(|(lane, v)| *lane += v);
+                }
+                lanes.iter().sum::<f32>()
+            };
+            sum += memory.par_chunks(1 << 20).map(chunk).sum::<f32>();
+        });
+        std::hint::black_box((sum, &y));
+        let flops = 2.0 * (m * n * k) as f64;
+        Self { gflops: flops / product / 1e9, gbytes: 4.0 * memory.len() as f64 / reading / 1e9 }
+    }
+}
+
+/// Lets the next peak be that of what follows (Linux; elsewhere the peak is of the whole process).
+pub(crate) fn reset_peak_memory() {
+    // Refused in some containers; the peak is then of the whole process, as said.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
