@@ -223,6 +223,8 @@ fn causal_attention() {
         (3, 1, 8, vec![1, 70, 2], alone(3)),
         (2, 1, 4, vec![3, 2, 0, 4], vec![None, Some(0), Some(0), Some(0)]),
         (4, 2, 3, vec![60, 9, 3, 40, 30, 5], vec![None, Some(0), Some(0), None, Some(3), None]),
+        // Longer than the tiles of the backward, prefix and rows.
+        (2, 1, 4, vec![270, 70, 10, 130], vec![None, Some(0), Some(0), None]),
     ] {
         let shape = HeadShape { query_heads: heads, kv_heads: kv, head_dim: d };
         let mut ends = vec![0u32];

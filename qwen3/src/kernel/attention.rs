@@ -6,6 +6,7 @@
 //! Keys and values come as a list of runs, so that a decoder can share the cache of a prompt between the
 //! samples of a group. How a sequence is cut into runs does not change the bits.
 
+use super::activation::exp;
 use super::multiversion;
 use super::softmax::{dot, softmax_row};
 
@@ -72,6 +73,19 @@ multiversion! {
                 *o += p * v;
             }
         }
+    }
+
+    /// From scores `q·k` of one row and `d_out·v` to probabilities and the gradient of the scores, in place: of the keys
+    /// that the row sees, the first `seen`; 0 of the others. `mean` is `d_out · out`.
+    pub fn scores_backward(
+        scores: &mut [f32], d_scores: &mut [f32], seen: usize, scale: f32, log_sum_exp: f32, mean: f32,
+    ) {
+        for (p, d) in scores[..seen].iter_mut().zip(&mut d_scores[..seen]) {
+            *p = exp(*p * scale - log_sum_exp);
+            *d = *p * (*d - mean) * scale;
+        }
+        scores[seen..].fill(0.0);
+        d_scores[seen..].fill(0.0);
     }
 
     /// `y += a · x`.

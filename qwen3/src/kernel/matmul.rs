@@ -27,7 +27,7 @@ const PARALLEL_FROM: usize = 1 << 18;
 
 /// A read-only strided matrix.
 #[derive(Clone, Copy)]
-struct View {
+pub(crate) struct View {
     data: *const f32,
     row_stride: usize,
     col_stride: usize,
@@ -38,12 +38,16 @@ unsafe impl Send for View {}
 unsafe impl Sync for View {}
 
 impl View {
-    fn rows(data: &[f32], stride: usize) -> Self {
+    pub(crate) fn rows(data: &[f32], stride: usize) -> Self {
         Self { data: data.as_ptr(), row_stride: stride, col_stride: 1 }
     }
 
     fn transposed(data: &[f32], stride: usize) -> Self {
         Self { data: data.as_ptr(), row_stride: 1, col_stride: stride }
+    }
+
+    pub(crate) fn transpose(self) -> Self {
+        Self { row_stride: self.col_stride, col_stride: self.row_stride, ..self }
     }
 
     fn at(self, row: usize, col: usize) -> *const f32 {
@@ -83,7 +87,7 @@ pub fn matmul_tn(dy: &[f32], x: &[f32], dw: &mut [f32], m: usize, n: usize, k: u
 }
 
 /// An output tile of `product`: `c[rows, cols] (+)= a[rows, depth] · b[depth, cols]`, rows of `c` `stride` apart.
-struct Tile {
+pub(crate) struct Tile {
     rows: usize,
     cols: usize,
     depth: usize,
@@ -93,9 +97,14 @@ struct Tile {
 }
 
 impl Tile {
+    /// Of `[rows, cols, depth]`; with `read`, adds to what is there.
+    pub(crate) fn new([rows, cols, depth]: [usize; 3], c: *mut f32, stride: usize, read: bool) -> Self {
+        Self { rows, cols, depth, c, stride, read }
+    }
+
     /// # Safety
     /// `a`, `b` and `c` must cover the tile, and nothing else may touch the tile of `c`.
-    unsafe fn gemm(&self, a: View, b: View) {
+    pub(crate) unsafe fn gemm(&self, a: View, b: View) {
         // SAFETY: the caller's promise.
         unsafe {
             gemm::gemm(

@@ -5,8 +5,9 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::{read, rows_of, slice, span};
-use crate::kernel::activation::exp;
-use crate::kernel::attention::{HeadShape, Run, attend_row, axpy, score_keys};
+use crate::kernel::attention::{HeadShape, Run, attend_row, scores_backward};
+use crate::kernel::matmul::{Tile, View};
+use crate::kernel::softmax::dot;
 use crate::kernel::{ROW_CHUNK, SharedMut};
 
 /// How packed rows form sequences: segments, each of which may continue an earlier one, its prefix.
@@ -100,54 +101,78 @@ impl CausalAttention {
         self.shape.query_width() + 2 * self.shape.kv_width()
     }
 
+    /// The gradient of a segment's rows, and its part of those of the rows that they see, for one key/value head: in
+    /// tiles of [`TILE_ROWS`] rows by [`TILE_KEYS`] keys, so that its memory does not depend on the length.
     fn backward_segment(
         &self,
-        x: &[f32],
-        dy: &[f32],
-        lse: &[f32],
+        inputs: &Inputs<'_>,
         kv_head: usize,
         Segment { prefix, rows }: &Segment,
         dx: SharedMut<f32>,
     ) {
-        let (shape, d, width) = (self.shape, self.shape.head_dim, self.width());
-        let (keys_at, values_at) =
-            (shape.query_width() + kv_head * d, shape.query_width() + shape.kv_width() + kv_head * d);
-        let (mut probs, mut d_scores) = (Vec::new(), Vec::new());
-        for row in rows.clone() {
-            let own = rows.start..row + 1;
-            let (before, seen) = (prefix.len(), prefix.len() + own.len());
-            for head in kv_head * shape.group()..(kv_head + 1) * shape.group() {
-                let query = &x[row * width + head * d..][..d];
-                let d_out = &dy[row * shape.query_width() + head * d..][..d];
-                probs.resize(seen, 0.0);
-                d_scores.resize(seen, 0.0);
-                for (run, first) in [(prefix.clone(), 0), (own.clone(), before)] {
-                    let (x, out) = (&x[run.start * width..], first..first + run.len());
-                    score_keys(query, x, width, keys_at, shape.scale(), &mut probs[out.clone()]);
-                    score_keys(d_out, x, width, values_at, 1.0, &mut d_scores[out]);
-                }
-                let row_lse = lse[row * shape.query_heads + head];
-                let mut mean = 0f32;
-                for (p, d) in probs.iter_mut().zip(&d_scores) {
-                    *p = exp(*p - row_lse);
-                    mean += *p * d;
-                }
-                // SAFETY: this task owns the rows of the segment and of its prefix, and in them the query heads of
-                // the group and this key/value head.
-                let d_query = unsafe { dx.range(row * width + head * d, d) };
-                for (key, (p, d_p)) in prefix.clone().chain(own.clone()).zip(probs.iter().zip(&d_scores)) {
-                    let source = key * width;
-                    let d_score = p * (d_p - mean) * shape.scale();
-                    axpy(d_score, &x[source + keys_at..][..d], d_query);
-                    // SAFETY: as above.
+        let Inputs { x, y, dy, lse } = inputs;
+        let (shape, d, width, out_width) =
+            (self.shape, self.shape.head_dim, self.width(), self.shape.query_width());
+        let (keys_at, values_at) = (out_width + kv_head * d, out_width + shape.kv_width() + kv_head * d);
+        let (mut probs, mut d_scores) =
+            (vec![0f32; TILE_ROWS * TILE_KEYS], vec![0f32; TILE_ROWS * TILE_KEYS]);
+        for head in kv_head * shape.group()..(kv_head + 1) * shape.group() {
+            for first in rows.clone().step_by(TILE_ROWS) {
+                let tile = first..(first + TILE_ROWS).min(rows.end);
+                let queries = View::rows(&x[first * width + head * d..], width);
+                let d_out = View::rows(&dy[first * out_width + head * d..], out_width);
+                let at = |row: usize| row * out_width + head * d;
+                let means: Vec<f32> =
+                    tile.clone().map(|r| dot(&y[at(r)..][..d], &dy[at(r)..][..d])).collect();
+                for keys in tiles(prefix.clone()).chain(tiles(rows.start..tile.end)) {
+                    let (count, n) = (tile.len(), keys.len());
+                    let k = View::rows(&x[keys.start * width + keys_at..], width);
+                    let v = View::rows(&x[keys.start * width + values_at..], width);
+                    let square = |c: &mut [f32]| Tile::new([count, n, d], c.as_mut_ptr(), n, false);
+                    let sum = |sizes, at| Tile::new(sizes, dx.at(at), width, true);
+                    // SAFETY: the buffers hold a tile; the views lie in `x` and `dy`, whose rows and heads cover the
+                    // segment and what it sees. This task owns the rows of the segment and of its prefix, and in
+                    // them the query heads of the group and this key/value head.
                     unsafe {
-                        axpy(d_score, query, dx.range(source + keys_at, d));
-                        axpy(*p, d_out, dx.range(source + values_at, d));
+                        square(&mut probs).gemm(queries, k.transpose());
+                        square(&mut d_scores).gemm(d_out, v.transpose());
+                        for (i, row) in tile.clone().enumerate() {
+                            let seen = (row + 1).saturating_sub(keys.start).min(n);
+                            scores_backward(
+                                &mut probs[i * n..][..n],
+                                &mut d_scores[i * n..][..n],
+                                seen,
+                                shape.scale(),
+                                lse[row * shape.query_heads + head],
+                                means[i],
+                            );
+                        }
+                        let (probs, d_scores) = (View::rows(&probs, n), View::rows(&d_scores, n));
+                        sum([count, d, n], first * width + head * d).gemm(d_scores, k);
+                        sum([n, d, count], keys.start * width + keys_at).gemm(d_scores.transpose(), queries);
+                        sum([n, d, count], keys.start * width + values_at).gemm(probs.transpose(), d_out);
                     }
                 }
             }
         }
     }
+}
+
+/// Rows and keys of a tile of scores in the backward.
+const TILE_ROWS: usize = 64;
+const TILE_KEYS: usize = 256;
+
+fn tiles(keys: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let end = keys.end;
+    keys.step_by(TILE_KEYS).map(move |start| start..(start + TILE_KEYS).min(end))
+}
+
+/// What the backward reads: the prepared projections, the output, its gradient, and a log-sum-exp a row and head.
+struct Inputs<'a> {
+    x: &'a [f32],
+    y: &'a [f32],
+    dy: &'a [f32],
+    lse: &'a [f32],
 }
 
 impl CustomOp1 for CausalAttention {
@@ -194,11 +219,12 @@ impl CustomOp1 for CausalAttention {
         Ok((CpuStorage::F32(y), (rows, out_width).into()))
     }
 
-    fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+    fn bwd(&self, x: &Tensor, y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         let dy = dy.contiguous()?;
-        let (xr, dyr) = (read(x), read(&dy));
-        let (xs, dys) = (xr.slice("qkv")?, dyr.slice("dy")?);
+        let (xr, yr, dyr) = (read(x), read(y), read(&dy));
+        let xs = xr.slice("qkv")?;
         let Some(lse) = self.log_sum_exp.get() else { bail!("attention: backward before forward") };
+        let inputs = Inputs { x: xs, y: yr.slice("y")?, dy: dyr.slice("dy")?, lse };
         let _span = span!("attention", flops = 10 * self.segments.pairs() * self.shape.query_width());
         let mut dx = vec![0f32; xs.len()];
         let out = SharedMut::new(&mut dx);
@@ -206,7 +232,7 @@ impl CustomOp1 for CausalAttention {
         let kv_heads = self.shape.kv_heads;
         (0..tasks.len() * kv_heads).into_par_iter().for_each(|task| {
             for segment in tasks[task / kv_heads] {
-                self.backward_segment(xs, dys, lse, task % kv_heads, segment, out);
+                self.backward_segment(&inputs, task % kv_heads, segment, out);
             }
         });
         Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
