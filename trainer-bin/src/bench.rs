@@ -40,9 +40,10 @@ pub(crate) fn bench(model: &Path, args: &BenchArgs) -> Result<()> {
     let machine = Machine::measure();
     writeln!(
         out,
-        "{} threads; matrix products {:.0} GFLOP/s (f32), memory {:.1} GB/s",
+        "{} threads; matrix products {:.0} GFLOP/s in f32, {:.0} in bf16, memory {:.1} GB/s",
         rayon::current_num_threads(),
         machine.gflops,
+        machine.bf16_gflops,
         machine.gbytes
     )?;
     let weights: usize = policy.parameters().iter().map(|p| p.var.elem_count()).sum();
@@ -77,7 +78,7 @@ pub(crate) fn bench(model: &Path, args: &BenchArgs) -> Result<()> {
             "model": model.display().to_string(),
             "parameters": weights,
             "threads": rayon::current_num_threads(),
-            "machine": { "matmul_gflops": machine.gflops, "memory_gb_per_s": machine.gbytes },
+            "machine": { "matmul_gflops": machine.gflops, "matmul_bf16_gflops": machine.bf16_gflops, "memory_gb_per_s": machine.gbytes },
             "training": training.to_json(),
             "decoding": decoding.iter().map(Decoding::to_json).collect::<Vec<_>>(),
         });

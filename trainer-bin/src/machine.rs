@@ -2,13 +2,15 @@
 
 use std::time::Instant;
 
-use qwen3::kernel::matmul::matmul_nt;
+use qwen3::kernel::{bf16, matmul};
 use rayon::prelude::*;
 
 /// Rates with all threads.
 pub(crate) struct Machine {
     /// Of large matrix products, in f32.
     pub(crate) gflops: f64,
+    /// Of operands rounded to bf16.
+    pub(crate) bf16_gflops: f64,
     /// Of reading memory, far beyond the caches.
     pub(crate) gbytes: f64,
 }
@@ -28,7 +30,8 @@ impl Machine {
     pub(crate) fn measure() -> Self {
         let (m, n, k) = (1024, 1536, 576);
         let (x, w, mut y) = (vec![0.5f32; m * k], vec![0.25f32; n * k], vec![0f32; m * n]);
-        let product = best(|| matmul_nt(&x, &w, &mut y, m, n, k, false));
+        let product = best(|| matmul::matmul_nt(&x, &w, &mut y, m, n, k, false));
+        let rounded = best(|| bf16::matmul_nt(&x, &w, &mut y, m, n, k, false));
         let memory = vec![1f32; 64 << 20];
         let mut sum = 0f32;
         let reading = best(|| {
@@ -43,7 +46,11 @@ impl Machine {
         });
         std::hint::black_box((sum, &y));
         let flops = 2.0 * (m * n * k) as f64;
-        Self { gflops: flops / product / 1e9, gbytes: 4.0 * memory.len() as f64 / reading / 1e9 }
+        Self {
+            gflops: flops / product / 1e9,
+            bf16_gflops: flops / rounded / 1e9,
+            gbytes: 4.0 * memory.len() as f64 / reading / 1e9,
+        }
     }
 }
 

@@ -50,8 +50,27 @@ impl View {
         Self { row_stride: self.col_stride, col_stride: self.row_stride, ..self }
     }
 
-    fn at(self, row: usize, col: usize) -> *const f32 {
+    pub(crate) fn at(self, row: usize, col: usize) -> *const f32 {
         self.data.wrapping_add(row * self.row_stride + col * self.col_stride)
+    }
+
+    /// Whether neighbours in a row are neighbours in memory; if not, neighbours in a column are.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn inner_is_contiguous(self) -> bool {
+        self.col_stride == 1
+    }
+
+    /// Its `[rows, cols]` elements as the nearest bf16, in row order.
+    ///
+    /// # Safety
+    /// The view must cover them.
+    pub(crate) unsafe fn rounded(self, rows: usize, cols: usize) -> Vec<f32> {
+        let at = |i: usize, j: usize| {
+            // SAFETY: the caller's promise.
+            let value = unsafe { *self.at(i, j) };
+            f32::from_bits(super::bf16::round(value) << 16)
+        };
+        (0..rows).flat_map(|i| (0..cols).map(move |j| at(i, j))).collect()
     }
 
     fn from(self, row: usize, col: usize) -> Self {
@@ -181,7 +200,7 @@ impl Tile {
 
 /// `c[m, n] (+)= a[m, k] · b[k, n]`, `c` contiguous. With `ROWS_ALONE`, the bits of a row of `c` depend on that
 /// row of `a` alone.
-fn product<const ROWS_ALONE: bool>(
+pub(crate) fn product<const ROWS_ALONE: bool>(
     a: View,
     b: View,
     c: &mut [f32],

@@ -1,0 +1,375 @@
+//! Matrix products of operands rounded to bf16, summed in f32.
+//!
+//! Cost of `[m, k] · [k, n]`: `2 m n k` FLOP, at twice the rate of f32 where the processor multiplies bf16 pairs
+//! (AVX512-BF16), and `m k + k n` roundings to pack both operands. Every element of the result is one chain of
+//! multiply-adds over the inner dimension in its order, so its bits depend on its row and its column alone.
+//!
+//! Elsewhere the rounded operands go through the f32 product: the same numbers up to the order of sums.
+
+use rayon::prelude::*;
+
+use super::SharedMut;
+use super::matmul::{View, product};
+
+/// Rows of a panel of the left side.
+const ROWS: usize = 12;
+/// Columns of a panel of the right side: two vectors.
+const COLS: usize = 32;
+/// Inner elements that are packed at one time: a panel of the right side stays in the second cache.
+const INNER: usize = 1024;
+/// Columns that are packed at one time.
+const WIDE: usize = 4096;
+/// Panels of a task.
+const TASK_ROWS: usize = 8;
+const TASK_COLS: usize = 4;
+
+/// Whether this processor multiplies bf16 itself.
+pub fn is_native() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        std::arch::is_x86_feature_detected!("avx512f")
+            && std::arch::is_x86_feature_detected!("avx512bw")
+            && std::arch::is_x86_feature_detected!("avx512bf16")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
+/// As [`matmul_nt`](super::matmul::matmul_nt), of operands rounded to bf16.
+///
+/// # Panics
+/// When a slice is shorter than its shape.
+pub fn matmul_nt(x: &[f32], w: &[f32], y: &mut [f32], m: usize, n: usize, k: usize, accumulate: bool) {
+    assert!(x.len() >= m * k && w.len() >= n * k && y.len() >= m * n, "matmul_nt: slices too short");
+    rounded::<true>(View::rows(x, k), View::rows(w, k).transpose(), y, [m, n, k], accumulate);
+}
+
+/// As [`matmul_nn`](super::matmul::matmul_nn), of operands rounded to bf16.
+///
+/// # Panics
+/// When a slice is shorter than its shape.
+pub fn matmul_nn(dy: &[f32], w: &[f32], dx: &mut [f32], m: usize, n: usize, k: usize, accumulate: bool) {
+    assert!(dy.len() >= m * n && w.len() >= n * k && dx.len() >= m * k, "matmul_nn: slices too short");
+    rounded::<false>(View::rows(dy, n), View::rows(w, k), dx, [m, k, n], accumulate);
+}
+
+/// As [`matmul_tn`](super::matmul::matmul_tn), of operands rounded to bf16.
+///
+/// # Panics
+/// When a slice is shorter than its shape.
+pub fn matmul_tn(dy: &[f32], x: &[f32], dw: &mut [f32], m: usize, n: usize, k: usize, accumulate: bool) {
+    assert!(dy.len() >= m * n && x.len() >= m * k && dw.len() >= n * k, "matmul_tn: slices too short");
+    rounded::<false>(View::rows(dy, n).transpose(), View::rows(x, k), dw, [n, k, m], accumulate);
+}
+
+fn rounded<const ROWS_ALONE: bool>(a: View, b: View, c: &mut [f32], [m, n, k]: [usize; 3], accumulate: bool) {
+    #[cfg(target_arch = "x86_64")]
+    if is_native() {
+        return packed_product(a, b, c, [m, n, k], accumulate);
+    }
+    portable::<ROWS_ALONE>(a, b, c, [m, n, k], accumulate);
+}
+
+fn portable<const ROWS_ALONE: bool>(
+    a: View,
+    b: View,
+    c: &mut [f32],
+    [m, n, k]: [usize; 3],
+    accumulate: bool,
+) {
+    // SAFETY: the public functions have checked that their slices cover the shapes.
+    let (a, b) = unsafe { (a.rounded(m, k), b.rounded(k, n)) };
+    product::<ROWS_ALONE>(View::rows(&a, k), View::rows(&b, n), c, m, n, k, accumulate);
+}
+
+/// `f32` to the nearest bf16, ties to even; `NaN` stays one.
+#[inline(always)]
+pub(crate) fn round(value: f32) -> u32 {
+    let bits = value.to_bits();
+    let near = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+    if bits & 0x7fff_ffff > 0x7f80_0000 { (bits >> 16) | 0x40 } else { near }
+}
+
+/// Two neighbours of the inner dimension, the first in the low half.
+#[inline(always)]
+fn pair(low: f32, high: f32) -> u32 {
+    round(low) | round(high) << 16
+}
+
+/// Lines `first..first + count` (rows of the left side, columns of the right one) as panels of `W` lines, elements
+/// `inner..inner + depth` of each in pairs: `[panel, pair, line]`, zeros beyond the ends. `line(l, i)` is where
+/// element `i` of line `l` is.
+///
+/// # Safety
+/// The lines must cover the elements.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn pack<const W: usize>(
+    lines: View,
+    first: usize,
+    count: usize,
+    inner: usize,
+    depth: usize,
+    out: &mut [u32],
+) {
+    let pairs = depth.div_ceil(2);
+    let whole = depth / 2;
+    out.fill(0);
+    for l in 0..count {
+        let (panel, lane) = (l / W * W * pairs, l % W);
+        if lines.inner_is_contiguous() {
+            // SAFETY: the caller's promise; the elements of a line are neighbours.
+            let values = unsafe { std::slice::from_raw_parts(lines.at(first + l, inner), depth) };
+            for (p, two) in values.chunks_exact(2).enumerate() {
+                out[panel + p * W + lane] = pair(two[0], two[1]);
+            }
+            if whole < pairs {
+                out[panel + whole * W + lane] = round(values[depth - 1]);
+            }
+        }
+    }
+    if lines.inner_is_contiguous() {
+        return;
+    }
+    for p in 0..pairs {
+        for start in (0..count).step_by(W) {
+            let width = W.min(count - start);
+            let line = |i: usize| -> &[f32] {
+                // SAFETY: the caller's promise; lines are neighbours where the elements of one are not.
+                unsafe { std::slice::from_raw_parts(lines.at(first + start, inner + i), width) }
+            };
+            let out = &mut out[start * pairs + p * W..][..width];
+            if 2 * p + 1 < depth {
+                for ((out, low), high) in out.iter_mut().zip(line(2 * p)).zip(line(2 * p + 1)) {
+                    *out = pair(*low, *high);
+                }
+            } else {
+                for (out, low) in out.iter_mut().zip(line(2 * p)) {
+                    *out = round(*low);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn packed_product(a: View, b: View, c: &mut [f32], [m, n, k]: [usize; 3], accumulate: bool) {
+    if m == 0 || n == 0 {
+        return;
+    }
+    if k == 0 {
+        if !accumulate {
+            c[..m * n].fill(0.0);
+        }
+        return;
+    }
+    let out = SharedMut::new(c);
+    let (mut left, mut right) = (Vec::new(), Vec::new());
+    for first in (0..n).step_by(WIDE) {
+        let cols = WIDE.min(n - first);
+        for inner in (0..k).step_by(INNER) {
+            let depth = INNER.min(k - inner);
+            let pairs = depth.div_ceil(2);
+            pack_all::<ROWS>(a, 0, m, inner, depth, &mut left);
+            pack_all::<COLS>(b.transpose(), first, cols, inner, depth, &mut right);
+            let read = accumulate || inner > 0;
+            let (row_tasks, col_tasks) = (m.div_ceil(ROWS * TASK_ROWS), cols.div_ceil(COLS * TASK_COLS));
+            let (left, right) = (&left, &right);
+            let task = |index: usize| {
+                let (row, col) = (index % row_tasks * ROWS * TASK_ROWS, index / row_tasks * COLS * TASK_COLS);
+                for col in (col..(col + COLS * TASK_COLS).min(cols)).step_by(COLS) {
+                    for row in (row..(row + ROWS * TASK_ROWS).min(m)).step_by(ROWS) {
+                        let (a, b) =
+                            (&left[row * pairs..][..ROWS * pairs], &right[col * pairs..][..COLS * pairs]);
+                        let (rows, cols) = (ROWS.min(m - row), COLS.min(cols - col));
+                        // SAFETY: tiles are disjoint parts of `c`, which covers `[m, n]`; the processor has the
+                        // instructions, or this function would not run.
+                        unsafe { tile(a, b, out.at(row * n + first + col), n, rows, cols, read) };
+                    }
+                }
+            };
+            if m * cols * depth < 1 << 18 {
+                (0..row_tasks * col_tasks).for_each(task);
+            } else {
+                (0..row_tasks * col_tasks).into_par_iter().for_each(task);
+            }
+        }
+    }
+}
+
+/// [`pack`] by threads, into a buffer that is made large enough.
+#[cfg(target_arch = "x86_64")]
+fn pack_all<const W: usize>(
+    lines: View,
+    first: usize,
+    count: usize,
+    inner: usize,
+    depth: usize,
+    out: &mut Vec<u32>,
+) {
+    let pairs = depth.div_ceil(2);
+    out.resize(count.next_multiple_of(W) * pairs, 0);
+    let some = 4 * W;
+    let task = |(task, out): (usize, &mut [u32])| {
+        let count = some.min(count - task * some);
+        // SAFETY: the views of the public functions cover their shapes; the processor has the instructions.
+        unsafe { pack::<W>(lines, first + task * some, count, inner, depth, out) };
+    };
+    if count * depth < 1 << 15 {
+        out.chunks_mut(some * pairs).enumerate().for_each(task);
+    } else {
+        out.par_chunks_mut(some * pairs).enumerate().for_each(task);
+    }
+}
+
+/// `c[rows, cols] (+)= a · b` of one panel each, rows of `c` `stride` apart.
+///
+/// # Safety
+/// `c` must cover the tile and be touched by nothing else; the processor must have AVX512-BF16.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn tile(a: &[u32], b: &[u32], c: *mut f32, stride: usize, rows: usize, cols: usize, read: bool) {
+    macro_rules! by_rows {
+        ($($rows:literal)*) => {
+            match rows {
+                // SAFETY: the caller's promise.
+                $($rows => unsafe { tile_of::<$rows>(a, b, c, stride, cols, read) },)*
+                _ => unreachable!("a panel has 1 to 12 rows"),
+            }
+        };
+    }
+    by_rows!(1 2 3 4 5 6 7 8 9 10 11 12);
+}
+
+/// # Safety
+/// As [`tile`].
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn tile_of<const R: usize>(a: &[u32], b: &[u32], c: *mut f32, stride: usize, cols: usize, read: bool) {
+    use std::arch::x86_64::*;
+    let masks = [0, 16].map(|start: usize| {
+        let lanes = cols.saturating_sub(start).min(16);
+        ((1u32 << lanes) - 1) as __mmask16
+    });
+    let mut sums = [[_mm512_setzero_ps(); 2]; R];
+    if read {
+        for (row, sums) in sums.iter_mut().enumerate() {
+            for half in 0..2 {
+                // SAFETY: lanes beyond the tile are not read.
+                sums[half] =
+                    unsafe { _mm512_maskz_loadu_ps(masks[half], c.wrapping_add(row * stride + 16 * half)) };
+            }
+        }
+    }
+    for (a, b) in a.as_chunks::<ROWS>().0.iter().zip(b.as_chunks::<COLS>().0) {
+        // SAFETY: 32 numbers.
+        let b = unsafe { [_mm512_loadu_ps(b.as_ptr().cast()), _mm512_loadu_ps(b.as_ptr().add(16).cast())] };
+        for (row, sums) in sums.iter_mut().enumerate() {
+            let a = _mm512_set1_epi32(a[row] as i32);
+            for half in 0..2 {
+                // SAFETY: vectors of 512 bits, read as pairs of bf16.
+                let (a, b) = unsafe {
+                    (
+                        std::mem::transmute::<__m512i, __m512bh>(a),
+                        std::mem::transmute::<__m512, __m512bh>(b[half]),
+                    )
+                };
+                sums[half] = _mm512_dpbf16_ps(sums[half], a, b);
+            }
+        }
+    }
+    for (row, sums) in sums.iter().enumerate() {
+        for half in 0..2 {
+            // SAFETY: lanes beyond the tile are not written.
+            unsafe {
+                _mm512_mask_storeu_ps(c.wrapping_add(row * stride + 16 * half), masks[half], sums[half])
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::bf16;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn numbers(len: usize, salt: u64) -> Vec<f32> {
+        let mut state = salt.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        (0..len)
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+            })
+            .collect()
+    }
+
+    #[test]
+    fn rounding_is_that_of_half() {
+        let special = [0.0, -0.0, 1.0, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN_POSITIVE, 1e-45];
+        for value in special
+            .into_iter()
+            .chain(numbers(4096, 9))
+            .chain((0..4096).map(|i| f32::from_bits(i << 20 | 0x8000)))
+        {
+            if value.is_nan() {
+                assert!(f32::from_bits(round(value) << 16).is_nan());
+            } else {
+                assert_eq!(round(value), u32::from(bf16::from_f32(value).to_bits()), "{value}");
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn all_three_forms_are_products_of_rounded_operands(
+            m in 0usize..110, n in 0usize..150, k in prop_oneof![0usize..40, 1000usize..1100], accumulate: bool,
+        ) {
+            let (x, w, dy) = (numbers(m * k, 1), numbers(n * k, 2), numbers(m * n, 3));
+            let start = |len| if accumulate { numbers(len, 4) } else { vec![f32::NAN; len] };
+            let low = |v: f32| f64::from(bf16::from_f32(v).to_f32());
+            let check = |got: &[f32], before: &[f32], width: usize, depth: usize, term: &dyn Fn(usize, usize, usize) -> f64| {
+                for (at, found) in got.iter().enumerate() {
+                    let base = if accumulate { f64::from(before[at]) } else { 0.0 };
+                    let wanted = base + (0..depth).map(|l| term(at / width, at % width, l)).sum::<f64>();
+                    let tolerance = 2e-6 * (depth as f64).sqrt().max(1.0) * (1.0 + wanted.abs());
+                    assert!((f64::from(*found) - wanted).abs() <= tolerance, "element {at}: {found}, expected {wanted}");
+                }
+            };
+            let mut y = start(m * n);
+            let before = y.clone();
+            matmul_nt(&x, &w, &mut y, m, n, k, accumulate);
+            check(&y, &before, n.max(1), k, &|i, j, l| low(x[i * k + l]) * low(w[j * k + l]));
+            y.copy_from_slice(&before);
+            portable::<true>(View::rows(&x, k), View::rows(&w, k).transpose(), &mut y, [m, n, k], accumulate);
+            check(&y, &before, n.max(1), k, &|i, j, l| low(x[i * k + l]) * low(w[j * k + l]));
+            let mut dx = start(m * k);
+            let before = dx.clone();
+            matmul_nn(&dy, &w, &mut dx, m, n, k, accumulate);
+            check(&dx, &before, k.max(1), n, &|i, j, l| low(dy[i * n + l]) * low(w[l * k + j]));
+            let mut dw = start(n * k);
+            let before = dw.clone();
+            matmul_tn(&dy, &x, &mut dw, m, n, k, accumulate);
+            check(&dw, &before, k.max(1), m, &|i, j, l| low(dy[l * n + i]) * low(x[l * k + j]));
+        }
+
+        #[test]
+        fn a_row_does_not_know_how_many_rows_are_beside_it(
+            m in 1usize..130, n in 1usize..150, k in prop_oneof![1usize..40, 1000usize..1100], row in 0usize..130,
+        ) {
+            let row = row % m;
+            let (x, w) = (numbers(m * k, 5), numbers(n * k, 6));
+            let (mut whole, mut alone) = (vec![0f32; m * n], vec![0f32; n]);
+            matmul_nt(&x, &w, &mut whole, m, n, k, false);
+            matmul_nt(&x[row * k..][..k], &w, &mut alone, 1, n, k, false);
+            prop_assert_eq!(&whole[row * n..][..n], &alone[..]);
+        }
+    }
+}
