@@ -114,8 +114,8 @@ impl CausalAttention {
         let (shape, d, width, out_width) =
             (self.shape, self.shape.head_dim, self.width(), self.shape.query_width());
         let (keys_at, values_at) = (out_width + kv_head * d, out_width + shape.kv_width() + kv_head * d);
-        let (mut probs, mut d_scores) =
-            (vec![0f32; TILE_ROWS * TILE_KEYS], vec![0f32; TILE_ROWS * TILE_KEYS]);
+        let most = TILE_ROWS.min(rows.len()) * TILE_KEYS.min(rows.len().max(prefix.len()));
+        let (mut probs, mut d_scores) = (vec![0f32; most], vec![0f32; most]);
         for head in kv_head * shape.group()..(kv_head + 1) * shape.group() {
             for first in rows.clone().step_by(TILE_ROWS) {
                 let tile = first..(first + TILE_ROWS).min(rows.end);
