@@ -47,6 +47,7 @@ pub mod weights;
 pub use config::{Architecture, Config, MoeConfig};
 pub use decode::Decoder;
 pub use error::{Error, Result};
+pub use kernel::MatmulPrecision;
 pub use model::{Batch, ForwardOptions, Hidden, LogProbs, Model, Parameter, Routes};
 pub use vision::{VisualItems, VlConfig, VlModel};
 pub use weights::{ParameterGroup, SaveType};

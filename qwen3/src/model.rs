@@ -9,6 +9,7 @@ use moe_routing::{Coverage, Dispatch, RouteMode, RoutePlan, RouteTrace};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::kernel::MatmulPrecision;
 use crate::kernel::attention::HeadShape;
 use crate::kernel::rope::RopeTable;
 use crate::ops::{
@@ -222,6 +223,7 @@ pub struct Model {
     norm: Tensor,
     head: Tensor,
     rope: Mutex<Arc<RopeTable>>,
+    precision: MatmulPrecision,
 }
 
 /// Rows of logits that [`Model::log_probs`] holds at once.
@@ -267,7 +269,7 @@ impl Model {
         let head = if config.tie_word_embeddings { embedding.clone() } else { next()? };
         drop(rest);
         let rope = Mutex::new(Arc::new(RopeTable::new(config.head_dim, config.rope_theta, 0)));
-        Ok(Self { config, parameters, embedding, layers, norm, head, rope })
+        Ok(Self { config, parameters, embedding, layers, norm, head, rope, precision: MatmulPrecision::F32 })
     }
 
     /// Reads a Hugging Face directory.
@@ -298,6 +300,16 @@ impl Model {
     /// The architecture.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The precision of matrix products; `f32` at first.
+    pub fn matmul_precision(&self) -> MatmulPrecision {
+        self.precision
+    }
+
+    /// Sets the precision of matrix products, in decoders made from now on too.
+    pub fn set_matmul_precision(&mut self, precision: MatmulPrecision) {
+        self.precision = precision;
     }
 
     /// All parameters in a fixed order.
@@ -346,6 +358,7 @@ impl Model {
     ) -> Result<Hidden> {
         batch.check(&self.config)?;
         let weight = |t: &Tensor| if options.no_grad { t.detach() } else { t.clone() };
+        let linear = Linear { precision: self.precision };
         let rms = RmsNorm { eps: self.config.rms_norm_eps as f32 };
         let segments = Segments::new(&batch.cu_seqlens, &batch.prefixes);
         let prepare = QkNormRope { shape: self.head_shape(), eps: rms.eps, table, positions };
@@ -359,21 +372,21 @@ impl Model {
         }
         for (index, layer) in self.layers.iter().enumerate() {
             let u = x.apply_op2(&weight(&layer.input_norm), rms)?;
-            let qkv = u.apply_op2(&weight(&layer.qkv), Linear)?;
+            let qkv = u.apply_op2(&weight(&layer.qkv), linear)?;
             let qkv = match &layer.qk_norms {
                 Some((q, k)) => qkv.apply_op3(&weight(q), &weight(k), prepare.clone())?,
                 None => qkv.apply_op1(prepare.clone())?,
             };
             let attended = qkv.apply_op1(CausalAttention::new(prepare.shape, segments.clone()))?;
-            x = (x + attended.apply_op2(&weight(&layer.output), Linear)?)?;
+            x = (x + attended.apply_op2(&weight(&layer.output), linear)?)?;
             let u = x.apply_op2(&weight(&layer.post_norm), rms)?;
             let out = match &layer.mlp {
                 Mlp::Dense { gate_up, down } => u
-                    .apply_op2(&weight(gate_up), Linear)?
+                    .apply_op2(&weight(gate_up), linear)?
                     .apply_op1(SwiGlu)?
-                    .apply_op2(&weight(down), Linear)?,
+                    .apply_op2(&weight(down), linear)?,
                 Mlp::Experts { router, gate_up, down } => {
-                    let logits = u.apply_op2(&weight(router), Linear)?;
+                    let logits = u.apply_op2(&weight(router), Linear::default())?;
                     let (ids, gates, dispatch) = self.route(plan.as_ref(), &logits, routes.len(), index)?;
                     let out = u.apply_op2(&weight(gate_up), ExpertsUp::new(dispatch.clone()))?.apply_op3(
                         &weight(down),
@@ -453,14 +466,19 @@ impl Model {
 
     /// Logits of some rows of states: `[rows, hidden_size]` to `[rows, vocab_size]`.
     pub fn logits(&self, states: &Tensor) -> Result<Tensor> {
-        Ok(states.apply_op2(&self.head, Linear)?)
+        Ok(states.apply_op2(&self.head, Linear { precision: self.precision })?)
     }
 
     /// Log-probabilities of `targets` and entropies for rows of states `[rows, hidden_size]`, under
     /// `softmax(logits / temperature)`, without ever holding all logits.
     pub fn log_probs(&self, states: &Tensor, targets: &[u32], temperature: f64) -> Result<LogProbs> {
         let head = if states.track_op() { self.head.clone() } else { self.head.detach() };
-        let op = HeadLogProbs { targets: targets.into(), temperature: temperature as f32, chunk: HEAD_CHUNK };
+        let op = HeadLogProbs {
+            targets: targets.into(),
+            temperature: temperature as f32,
+            chunk: HEAD_CHUNK,
+            precision: self.precision,
+        };
         let both = states.apply_op2(&head, op)?;
         Ok(LogProbs { logp: both.narrow(1, 0, 1)?.squeeze(1)?, entropy: both.narrow(1, 1, 1)?.squeeze(1)? })
     }

@@ -8,6 +8,7 @@ use candle_core::{D, DType, Device, Result, Tensor, Var};
 use moe_routing::reference::Layer;
 use moe_routing::{Dispatch, Router};
 use ndarray::{Array2, Array3};
+use qwen3::MatmulPrecision;
 use qwen3::kernel::attention::HeadShape;
 use qwen3::kernel::rope::RopeTable;
 use qwen3::ops::{
@@ -102,7 +103,7 @@ fn linear() {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     for (m, k, n) in [(1, 1, 1), (3, 7, 5), (65, 17, 9), (130, 33, 12)] {
         let inputs = [input(&mut rng, &[m, k]), input(&mut rng, &[n, k])];
-        check(&format!("linear {m}x{k}x{n}"), &inputs, &|t| t[0].apply_op2(&t[1], Linear), &|t| {
+        check(&format!("linear {m}x{k}x{n}"), &inputs, &|t| t[0].apply_op2(&t[1], Linear::default()), &|t| {
             t[0].matmul(&t[1].t()?)
         });
     }
@@ -185,6 +186,54 @@ fn qk_norm_rope() {
         let inputs = [x.clone(), input(&mut rng, &[d]), input(&mut rng, &[d])];
         check("qk-norm-rope", &inputs, &|t| t[0].apply_op3(&t[1], &t[2], op.clone()), &composed);
         check("qk-rope", &[x], &|t| t[0].apply_op1(op.clone()), &composed);
+    }
+}
+
+/// In bf16 an operation gives what its `f32` form gives for operands that are rounded already, its gradients included.
+#[test]
+fn products_in_bf16() {
+    let rounded = |t: &Tensor| t.to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(12);
+    let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let close = |what: &str, found: &Tensor, wanted: &Tensor, size: f32| {
+        for (i, (f, w)) in values(found).into_iter().zip(values(wanted)).enumerate() {
+            assert!((f - w).abs() <= size * (1.0 + w.abs()), "{what}[{i}]: {f}, expected {w}");
+        }
+    };
+    for (m, k, n) in [(1, 3, 2), (30, 65, 50), (13, 1030, 33)] {
+        let mut random = |dims: &[usize]| {
+            let (values, shape) = input(&mut rng, dims);
+            let values: Vec<f32> = values.into_iter().map(|v| v as f32).collect();
+            Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+        };
+        let (x, w, up) = (random(&[m, k]), random(&[n, k]), random(&[m, n]));
+        let run = |x: &Tensor, w: &Tensor, up: &Tensor, precision: MatmulPrecision| {
+            let (x, w) = (Var::from_tensor(x).unwrap(), Var::from_tensor(w).unwrap());
+            let y = x.apply_op2(&w, Linear { precision }).unwrap();
+            let store = (&y * up).unwrap().sum_all().unwrap().backward().unwrap();
+            (y, store.get(&x).unwrap().clone(), store.get(&w).unwrap().clone())
+        };
+        let found = run(&x, &w, &up, MatmulPrecision::Bf16);
+        let wanted = run(&rounded(&x), &rounded(&w), &rounded(&up), MatmulPrecision::F32);
+        close("y", &found.0, &wanted.0, 1e-5);
+        close("dx", &found.1, &wanted.1, 1e-5);
+        close("dw", &found.2, &wanted.2, 1e-5);
+
+        let targets: Arc<[u32]> = (0..m as u32).map(|r| r * 7 % n as u32).collect();
+        let head = |y: &Tensor, w: &Tensor, precision: MatmulPrecision| {
+            let (y, w) = (Var::from_tensor(y).unwrap(), Var::from_tensor(w).unwrap());
+            let op = HeadLogProbs { targets: targets.clone(), temperature: 0.7, chunk: 11, precision };
+            let out = y.apply_op2(&w, op).unwrap();
+            let store = out.sum_all().unwrap().backward().unwrap();
+            (out, store.get(&y).unwrap().clone(), store.get(&w).unwrap().clone())
+        };
+        let found = head(&x, &w, MatmulPrecision::Bf16);
+        let wanted = head(&rounded(&x), &rounded(&w), MatmulPrecision::F32);
+        close("log-probs", &found.0, &wanted.0, 1e-4);
+        // The gradient of the logits is rounded too.
+        let size = |t: &Tensor| values(t).into_iter().fold(0f32, |m, v| m.max(v.abs()));
+        close("dy", &found.1, &wanted.1, 1e-2 * size(&wanted.1));
+        close("dw of the head", &found.2, &wanted.2, 1e-2 * size(&wanted.2));
     }
 }
 
@@ -342,7 +391,12 @@ fn head_log_probs() {
             let entropy = (log_p.exp()? * &log_p)?.sum_keepdim(1)?.neg()?;
             Tensor::cat(&[log_p.gather(&index, 1)?, entropy], 1)
         };
-        let op = HeadLogProbs { targets: targets.clone().into(), temperature, chunk };
+        let op = HeadLogProbs {
+            targets: targets.clone().into(),
+            temperature,
+            chunk,
+            precision: MatmulPrecision::F32,
+        };
         let inputs = [input(&mut rng, &[rows, n]), input(&mut rng, &[vocabulary, n])];
         check("head", &inputs, &|t| t[0].apply_op2(&t[1], op.clone()), &composed);
     }
@@ -368,7 +422,7 @@ fn experts() {
             .collect();
         let dispatch = Arc::new(Dispatch::new(&ids, tokens, experts, k).unwrap());
         let fused = |t: &[Tensor]| -> Result<Tensor> {
-            let logits = t[0].apply_op2(&t[1], Linear)?;
+            let logits = t[0].apply_op2(&t[1], Linear::default())?;
             let gates = moe_routing::op::gates(&logits, &ids, k, &router)?;
             let h = t[0].apply_op2(&t[2], ExpertsUp::new(dispatch.clone()))?;
             h.apply_op3(&t[3], &gates, ExpertsDown::new(dispatch.clone()))

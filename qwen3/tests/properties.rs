@@ -292,7 +292,7 @@ proptest! {
         let w = Var::from_vec(values(13 * 7), (13, 7), &Device::Cpu).unwrap();
         let targets: Arc<[u32]> = (0..rows as u32).map(|r| r % 13).collect();
         let run = |chunk: usize| {
-            let op = HeadLogProbs { targets: targets.clone(), temperature: 0.8, chunk };
+            let op = HeadLogProbs { targets: targets.clone(), temperature: 0.8, chunk, precision: qwen3::MatmulPrecision::F32 };
             let out: Tensor = y.apply_op2(&w, op).unwrap();
             let gradients = out.sqr().unwrap().sum_all().unwrap().backward().unwrap();
             let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();

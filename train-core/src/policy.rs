@@ -5,8 +5,8 @@ use std::path::Path;
 use candle_core::Tensor;
 use candle_core::backprop::GradStore;
 use qwen3::{
-    Batch, Config, Decoder, ForwardOptions, Hidden, LogProbs, Model, Parameter, Result, SaveType,
-    VisualItems, VlModel,
+    Batch, Config, Decoder, ForwardOptions, Hidden, LogProbs, MatmulPrecision, Model, Parameter, Result,
+    SaveType, VisualItems, VlModel,
 };
 
 /// A trainable model.
@@ -38,6 +38,14 @@ impl Policy {
         match self {
             Self::Text(model) => model.save(dir, save_type),
             Self::Vision(model) => model.save(dir, save_type),
+        }
+    }
+
+    /// As [`Model::set_matmul_precision`].
+    pub fn set_matmul_precision(&mut self, precision: MatmulPrecision) {
+        match self {
+            Self::Text(model) => model.set_matmul_precision(precision),
+            Self::Vision(model) => model.set_matmul_precision(precision),
         }
     }
 

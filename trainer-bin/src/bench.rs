@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use qwen3::decode::{Context, Row};
-use qwen3::{Batch, ForwardOptions, Model, VisualItems};
+use qwen3::{Batch, ForwardOptions, MatmulPrecision, Model, VisualItems};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ use train_core::optim::{AdamW, Gradients};
 use train_core::policy::Policy;
 use train_core::setup;
 
-use crate::cli::BenchArgs;
+use crate::cli::{BenchArgs, ProductType};
 use crate::inspect::model_of;
 use crate::machine::{Machine, reset_peak_memory};
 use crate::profile::{Cost, Profile};
@@ -27,7 +27,11 @@ use crate::run::use_threads;
 
 pub(crate) fn bench(model: &Path, args: &BenchArgs) -> Result<()> {
     use_threads(args.threads)?;
-    let policy = open(model)?;
+    let mut policy = open(model)?;
+    policy.set_matmul_precision(match args.precision {
+        ProductType::F32 => MatmulPrecision::F32,
+        ProductType::Bf16 => MatmulPrecision::Bf16,
+    });
     let config = policy.config();
     let longest = (args.prompt + args.steps + 2).max(args.length);
     if args.batch == 0 || args.length < 2 || args.steps == 0 || args.prompt == 0 || args.decode.contains(&0) {

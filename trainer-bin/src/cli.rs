@@ -201,6 +201,9 @@ pub(crate) struct BenchArgs {
     /// Steps of each kind, after one that is not counted.
     #[arg(long, default_value_t = 5)]
     pub(crate) steps: usize,
+    /// Of matrix products.
+    #[arg(long, value_enum, default_value = "f32")]
+    pub(crate) precision: ProductType,
     /// Threads; 0: all.
     #[arg(long, default_value_t = 0)]
     pub(crate) threads: usize,
@@ -218,6 +221,15 @@ pub(crate) enum WeightType {
     Bf16,
     /// IEEE half precision; in GGUF files only.
     F16,
+}
+
+/// What matrix products round their operands to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProductType {
+    /// Nothing.
+    F32,
+    /// bfloat16.
+    Bf16,
 }
 
 /// Changes to a configuration.

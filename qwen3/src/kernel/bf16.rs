@@ -92,12 +92,6 @@ pub(crate) fn round(value: f32) -> u32 {
     if bits & 0x7fff_ffff > 0x7f80_0000 { (bits >> 16) | 0x40 } else { near }
 }
 
-/// Two neighbours of the inner dimension, the first in the low half.
-#[inline(always)]
-fn pair(low: f32, high: f32) -> u32 {
-    round(low) | round(high) << 16
-}
-
 /// Lines `first..first + count` (rows of the left side, columns of the right one) as panels of `W` lines, elements
 /// `inner..inner + depth` of each in pairs: `[panel, pair, line]`, zeros beyond the ends. `line(l, i)` is where
 /// element `i` of line `l` is.
@@ -105,7 +99,7 @@ fn pair(low: f32, high: f32) -> u32 {
 /// # Safety
 /// The lines must cover the elements.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw")]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 unsafe fn pack<const W: usize>(
     lines: View,
     first: usize,
@@ -114,41 +108,52 @@ unsafe fn pack<const W: usize>(
     depth: usize,
     out: &mut [u32],
 ) {
+    use std::arch::x86_64::*;
     let pairs = depth.div_ceil(2);
-    let whole = depth / 2;
-    out.fill(0);
-    for l in 0..count {
-        let (panel, lane) = (l / W * W * pairs, l % W);
+    let mask = |lanes: usize| ((1u32 << lanes.min(16)) - 1) as __mmask16;
+    if !count.is_multiple_of(W) {
+        out[count / W * W * pairs..].fill(0);
+    }
+    for panel in 0..count.div_ceil(W) {
+        let out = &mut out[panel * W * pairs..][..W * pairs];
+        let (first, width) = (first + panel * W, W.min(count - panel * W));
         if lines.inner_is_contiguous() {
-            // SAFETY: the caller's promise; the elements of a line are neighbours.
-            let values = unsafe { std::slice::from_raw_parts(lines.at(first + l, inner), depth) };
-            for (p, two) in values.chunks_exact(2).enumerate() {
-                out[panel + p * W + lane] = pair(two[0], two[1]);
+            for lane in 0..width {
+                for start in (0..depth).step_by(32) {
+                    let from = lines.at(first + lane, inner + start);
+                    let left = depth - start;
+                    // SAFETY: the caller's promise; nothing beyond the elements is read. A vector of 512 bits is
+                    // sixteen pairs.
+                    let both: [u32; 16] = unsafe {
+                        let low = _mm512_maskz_loadu_ps(mask(left), from);
+                        let high =
+                            _mm512_maskz_loadu_ps(mask(left.saturating_sub(16)), from.wrapping_add(16));
+                        std::mem::transmute(_mm512_cvtne2ps_pbh(high, low))
+                    };
+                    for (p, both) in both.into_iter().take(left.div_ceil(2)).enumerate() {
+                        out[(start / 2 + p) * W + lane] = both;
+                    }
+                }
             }
-            if whole < pairs {
-                out[panel + whole * W + lane] = round(values[depth - 1]);
-            }
+            continue;
         }
-    }
-    if lines.inner_is_contiguous() {
-        return;
-    }
-    for p in 0..pairs {
-        for start in (0..count).step_by(W) {
-            let width = W.min(count - start);
-            let line = |i: usize| -> &[f32] {
-                // SAFETY: the caller's promise; lines are neighbours where the elements of one are not.
-                unsafe { std::slice::from_raw_parts(lines.at(first + start, inner + i), width) }
-            };
-            let out = &mut out[start * pairs + p * W..][..width];
-            if 2 * p + 1 < depth {
-                for ((out, low), high) in out.iter_mut().zip(line(2 * p)).zip(line(2 * p + 1)) {
-                    *out = pair(*low, *high);
-                }
-            } else {
-                for (out, low) in out.iter_mut().zip(line(2 * p)) {
-                    *out = round(*low);
-                }
+        for (p, out) in out.chunks_exact_mut(W).enumerate() {
+            for start in (0..width).step_by(16) {
+                let lanes = mask(width - start);
+                let half = |i: usize| {
+                    let lanes = if i < depth { lanes } else { 0 };
+                    // SAFETY: the caller's promise; the elements of neighbouring lines are neighbours. Sixteen bf16 are
+                    // as many 16-bit integers.
+                    unsafe {
+                        let values = _mm512_maskz_loadu_ps(lanes, lines.at(first + start, inner + i));
+                        _mm512_cvtepu16_epi32(std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(
+                            values,
+                        )))
+                    }
+                };
+                let both = _mm512_or_si512(half(2 * p), _mm512_slli_epi32::<16>(half(2 * p + 1)));
+                // SAFETY: lanes beyond the panel are not written.
+                unsafe { _mm512_mask_storeu_epi32(out.as_mut_ptr().add(start).cast(), lanes, both) };
             }
         }
     }
@@ -284,7 +289,7 @@ unsafe fn tile_of<const R: usize>(a: &[u32], b: &[u32], c: *mut f32, stride: usi
         for half in 0..2 {
             // SAFETY: lanes beyond the tile are not written.
             unsafe {
-                _mm512_mask_storeu_ps(c.wrapping_add(row * stride + 16 * half), masks[half], sums[half])
+                _mm512_mask_storeu_ps(c.wrapping_add(row * stride + 16 * half), masks[half], sums[half]);
             };
         }
     }

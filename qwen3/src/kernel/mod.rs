@@ -11,8 +11,11 @@ pub mod bf16;
 pub mod experts;
 pub mod matmul;
 pub mod norm;
+mod precision;
 pub mod rope;
 pub mod softmax;
+
+pub use precision::MatmulPrecision;
 
 /// Compiles a function twice, for AVX2+FMA and for the baseline, and picks one at run time.
 ///

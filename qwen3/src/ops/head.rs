@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::{read, slice, span};
-use crate::kernel::matmul::{matmul_nn, matmul_nt, matmul_tn};
+use crate::kernel::MatmulPrecision;
 use crate::kernel::softmax::{log_prob_row_backward, row_stats, scale_row};
 
 /// Log-probability of one target and entropy for each row, without the logits: hidden states `[rows, n]` and
@@ -20,12 +20,14 @@ pub struct HeadLogProbs {
     pub temperature: f32,
     /// Rows of logits held at once.
     pub chunk: usize,
+    /// Of the products.
+    pub precision: MatmulPrecision,
 }
 
 impl HeadLogProbs {
     fn chunk_logits(&self, y: &[f32], w: &[f32], rows: usize, vocabulary: usize, n: usize, z: &mut Vec<f32>) {
         z.resize(rows * vocabulary, 0.0);
-        matmul_nt(y, w, z, rows, vocabulary, n, false);
+        self.precision.nt(y, w, z, [rows, vocabulary, n], false);
         if self.temperature != 1.0 {
             z.par_chunks_mut(vocabulary).for_each(|row| scale_row(row, 1.0 / self.temperature));
         }
@@ -102,8 +104,8 @@ impl CustomOp2 for HeadLogProbs {
                     scale_row(z, 1.0 / self.temperature);
                 }
             });
-            matmul_nn(&z, ws, &mut dy[first * n..][..count * n], count, vocabulary, n, false);
-            matmul_tn(&z, y, &mut dw, count, vocabulary, n, true);
+            self.precision.nn(&z, ws, &mut dy[first * n..][..count * n], [count, vocabulary, n], false);
+            self.precision.tn(&z, y, &mut dw, [count, vocabulary, n], true);
         }
         Ok((
             Some(Tensor::from_vec(dy, (rows, n), y.device())?),

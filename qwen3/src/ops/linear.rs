@@ -1,14 +1,17 @@
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
 use super::{read, rows_of, slice, span};
-use crate::kernel::matmul::{matmul_nn, matmul_nt, matmul_tn};
+use crate::kernel::MatmulPrecision;
 
 /// `y = x · wᵀ`: `x` is `[.., k]`, `w` is `[n, k]` as checkpoints store it, the result `[.., n]`.
 ///
 /// Against candle's `x.matmul(&w.t()?)`: no transposed copy of the weight in the backward, and the bits of a
 /// row do not depend on the number of rows.
-#[derive(Clone, Copy, Debug)]
-pub struct Linear;
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Linear {
+    /// Of the products.
+    pub precision: MatmulPrecision,
+}
 
 impl CustomOp2 for Linear {
     fn name(&self) -> &'static str {
@@ -29,7 +32,8 @@ impl CustomOp2 for Linear {
         }
         let _span = span!("linear", flops = 2 * m * n * k);
         let mut y = vec![0f32; m * n];
-        matmul_nt(slice(x, xl, "the input of linear")?, slice(w, wl, "the weight")?, &mut y, m, n, k, false);
+        let (x, w) = (slice(x, xl, "the input of linear")?, slice(w, wl, "the weight")?);
+        self.precision.nt(x, w, &mut y, [m, n, k], false);
         let mut dims = xl.dims().to_vec();
         if let Some(last) = dims.last_mut() {
             *last = n;
@@ -51,9 +55,9 @@ impl CustomOp2 for Linear {
         let (xs, ws, dys) = (xr.slice("x")?, wr.slice("w")?, dyr.slice("dy")?);
         let _span = span!("linear", flops = 4 * m * n * k);
         let mut dx = vec![0f32; m * k];
-        matmul_nn(dys, ws, &mut dx, m, n, k, false);
+        self.precision.nn(dys, ws, &mut dx, [m, n, k], false);
         let mut dw = vec![0f32; n * k];
-        matmul_tn(dys, xs, &mut dw, m, n, k, false);
+        self.precision.tn(dys, xs, &mut dw, [m, n, k], false);
         Ok((
             Some(Tensor::from_vec(dx, x.shape(), x.device())?),
             Some(Tensor::from_vec(dw, (n, k), w.device())?),

@@ -12,6 +12,7 @@ use super::join::{VisualItems, VisualRows};
 use super::tower::{VisionTower, VisualFeatures};
 use super::weights::{file_specs, parameter_specs, tower_specs, transpose_experts};
 use crate::error::{Error, Result};
+use crate::kernel::MatmulPrecision;
 use crate::kernel::rope::RopeTable;
 use crate::model::{Batch, ForwardOptions, Hidden, LogProbs, Model, Parameter, copies};
 use crate::weights::{NamedTensor, SaveType, init_specs, load_specs, save_specs};
@@ -107,6 +108,11 @@ impl VlModel {
     /// The architecture.
     pub fn config(&self) -> &VlConfig {
         &self.config
+    }
+
+    /// As [`Model::set_matmul_precision`], of the decoder; the tower keeps `f32`.
+    pub fn set_matmul_precision(&mut self, precision: MatmulPrecision) {
+        self.text.set_matmul_precision(precision);
     }
 
     /// The decoder.

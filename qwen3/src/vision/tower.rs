@@ -29,7 +29,7 @@ struct Affine {
 
 impl Affine {
     fn linear(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.apply_op2(&self.weight, Linear)?.broadcast_add(&self.bias)?)
+        Ok(x.apply_op2(&self.weight, Linear::default())?.broadcast_add(&self.bias)?)
     }
 
     fn norm(&self, x: &Tensor) -> Result<Tensor> {
