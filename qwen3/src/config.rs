@@ -145,6 +145,7 @@ impl Config {
         let dtype = match save_type {
             SaveType::F32 => "float32",
             SaveType::Bf16 => "bfloat16",
+            SaveType::F16 => "float16",
         };
         let ids = |ids: &[u32]| match ids {
             [] => Value::Null,

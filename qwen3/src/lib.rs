@@ -36,10 +36,13 @@
 pub mod config;
 pub mod decode;
 mod error;
+mod files;
 pub mod gguf;
 pub mod kernel;
+mod layer;
 mod model;
 pub mod ops;
+mod recompute;
 pub mod reference;
 pub mod vision;
 pub mod weights;

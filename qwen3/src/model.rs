@@ -12,10 +12,9 @@ use crate::error::{Error, Result};
 use crate::kernel::MatmulPrecision;
 use crate::kernel::attention::HeadShape;
 use crate::kernel::rope::RopeTable;
-use crate::ops::{
-    CausalAttention, ExpertsDown, ExpertsUp, GatherRows, HeadLogProbs, Linear, QkNormRope, RmsNorm, Segments,
-    SwiGlu,
-};
+use crate::layer::{Chosen, Layer, Mlp, Pass};
+use crate::ops::{GatherRows, HeadLogProbs, Linear, QkNormRope, RmsNorm, Segments};
+use crate::recompute::recompute;
 use crate::vision::VisualRows;
 use crate::weights::{self, NamedTensor, ParameterGroup, SaveType};
 
@@ -200,30 +199,17 @@ pub struct LogProbs {
     pub entropy: Tensor,
 }
 
-struct Layer {
-    input_norm: Tensor,
-    qkv: Tensor,
-    qk_norms: Option<(Tensor, Tensor)>,
-    output: Tensor,
-    post_norm: Tensor,
-    mlp: Mlp,
-}
-
-enum Mlp {
-    Dense { gate_up: Tensor, down: Tensor },
-    Experts { router: Tensor, gate_up: Tensor, down: Tensor },
-}
-
 /// A Qwen3, Qwen3-MoE or Llama-shaped decoder in `f32` on the CPU.
 pub struct Model {
     config: Config,
     parameters: Vec<Parameter>,
     embedding: Tensor,
-    layers: Vec<Layer>,
+    layers: Vec<Arc<Layer>>,
     norm: Tensor,
     head: Tensor,
     rope: Mutex<Arc<RopeTable>>,
     precision: MatmulPrecision,
+    recompute: bool,
 }
 
 /// Rows of logits that [`Model::log_probs`] holds at once.
@@ -252,7 +238,7 @@ impl Model {
         let embedding = next()?;
         let mut layers = Vec::with_capacity(config.num_hidden_layers);
         for layer in 0..config.num_hidden_layers {
-            layers.push(Layer {
+            layers.push(Arc::new(Layer {
                 input_norm: next()?,
                 qkv: next()?,
                 qk_norms: if config.has_qk_norm() { Some((next()?, next()?)) } else { None },
@@ -263,13 +249,23 @@ impl Model {
                 } else {
                     Mlp::Dense { gate_up: next()?, down: next()? }
                 },
-            });
+            }));
         }
         let norm = next()?;
         let head = if config.tie_word_embeddings { embedding.clone() } else { next()? };
         drop(rest);
         let rope = Mutex::new(Arc::new(RopeTable::new(config.head_dim, config.rope_theta, 0)));
-        Ok(Self { config, parameters, embedding, layers, norm, head, rope, precision: MatmulPrecision::F32 })
+        Ok(Self {
+            config,
+            parameters,
+            embedding,
+            layers,
+            norm,
+            head,
+            rope,
+            precision: MatmulPrecision::F32,
+            recompute: false,
+        })
     }
 
     /// Reads a Hugging Face directory.
@@ -289,7 +285,12 @@ impl Model {
     /// Writes a Hugging Face directory that other engines load. A model loaded from BF16 and not trained is
     /// written back byte for byte with [`SaveType::Bf16`].
     pub fn save(&self, dir: &Path, save_type: SaveType) -> Result<()> {
-        weights::save(dir, &self.config, &self.to_tensors()?, save_type)
+        self.save_sharded(dir, save_type, u64::MAX)
+    }
+
+    /// [`Model::save`] in files of at most `max_shard_size` bytes of weights each, beside an index.
+    pub fn save_sharded(&self, dir: &Path, save_type: SaveType, max_shard_size: u64) -> Result<()> {
+        weights::save(dir, &self.config, &self.to_tensors()?, save_type, max_shard_size)
     }
 
     /// Copies of all parameters, in order.
@@ -310,6 +311,12 @@ impl Model {
     /// Sets the precision of matrix products, in decoders made from now on too.
     pub fn set_matmul_precision(&mut self, precision: MatmulPrecision) {
         self.precision = precision;
+    }
+
+    /// Whether forward passes keep each layer's input alone, and the backward runs the layer again: less memory for one
+    /// forward more, with the same bits.
+    pub fn set_recompute(&mut self, recompute: bool) {
+        self.recompute = recompute;
     }
 
     /// All parameters in a fixed order.
@@ -370,35 +377,33 @@ impl Model {
         if let Some(visual) = visual {
             x = visual.replace(&x)?;
         }
+        let pass = Arc::new(Pass { rms, linear, prepare, segments });
         for (index, layer) in self.layers.iter().enumerate() {
-            let u = x.apply_op2(&weight(&layer.input_norm), rms)?;
-            let qkv = u.apply_op2(&weight(&layer.qkv), linear)?;
-            let qkv = match &layer.qk_norms {
-                Some((q, k)) => qkv.apply_op3(&weight(q), &weight(k), prepare.clone())?,
-                None => qkv.apply_op1(prepare.clone())?,
+            let mut chosen = None;
+            let choose = |logits: &Tensor| {
+                let routed = self.route(plan.as_ref(), logits, routes.len(), index)?;
+                let chosen = chosen.insert(routed);
+                Ok((chosen.gates(logits)?, chosen.dispatch.clone()))
             };
-            let attended = qkv.apply_op1(CausalAttention::new(prepare.shape, segments.clone()))?;
-            x = (x + attended.apply_op2(&weight(&layer.output), linear)?)?;
-            let u = x.apply_op2(&weight(&layer.post_norm), rms)?;
-            let out = match &layer.mlp {
-                Mlp::Dense { gate_up, down } => u
-                    .apply_op2(&weight(gate_up), linear)?
-                    .apply_op1(SwiGlu)?
-                    .apply_op2(&weight(down), linear)?,
-                Mlp::Experts { router, gate_up, down } => {
-                    let logits = u.apply_op2(&weight(router), Linear::default())?;
-                    let (ids, gates, dispatch) = self.route(plan.as_ref(), &logits, routes.len(), index)?;
-                    let out = u.apply_op2(&weight(gate_up), ExpertsUp::new(dispatch.clone()))?.apply_op3(
-                        &weight(down),
-                        &gates,
-                        ExpertsDown::new(dispatch),
-                    )?;
-                    router_logits.push(logits);
-                    routes.push(ids);
-                    out
-                }
+            let again = self.recompute && !options.no_grad;
+            let mut output = match again {
+                false => layer.forward(&x, &pass, options.no_grad, choose)?,
+                true => layer.forward(&x.detach(), &pass, true, choose)?,
             };
-            x = (x + out)?;
+            if again {
+                let (layer, pass, chosen) = (layer.clone(), pass.clone(), chosen.clone());
+                let parameters = layer.parameters();
+                output = recompute(&x, &parameters, output, move |x| {
+                    layer.forward(x, &pass, false, |logits| match &chosen {
+                        Some(chosen) => Ok((chosen.gates(logits)?, chosen.dispatch.clone())),
+                        None => Err(Error::Batch("the layer has no experts".into())),
+                    })
+                })?;
+            }
+            let mut output = output.into_iter();
+            x = output.next().ok_or_else(|| Error::Batch("a layer has no output".into()))?;
+            router_logits.extend(output);
+            routes.extend(chosen.map(|chosen| chosen.ids));
             if let Some(level) = visual.and_then(|visual| visual.levels.get(index)) {
                 x = (x + level)?;
             }
@@ -426,22 +431,21 @@ impl Model {
         }
     }
 
-    /// The experts of one layer (the `ordinal`-th that has some), their gates and the order of computation.
+    /// The experts of one layer (the `ordinal`-th that has some) and the order of computation.
     fn route(
         &self,
         plan: Option<&RoutePlan<'_>>,
         logits: &Tensor,
         ordinal: usize,
         layer: usize,
-    ) -> Result<(Vec<u32>, Tensor, Arc<Dispatch>)> {
+    ) -> Result<Chosen> {
         let plan = plan.ok_or_else(|| Error::Batch("the model has no experts".into()))?;
         let (experts, k) = (plan.shape().experts(), plan.shape().top_k());
         let in_layer = |source| Error::Router { layer, source };
         let values = logits.detach().flatten_all()?.to_vec1::<f32>()?;
         let ids = plan.ids(ordinal, &values).map_err(in_layer)?;
         let dispatch = Dispatch::new(&ids, logits.dim(0)?, experts, k).map_err(in_layer)?;
-        let gates = moe_routing::op::gates(logits, &ids, k, plan.router())?;
-        Ok((ids, gates, Arc::new(dispatch)))
+        Ok(Chosen { ids, top_k: k, router: plan.router().clone(), dispatch: Arc::new(dispatch) })
     }
 
     /// What ran, by sequence.

@@ -1,19 +1,16 @@
-//! Parameters by name: their order, their place in Hugging Face files, loading, saving and random initial values.
+//! Parameters by name: their order, their place in Hugging Face files, and random initial values.
 //!
 //! Projections that run together are stored together here (`q`, `k` and `v`; gate and up; all experts of a
 //! layer). In files they are separate tensors, whose concatenation in order is exactly the stored one, so
 //! loading appends and saving slices.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rand::RngCore;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use serde_json::Value;
 
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::Result;
+pub(crate) use crate::files::{load_specs, save_specs};
 
 /// What kind of parameter; optimisers choose weight decay and learning rates by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +54,10 @@ pub struct NamedTensor {
 pub enum SaveType {
     /// 32-bit floats: what training holds.
     F32,
-    /// Rounded to nearest even.
+    /// bfloat16, rounded to nearest even.
     Bf16,
+    /// IEEE half precision, rounded to nearest even. A value beyond its range is an error.
+    F16,
 }
 
 /// All parameters of a model, in their fixed order.
@@ -175,139 +174,22 @@ fn normal(rng: &mut impl RngCore, len: usize, std: f64) -> Vec<f32> {
     values
 }
 
-/// The weight files of a directory: those of the index, or the single one.
-fn files(dir: &Path) -> Result<Vec<PathBuf>> {
-    let index = dir.join("model.safetensors.index.json");
-    if !index.exists() {
-        return Ok(vec![dir.join("model.safetensors")]);
-    }
-    let text = std::fs::read_to_string(&index).map_err(|e| Error::io(&index, e))?;
-    let value: Value = serde_json::from_str(&text).map_err(|e| Error::format(&index, e))?;
-    let Some(map) = value.get("weight_map").and_then(Value::as_object) else {
-        return Err(Error::format(&index, "has no `weight_map`"));
-    };
-    let names: BTreeSet<&str> = map.values().filter_map(Value::as_str).collect();
-    // A shard lies beside its index: a name that leads elsewhere would read any file.
-    if let Some(name) = names.iter().find(|n| Path::new(n).file_name() != Some(n.as_ref())) {
-        return Err(Error::format(&index, format!("`{name}` is not the name of a file in this directory")));
-    }
-    Ok(names.into_iter().map(|n| dir.join(n)).collect())
-}
-
-fn decode(view: &TensorView<'_>) -> std::result::Result<Vec<f32>, String> {
-    let data = view.data();
-    let half = |f: fn([u8; 2]) -> f32| data.as_chunks::<2>().0.iter().map(|b| f(*b)).collect();
-    match view.dtype() {
-        Dtype::F32 => Ok(data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
-        Dtype::BF16 => Ok(half(|b| half::bf16::from_le_bytes(b).to_f32())),
-        Dtype::F16 => Ok(half(|b| half::f16::from_le_bytes(b).to_f32())),
-        other => Err(format!("has type {other:?}, expected F32, BF16 or F16")),
-    }
-}
-
 /// Reads the weights of a Hugging Face directory (one file or shards; BF16, F16 or F32), in the order of
-/// [`parameter_specs`]. Every tensor must be there, fit and be used; all that is wrong is reported at once.
+/// [`parameter_specs`]. Every tensor must be there, fit, be used, and stand where the index says; all that is wrong is
+/// reported at once.
 pub fn load(dir: &Path, config: &Config) -> Result<Vec<NamedTensor>> {
     load_specs(dir, parameter_specs(config))
 }
 
-/// [`load`] for any list of parameters, whose first is the token embedding.
-pub(crate) fn load_specs(dir: &Path, specs: Vec<ParameterSpec>) -> Result<Vec<NamedTensor>> {
-    let embedding = specs.first().map(|s| s.name.clone()).unwrap_or_default();
-    let wanted: BTreeMap<&str, &[usize]> =
-        specs.iter().flat_map(|s| &s.parts).map(|(n, s)| (n.as_str(), s.as_slice())).collect();
-    let mut found: BTreeMap<String, Vec<f32>> = BTreeMap::new();
-    let mut problems = Vec::new();
-    let mut tied_head = None;
-    for path in files(dir)? {
-        let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
-        let tensors = SafeTensors::deserialize(&bytes).map_err(|e| Error::format(&path, e))?;
-        for (name, view) in tensors.iter() {
-            match wanted.get(name) {
-                Some(shape) if *shape == view.shape() => match decode(&view) {
-                    Ok(data) => drop(found.insert(name.to_string(), data)),
-                    Err(why) => problems.push(format!("{name} {why}")),
-                },
-                Some(shape) => problems.push(format!("{name} is {:?}, expected {shape:?}", view.shape())),
-                None if name == "lm_head.weight" => tied_head = decode(&view).ok(),
-                None if name.ends_with("rotary_emb.inv_freq") => {}
-                None => problems.push(format!("{name} is not a tensor of this architecture")),
-            }
-        }
-    }
-    let missing = wanted.keys().filter(|n| !found.contains_key(**n));
-    problems.extend(missing.map(|n| format!("{n} is missing")));
-    if tied_head.is_some_and(|head| found.get(&embedding) != Some(&head)) {
-        problems
-            .push("lm_head.weight differs from the embedding although tie_word_embeddings is true".into());
-    }
-    if !problems.is_empty() {
-        return Err(Error::Weights { path: dir.to_path_buf(), problems });
-    }
-    Ok(specs
-        .into_iter()
-        .map(|spec| {
-            let data = spec.parts.iter().flat_map(|(n, _)| found.remove(n).unwrap_or_default()).collect();
-            NamedTensor { name: spec.name, shape: spec.shape, data }
-        })
-        .collect())
-}
-
-/// Writes `config.json` and `model.safetensors` under the names of [`ParameterSpec::parts`]. Each file appears
-/// whole or not at all.
-pub fn save(dir: &Path, config: &Config, tensors: &[NamedTensor], save_type: SaveType) -> Result<()> {
-    save_specs(dir, parameter_specs(config), &config.to_json(save_type), tensors, save_type)
-}
-
-/// [`save`] for any list of parameters.
-pub(crate) fn save_specs(
+/// Writes `config.json` and the weights under the names of [`ParameterSpec::parts`]: `model.safetensors`, or, beyond
+/// `max_shard_size` bytes of them, shards and `model.safetensors.index.json` as transformers does. A tensor is never cut.
+/// Each file appears whole or not at all; weight files of an earlier save are removed.
+pub fn save(
     dir: &Path,
-    specs: Vec<ParameterSpec>,
-    config: &str,
+    config: &Config,
     tensors: &[NamedTensor],
     save_type: SaveType,
+    max_shard_size: u64,
 ) -> Result<()> {
-    std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
-    let (dtype, width) = match save_type {
-        SaveType::F32 => (Dtype::F32, 4),
-        SaveType::Bf16 => (Dtype::BF16, 2),
-    };
-    let encoded: Vec<Vec<u8>> = tensors
-        .iter()
-        .map(|t| match save_type {
-            SaveType::F32 => t.data.iter().flat_map(|v| v.to_le_bytes()).collect(),
-            SaveType::Bf16 => t.data.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
-        })
-        .collect();
-    let mut views = Vec::new();
-    for (spec, bytes) in specs.into_iter().zip(&encoded) {
-        let mut start = 0;
-        for (name, shape) in spec.parts {
-            let len = shape.iter().product::<usize>() * width;
-            let Some(part) = bytes.get(start..start + len) else {
-                return Err(Error::Batch(format!("{name} has too few values for its shape {shape:?}")));
-            };
-            views.push((name, TensorView::new(dtype, shape, part).map_err(|e| Error::format(dir, e))?));
-            start += len;
-        }
-    }
-    let metadata = [("format".to_string(), "pt".to_string())].into();
-    let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| Error::format(dir, e))?;
-    write_whole(&dir.join("model.safetensors"), &bytes)?;
-    write_whole(&dir.join("config.json"), config.as_bytes())
-}
-
-/// Writes under a temporary name, then renames.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let temporary = path.with_extension("tmp");
-    let write = || {
-        let mut file = std::fs::File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)
-    };
-    write().map_err(|e| {
-        let _ = std::fs::remove_file(&temporary);
-        Error::io(path, e)
-    })
+    save_specs(dir, parameter_specs(config), &config.to_json(save_type), tensors, save_type, max_shard_size)
 }

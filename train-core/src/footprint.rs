@@ -1,7 +1,8 @@
 //! Parameters and memory of a model, from its sizes alone.
 
-use qwen3::weights::parameter_specs;
-use qwen3::{Config, ParameterGroup};
+use qwen3::vision::{VisionConfig, parameter_specs as vision_specs};
+use qwen3::weights::{ParameterSpec, parameter_specs};
+use qwen3::{Config, ParameterGroup, VlConfig};
 
 /// Bytes of an f32.
 const FLOAT: u64 = 4;
@@ -29,6 +30,18 @@ pub struct Footprint {
     /// Those that take part in the computation of one token: without the experts that are not chosen.
     pub active: usize,
     config: Config,
+    vision: Option<VisionConfig>,
+}
+
+/// What goes through a model in one training pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrainingPass {
+    /// Tokens, all of them with a loss.
+    pub tokens: usize,
+    /// Patches of images; they meet the vision tower where there is one.
+    pub patches: usize,
+    /// Whether layers run again in the backward (`model.recompute`).
+    pub recompute: bool,
 }
 
 /// Bytes of a run's memory while it trains, in f32.
@@ -42,7 +55,7 @@ pub struct TrainingMemory {
     pub moments: u64,
     /// The sampler's frozen copy of the weights.
     pub sampler: u64,
-    /// What one forward pass keeps for its backward, with the rows of logits that the head holds at once.
+    /// What one forward pass keeps for its backward, with what the head, or a layer's backward, holds at once.
     pub activations: u64,
 }
 
@@ -74,12 +87,22 @@ impl DecodingMemory {
 }
 
 impl Footprint {
-    /// Counts the parameters of a model.
+    /// Counts the parameters of a decoder.
     #[must_use]
     pub fn new(config: &Config) -> Self {
+        Self::of(parameter_specs(config), config, None)
+    }
+
+    /// Counts the parameters of a decoder with its vision tower.
+    #[must_use]
+    pub fn with_vision(config: &VlConfig) -> Self {
+        Self::of(vision_specs(config), &config.text, Some(config.vision.clone()))
+    }
+
+    fn of(specs: Vec<ParameterSpec>, config: &Config, vision: Option<VisionConfig>) -> Self {
         let mut tensors: Vec<TensorRow> = Vec::new();
         let (mut parameters, mut idle) = (0, 0);
-        for spec in parameter_specs(config) {
+        for spec in specs {
             let count = spec.shape.iter().product::<usize>();
             parameters += count;
             if let (Some(moe), ParameterGroup::Matrix, [experts, _, _]) =
@@ -97,42 +120,61 @@ impl Footprint {
                 }
             }
         }
-        Self { tensors, parameters, active: parameters - idle, config: config.clone() }
+        Self { tensors, parameters, active: parameters - idle, config: config.clone(), vision }
     }
 
-    /// Memory of a run whose passes have `tokens` tokens, all of them with a loss.
+    /// Memory of a run whose passes are like this one.
     #[must_use]
-    pub fn training(&self, tokens: usize) -> TrainingMemory {
-        let (c, tokens) = (&self.config, tokens as u64);
+    pub fn training(&self, pass: TrainingPass) -> TrainingMemory {
+        let (c, tokens) = (&self.config, pass.tokens as u64);
         let weights = self.parameters as u64 * FLOAT;
         let hidden = c.hidden_size as u64;
-        let (q, kv) =
-            ((c.num_attention_heads * c.head_dim) as u64, (c.num_key_value_heads * c.head_dim) as u64);
-        // As `Model::forward` builds its graph. Attention: its normed input, projections before and after rotation, heads,
-        // output, sum. MLP: its normed input, gate and up, their product, output, sum.
-        let attention = 3 * hidden + 2 * (q + 2 * kv) + q;
-        let layers: u64 = (0..c.num_hidden_layers)
-            .map(|layer| match &c.moe {
-                Some(moe) if c.is_moe_layer(layer) => {
-                    let rows = moe.num_experts_per_tok as u64;
-                    attention
-                        + 3 * hidden
-                        + 3 * rows * moe.moe_intermediate_size as u64
-                        + moe.num_experts as u64
-                }
-                _ => attention + 3 * hidden + 3 * c.intermediate_size as u64,
-            })
-            .sum();
-        let ends = 2 * hidden;
-        // The head's rows of logits come twice: with their gradient.
+        let layers: Vec<u64> = (0..c.num_hidden_layers).map(|layer| self.layer(layer)).collect();
+        let (text, layer) = kept(&layers, hidden, pass.recompute);
+        let (mut always, mut in_turn) = (tokens * (text + 2 * hidden), tokens * layer);
+        if let Some(v) = self.vision.as_ref().filter(|_| pass.patches > 0) {
+            let patches = pass.patches as u64;
+            let width = v.hidden_size as u64;
+            // As the graph of a block: norms, attention, projections before and behind their biases, sums; the projections
+            // to queries, keys and values, and their rotation; the MLP's inner rows.
+            let blocks = vec![18 * width + 3 * v.intermediate_size as u64; v.depth];
+            let (tower, block) = kept(&blocks, width, pass.recompute);
+            let levels = v.deepstack_visual_indexes.len() as u64;
+            let out = v.out_hidden_size as u64 / v.patches_per_token() as u64;
+            // Patches with their places; a merger and those of DeepStack, whose rows are spread over the tokens' (with one
+            // of zeros) and added to them.
+            always += patches * (tower + 14 * width + (1 + levels) * (4 * width + 2 * out) + levels * out);
+            always += tokens * hidden * (2 + 2 * levels);
+            in_turn = in_turn.max(patches * block);
+        }
+        // The head's rows of logits come twice: with their gradient. They are gone in the backward of layers.
         let head = 2 * tokens.min(HEAD_ROWS) * c.vocab_size as u64;
         TrainingMemory {
             weights,
             gradients: weights,
             moments: 2 * weights,
             sampler: weights,
-            activations: (tokens * (layers + ends) + head) * FLOAT,
+            activations: (always + head.max(in_turn)) * FLOAT,
         }
+    }
+
+    /// Numbers that a decoder layer's graph has of one token, as `qwen3::Model::forward` builds it. Attention: its normed
+    /// input, projections before and after rotation, heads, output, sum. MLP: its normed input, gate and up, their
+    /// product, output, sum.
+    fn layer(&self, layer: usize) -> u64 {
+        let c = &self.config;
+        let hidden = c.hidden_size as u64;
+        let (q, kv) =
+            ((c.num_attention_heads * c.head_dim) as u64, (c.num_key_value_heads * c.head_dim) as u64);
+        let attention = 3 * hidden + 2 * (q + 2 * kv) + q;
+        let inner = match &c.moe {
+            Some(moe) if c.is_moe_layer(layer) => {
+                let rows = moe.num_experts_per_tok as u64;
+                3 * rows * moe.moe_intermediate_size as u64 + moe.num_experts as u64
+            }
+            _ => 3 * c.intermediate_size as u64,
+        };
+        attention + 3 * hidden + inner
     }
 
     /// Memory of `batch` sequences of `length` tokens that are decoded together.
@@ -145,6 +187,16 @@ impl Footprint {
             cache: (batch * length * token) as u64 * FLOAT,
             logits: (batch * c.vocab_size) as u64 * FLOAT,
         }
+    }
+}
+
+/// What is kept of layers of these sizes until the backward, and what else exists of one at a time: gradients, of about the
+/// size of what they are of, and what was not kept.
+fn kept(layers: &[u64], input: u64, recompute: bool) -> (u64, u64) {
+    let largest = layers.iter().copied().max().unwrap_or(0);
+    match recompute {
+        false => (layers.iter().sum(), largest),
+        true => (layers.len() as u64 * input, 2 * largest),
     }
 }
 
@@ -197,10 +249,43 @@ mod tests {
     #[test]
     fn memory_grows_with_tokens() {
         let model = Footprint::new(&config(1024, 28, [16, 8], 3072, true, false));
-        let (one, two) = (model.training(2048), model.training(4096));
+        let pass = |tokens, recompute| model.training(TrainingPass { tokens, patches: 0, recompute });
+        let (one, two) = (pass(2048, false), pass(4096, false));
         assert_eq!((one.weights, one.moments), (4 * 596_049_920, 8 * 596_049_920));
         // 28 layers of 6 · 1024 + 2 · 4096 + 2048 + 3 · 3072 numbers, and twice 1024.
         assert_eq!(two.activations - one.activations, 2048 * 4 * (28 * 25_600 + 2048));
         assert_eq!(two.total() - one.total(), two.activations - one.activations);
+        // 28 inputs of 1024 numbers, and twice 1024.
+        let (one, two) = (pass(2048, true), pass(4096, true));
+        assert_eq!(two.activations - one.activations, 2048 * 4 * (28 * 1024 + 2048));
+    }
+
+    /// The released checkpoints' numbers: 2B, whose decoder is that of 1.7B.
+    #[test]
+    fn towers_are_counted() {
+        let text = config(2048, 28, [16, 8], 6144, true, false);
+        let mut text: serde_json::Value = serde_json::from_str(&text.to_json(qwen3::SaveType::F32)).unwrap();
+        text["rope_parameters"] = serde_json::json!({
+            "rope_type": "default", "rope_theta": 5e6, "mrope_section": [24, 20, 20], "mrope_interleaved": true,
+        });
+        let json = serde_json::json!({
+            "model_type": "qwen3_vl", "image_token_id": 151_655, "video_token_id": 151_656,
+            "vision_start_token_id": 151_652, "vision_end_token_id": 151_653, "text_config": text,
+            "tie_word_embeddings": true,
+            "vision_config": {
+                "depth": 24, "hidden_size": 1024, "num_heads": 16, "intermediate_size": 4096, "in_channels": 3,
+                "patch_size": 16, "temporal_patch_size": 2, "spatial_merge_size": 2, "out_hidden_size": 2048,
+                "num_position_embeddings": 2304, "deepstack_visual_indexes": [5, 11, 17],
+                "hidden_act": "gelu_pytorch_tanh",
+            },
+        });
+        let model = Footprint::with_vision(&VlConfig::from_json(&json.to_string()).unwrap());
+        assert_eq!(model.parameters, 1_720_574_976 + 406_957_056);
+        let counted: usize = model.tensors.iter().map(|r| r.times * r.shape.iter().product::<usize>()).sum();
+        assert_eq!(counted, model.parameters);
+        let pass = |patches| TrainingPass { tokens: 512, patches, recompute: false };
+        let image = model.training(pass(3520)).activations - model.training(pass(0)).activations;
+        let blocks = 3520 * 4 * 24 * (18 * 1024 + 3 * 4096);
+        assert!(image > blocks && image < blocks * 5 / 4);
     }
 }

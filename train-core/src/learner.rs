@@ -126,7 +126,8 @@ impl Learner {
     /// A learner at step 0.
     #[must_use]
     pub fn new(model: impl Into<Policy>, loss: PolicyLoss, config: &Config) -> Self {
-        let model = model.into();
+        let mut model = model.into();
+        model.set_recompute(config.model.recompute);
         Self {
             optimizer: AdamW::new(&model, &config.update),
             model,

@@ -35,9 +35,17 @@ impl Policy {
     /// # Errors
     /// When a file cannot be written.
     pub fn save(&self, dir: &Path, save_type: SaveType) -> Result<()> {
+        self.save_sharded(dir, save_type, u64::MAX)
+    }
+
+    /// Writes a Hugging Face directory in files of at most `max_shard_size` bytes of weights.
+    ///
+    /// # Errors
+    /// As [`Policy::save`].
+    pub fn save_sharded(&self, dir: &Path, save_type: SaveType, max_shard_size: u64) -> Result<()> {
         match self {
-            Self::Text(model) => model.save(dir, save_type),
-            Self::Vision(model) => model.save(dir, save_type),
+            Self::Text(model) => model.save_sharded(dir, save_type, max_shard_size),
+            Self::Vision(model) => model.save_sharded(dir, save_type, max_shard_size),
         }
     }
 
@@ -70,6 +78,14 @@ impl Policy {
         match self {
             Self::Text(model) => model.parameters(),
             Self::Vision(model) => model.parameters(),
+        }
+    }
+
+    /// [`Model::set_recompute`].
+    pub fn set_recompute(&mut self, recompute: bool) {
+        match self {
+            Self::Text(model) => model.set_recompute(recompute),
+            Self::Vision(model) => model.set_recompute(recompute),
         }
     }
 

@@ -94,6 +94,9 @@ enum Verb {
         /// Type of the written weights.
         #[arg(long, value_enum, default_value = "f32")]
         dtype: WeightType,
+        /// The most bytes of weights in a file of a directory, such as 5GB or 200MB; beyond them, several and an index.
+        #[arg(long, default_value = "5GB", value_parser = convert::size)]
+        max_shard_size: u64,
     },
     /// Show a model's tensors and parameters, and the memory it takes to train and to decode.
     Inspect {
@@ -105,6 +108,9 @@ enum Verb {
         /// Tokens of a sequence.
         #[arg(long, default_value_t = 1024)]
         length: usize,
+        /// Patches of the images of a sequence, for a model with a vision tower.
+        #[arg(long, default_value_t = 1024)]
+        patches: usize,
     },
     /// Time a training step and decoding steps of a model, by component, beside what the machine can do.
     Bench {
@@ -219,7 +225,7 @@ pub(crate) enum WeightType {
     F32,
     /// bfloat16, rounded to nearest even.
     Bf16,
-    /// IEEE half precision; in GGUF files only.
+    /// IEEE half precision, rounded to nearest even.
     F16,
 }
 
@@ -275,11 +281,11 @@ impl Cli {
             Some(Verb::Chat { model, system, variables, sampling }) => {
                 generate::chat(&model, &system, &variables, &sampling).map(done)
             }
-            Some(Verb::Convert { model, output, dtype }) => {
-                convert::convert(&model, &output, dtype).map(done)
+            Some(Verb::Convert { model, output, dtype, max_shard_size }) => {
+                convert::convert(&model, &output, dtype, max_shard_size).map(done)
             }
-            Some(Verb::Inspect { model, batch, length }) => {
-                describe::describe(&model, batch, length).map(done)
+            Some(Verb::Inspect { model, batch, length, patches }) => {
+                describe::describe(&model, batch, length, patches).map(done)
             }
             Some(Verb::Bench { model, args }) => bench::bench(&model, &args).map(done),
             Some(Verb::Report { runs, output }) => inspect::report(&runs, &output).map(done),

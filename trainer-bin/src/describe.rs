@@ -4,13 +4,14 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use train_core::footprint::Footprint;
+use qwen3::VlConfig;
+use train_core::footprint::{Footprint, TrainingPass};
 use train_core::policy::has_vision;
 use train_core::setup;
 
 use crate::inspect::model_of;
 
-pub(crate) fn describe(path: &Path, batch: usize, length: usize) -> Result<()> {
+pub(crate) fn describe(path: &Path, batch: usize, length: usize, patches: usize) -> Result<()> {
     let path = model_of(path)?;
     let config = setup::read_architecture(&path)?;
     if batch == 0 || length == 0 || length > config.max_position_embeddings {
@@ -19,7 +20,8 @@ pub(crate) fn describe(path: &Path, batch: usize, length: usize) -> Result<()> {
             config.max_position_embeddings
         );
     }
-    let footprint = Footprint::new(&config);
+    let vision = if has_vision(&path) { Some(VlConfig::from_dir(&path)?) } else { None };
+    let footprint = vision.as_ref().map_or_else(|| Footprint::new(&config), Footprint::with_vision);
     let mut out = std::io::stdout().lock();
     writeln!(
         out,
@@ -34,8 +36,12 @@ pub(crate) fn describe(path: &Path, batch: usize, length: usize) -> Result<()> {
         config.vocab_size,
         config.max_position_embeddings,
     )?;
-    if has_vision(&path) {
-        writeln!(out, "the decoder alone; the vision tower beside it is not counted")?;
+    if let Some(VlConfig { vision: v, .. }) = &vision {
+        writeln!(
+            out,
+            "vision tower: {} blocks of {}, {} heads, inner width {}, patches of {}",
+            v.depth, v.hidden_size, v.num_heads, v.intermediate_size, v.patch_size
+        )?;
     }
     writeln!(out, "\n{:<52} {:>20} {:>6} {:>15}", "tensor", "shape", "times", "parameters")?;
     for row in &footprint.tensors {
@@ -46,8 +52,11 @@ pub(crate) fn describe(path: &Path, batch: usize, length: usize) -> Result<()> {
     if footprint.active != footprint.parameters {
         writeln!(out, "{:<52} {:>43}", "of which a token meets", footprint.active)?;
     }
-    let training = footprint.training(batch * length);
-    writeln!(out, "\nTraining passes of {batch} × {length} tokens, in f32, about:")?;
+    let patches = if vision.is_some() { batch * patches } else { 0 };
+    let of_pass = |recompute| footprint.training(TrainingPass { tokens: batch * length, patches, recompute });
+    let (training, again) = (of_pass(false), of_pass(true));
+    let images = if patches > 0 { format!(" and {patches} patches") } else { String::new() };
+    writeln!(out, "\nTraining passes of {batch} × {length} tokens{images}, in f32, about:")?;
     for (what, bytes) in [
         ("weights", training.weights),
         ("gradients", training.gradients),
@@ -55,6 +64,8 @@ pub(crate) fn describe(path: &Path, batch: usize, length: usize) -> Result<()> {
         ("the sampler's copy of the weights", training.sampler),
         ("kept for the backward pass", training.activations),
         ("together", training.total()),
+        ("kept with model.recompute", again.activations),
+        ("together with model.recompute", again.total()),
     ] {
         writeln!(out, "{what:<52} {:>43}", size(bytes))?;
     }

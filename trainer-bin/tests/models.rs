@@ -50,9 +50,21 @@ fn from_a_run_to_text_and_files() {
     let bytes = |dir: &Path| std::fs::metadata(dir.join("model.safetensors")).unwrap().len();
     assert!(bytes(&half) < bytes(&copy) * 2 / 3);
 
-    let (code, line) =
-        fail(trainer().arg("convert").arg(&copy).arg(dir.path().join("x")).args(["--dtype", "f16"]));
-    assert_eq!((code, line.contains("--dtype f16 is for GGUF files")), (2, true), "{line}");
+    let shards = dir.path().join("shards");
+    succeed(trainer().arg("convert").arg(&copy).arg(&shards).args([
+        "--dtype",
+        "f16",
+        "--max-shard-size",
+        "10KB",
+    ]));
+    assert!(
+        shards.join("model.safetensors.index.json").is_file() && !shards.join("model.safetensors").exists()
+    );
+    let back = dir.path().join("back");
+    succeed(trainer().arg("convert").arg(&shards).arg(&back).args(["--dtype", "f16"]));
+    assert!(bytes(&back) < bytes(&copy) * 2 / 3);
+    let (_, line) = fail(trainer().arg("convert").arg(&copy).arg("x").args(["--max-shard-size", "5GiB"]));
+    assert!(line.contains("expected a whole number with KB, MB, GB or TB"), "{line}");
     let (code, line) = fail(trainer().arg("convert").arg(&copy).arg(dir.path().join("m.gguf")));
     assert_eq!((code, line.contains("has no name in GGUF files")), (2, true), "{line}");
 
@@ -110,4 +122,24 @@ fn models_that_are_none() {
     assert_eq!((code, line.contains("broken.gguf: ")), (2, true), "{line}");
     let (code, line) = fail(trainer().args(["--set", &format!("model.path={}", path.display())]));
     assert_eq!((code, line.contains("broken.gguf: ")), (2, true), "{line}");
+}
+
+/// A vision tower is counted with the decoder: the parameters of the file, and memory that grows with patches.
+#[test]
+fn towers_are_inspected() {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/models/qwen3_vl");
+    let said = |patches: &str| {
+        stdout(trainer().arg("inspect").arg(&model).args(["--length", "128", "--patches", patches]))
+    };
+    let text = said("64");
+    assert!(text.contains("vision tower: 4 blocks of 32, 4 heads, inner width 64, patches of 4"), "{text}");
+    assert!(text.lines().any(|l| l.starts_with("all ") && l.ends_with(" 175392")), "{text}");
+    assert!(text.contains("model.visual.blocks.*.attn.qkv.weight"), "{text}");
+    assert!(text.contains("Training passes of 1 × 128 tokens and 64 patches"), "{text}");
+    let kept = |text: &str| {
+        let line = text.lines().find(|l| l.starts_with("kept for the backward")).unwrap().to_owned();
+        let (value, unit) = (line.split_whitespace().rev().nth(1).unwrap().to_owned(), line);
+        value.parse::<f64>().unwrap() * if unit.ends_with("MiB") { 1024.0 } else { 1.0 }
+    };
+    assert!(kept(&said("256")) > 1.5 * kept(&text));
 }

@@ -95,9 +95,15 @@ impl VlModel {
     /// Writes a Hugging Face directory that other engines load. An untouched model is written back byte for byte in the
     /// type that it was saved in.
     pub fn save(&self, dir: &Path, save_type: SaveType) -> Result<()> {
+        self.save_sharded(dir, save_type, u64::MAX)
+    }
+
+    /// As [`Model::save_sharded`].
+    pub fn save_sharded(&self, dir: &Path, save_type: SaveType, max_shard_size: u64) -> Result<()> {
         let mut tensors = self.to_tensors()?;
         transpose_experts(&mut tensors);
-        save_specs(dir, file_specs(&self.config), &self.config.to_json(save_type), &tensors, save_type)
+        let config = self.config.to_json(save_type);
+        save_specs(dir, file_specs(&self.config), &config, &tensors, save_type, max_shard_size)
     }
 
     /// Copies of all parameters, in order.
@@ -118,6 +124,12 @@ impl VlModel {
     /// The decoder.
     pub fn text(&self) -> &Model {
         &self.text
+    }
+
+    /// As [`Model::set_recompute`], of decoder layers and of the tower's blocks.
+    pub fn set_recompute(&mut self, recompute: bool) {
+        self.text.set_recompute(recompute);
+        self.tower.set_recompute(recompute);
     }
 
     /// Trains the decoder alone: the tower, its mergers included, is no longer among [`VlModel::parameters`], and nothing

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::kernel::attention::HeadShape;
 use crate::kernel::rope::RopeTable;
 use crate::ops::{FullAttention, GatherRows, LayerNorm, Linear, QkNormRope};
+use crate::recompute::recompute;
 
 const NORM: LayerNorm = LayerNorm { eps: 1e-6 };
 
@@ -46,6 +47,13 @@ struct Block {
     fc2: Affine,
 }
 
+/// Where patches stand in their frames, and where frames end.
+#[derive(Clone)]
+struct Frames {
+    rotate: QkNormRope,
+    cu_seqlens: Arc<[u32]>,
+}
+
 struct Merger {
     norm: Affine,
     fc1: Affine,
@@ -56,10 +64,11 @@ struct Merger {
 pub struct VisionTower {
     config: VisionConfig,
     patch: Affine,
-    blocks: Vec<Block>,
+    blocks: Vec<Arc<Block>>,
     merger: Merger,
     levels: Vec<Merger>,
     positions: Tensor,
+    recompute: bool,
 }
 
 impl VisionTower {
@@ -72,20 +81,25 @@ impl VisionTower {
         patch.weight = patch.weight.reshape((config.hidden_size, config.patch_width()))?;
         let mut blocks = Vec::with_capacity(config.depth);
         for _ in 0..config.depth {
-            blocks.push(Block {
+            blocks.push(Arc::new(Block {
                 norm1: pair()?,
                 norm2: pair()?,
                 qkv: pair()?,
                 proj: pair()?,
                 fc1: pair()?,
                 fc2: pair()?,
-            });
+            }));
         }
         let mut merger = || Ok::<_, Error>(Merger { norm: pair()?, fc1: pair()?, fc2: pair()? });
         let last = merger()?;
         let levels = (0..config.deepstack_visual_indexes.len()).map(|_| merger()).collect::<Result<_>>()?;
         let positions = next()?;
-        Ok(Self { config: config.clone(), patch, blocks, merger: last, levels, positions })
+        Ok(Self { config: config.clone(), patch, blocks, merger: last, levels, positions, recompute: false })
+    }
+
+    /// Keep each block's input alone, as [`crate::Model::set_recompute`] says. Not for a tower of constants.
+    pub(super) fn set_recompute(&mut self, recompute: bool) {
+        self.recompute = recompute;
     }
 
     /// Encodes items: `pixels` are `[patches, in_channels · temporal_patch_size · patch_size²]`, item by item in the
@@ -121,19 +135,24 @@ impl VisionTower {
                 ends.push(ends[ends.len() - 1] + grid.h * grid.w);
             }
         }
-        let cu_seqlens: Arc<[u32]> = ends.into();
-        let rotate = self.rotation(&cells)?;
+        let frames = Frames { rotate: self.rotation(&cells)?, cu_seqlens: ends.into() };
         let mut levels = Vec::with_capacity(self.levels.len());
         for (index, block) in self.blocks.iter().enumerate() {
-            let qkv = block.qkv.linear(&block.norm1.norm(&x)?)?.apply_op1(rotate.clone())?;
-            let attention = FullAttention::new(c.num_heads, c.head_dim(), cu_seqlens.clone());
-            x = (&x + block.proj.linear(&qkv.apply_op1(attention)?)?)?;
-            // `Tensor::gelu` is the tanh form, which blocks use; mergers use the exact one.
-            let inner = block.fc1.linear(&block.norm2.norm(&x)?)?.gelu()?;
-            x = (&x + block.fc2.linear(&inner)?)?;
+            x = if self.recompute {
+                let value = block.detach().forward(&x.detach(), &frames)?;
+                let again = {
+                    let (block, frames) = (block.clone(), frames.clone());
+                    move |x: &Tensor| Ok(vec![block.forward(x, &frames)?])
+                };
+                recompute(&x, &block.parameters(), vec![value], again)?.remove(0)
+            } else {
+                block.forward(&x, &frames)?
+            };
             if let Some(level) = c.deepstack_visual_indexes.iter().position(|i| *i == index) {
                 let merger = &self.levels[level];
                 levels.push(merger.mlp(&merger.norm.norm(&self.join(&x)?)?)?);
+                // A view: the blocks behind give `x` one gradient, in whichever way they run, and the merger the other.
+                x = x.reshape(x.shape())?;
             }
         }
         let merged = self.merger.mlp(&self.join(&self.merger.norm.norm(&x)?)?)?;
@@ -181,6 +200,33 @@ impl VisionTower {
             table: Arc::new(RopeTable::of_tokens(&positions, &allocation, &frequencies)?),
             positions: (0..cells.len() as u32).collect(),
         })
+    }
+}
+
+impl Block {
+    fn forward(&self, x: &Tensor, Frames { rotate, cu_seqlens }: &Frames) -> Result<Tensor> {
+        let attention =
+            FullAttention::new(rotate.shape.query_heads, rotate.shape.head_dim, cu_seqlens.clone());
+        let qkv = self.qkv.linear(&self.norm1.norm(x)?)?.apply_op1(rotate.clone())?;
+        let x = (x + self.proj.linear(&qkv.apply_op1(attention)?)?)?;
+        // `Tensor::gelu` is the tanh form, which blocks use; mergers use the exact one.
+        let inner = self.fc1.linear(&self.norm2.norm(&x)?)?.gelu()?;
+        Ok((&x + self.fc2.linear(&inner)?)?)
+    }
+
+    fn affine(&self) -> [&Affine; 6] {
+        [&self.norm1, &self.norm2, &self.qkv, &self.proj, &self.fc1, &self.fc2]
+    }
+
+    fn parameters(&self) -> Vec<Tensor> {
+        self.affine().into_iter().flat_map(|a| [a.weight.clone(), a.bias.clone()]).collect()
+    }
+
+    /// The same weights, outside of any graph.
+    fn detach(&self) -> Self {
+        let [norm1, norm2, qkv, proj, fc1, fc2] =
+            self.affine().map(|a| Affine { weight: a.weight.detach(), bias: a.bias.detach() });
+        Self { norm1, norm2, qkv, proj, fc1, fc2 }
     }
 }
 

@@ -66,6 +66,7 @@ section!(ModelSection {
     position_scheme: String,
     mrope_section: Vec<usize>,
     mrope_interleaved: bool,
+    recompute: bool,
 });
 
 choice!(Architecture { Qwen3Moe, Qwen3, Llama, Qwen3Vl });
