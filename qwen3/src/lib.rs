@@ -45,7 +45,7 @@ pub mod vision;
 pub mod weights;
 
 pub use config::{Architecture, Config, MoeConfig};
-pub use decode::Decoder;
+pub use decode::{Decoder, Precision};
 pub use error::{Error, Result};
 pub use model::{Batch, ForwardOptions, Hidden, LogProbs, Model, Parameter, Routes};
 pub use vision::{VisualItems, VlConfig, VlModel};

@@ -19,3 +19,4 @@ pub mod sample;
 pub mod setup;
 pub mod trainer;
 pub mod types;
+pub mod verdict;

@@ -5,7 +5,7 @@ use std::path::Path;
 use candle_core::Tensor;
 use candle_core::backprop::GradStore;
 use qwen3::{
-    Batch, Config, Decoder, ForwardOptions, Hidden, LogProbs, Model, Parameter, Result, SaveType,
+    Batch, Config, Decoder, ForwardOptions, Hidden, LogProbs, Model, Parameter, Precision, Result, SaveType,
     VisualItems, VlModel,
 };
 
@@ -101,15 +101,15 @@ impl Policy {
         }
     }
 
-    /// A frozen copy for generation.
+    /// A frozen copy for generation, in numbers of its own.
     ///
     /// # Errors
     /// When candle refuses.
-    pub fn decoder(&self) -> Result<Decoder> {
+    pub fn decoder(&self, precision: Precision) -> Result<Decoder> {
         let longest = self.config().max_position_embeddings;
         match self {
-            Self::Text(model) => Decoder::new(model, longest),
-            Self::Vision(model) => Decoder::with_vision(model, longest),
+            Self::Text(model) => Decoder::with_precision(model, longest, precision),
+            Self::Vision(model) => Decoder::with_vision(model, longest, precision),
         }
     }
 }

@@ -13,6 +13,7 @@ use train_core::metrics::Row;
 use train_core::report::{self, ConfigChange, ReportOptions};
 use train_core::rundir::{RunDir, unix_time};
 use train_core::trainer::Trainer;
+use train_core::verdict;
 
 use crate::cli::RunArgs;
 use crate::configs;
@@ -62,7 +63,7 @@ pub(crate) fn resume(run: &Path, allow_changes: bool) -> Result<ExitCode> {
 
 /// Starts the pool that all arithmetic runs in. The calling thread is one of its threads: it works on what it
 /// asks for, rather than sleeping until others have.
-fn use_threads(threads: usize) -> Result<()> {
+pub(crate) fn use_threads(threads: usize) -> Result<()> {
     // candle has a second pool, for its elementwise operations; its spinning threads would take the cores from ours.
     // SAFETY: called before anything reads or writes the environment from another thread.
     unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
@@ -160,9 +161,25 @@ fn drive(mut trainer: Trainer, mut console: Console) -> Result<ExitCode> {
     }
     let report = report?;
     println!("{}", learned(&measured, start.elapsed().as_secs_f64()));
+    if let Some(verdict) = judged(&trainer.config, &measured) {
+        println!("Stability: {verdict}.");
+    }
     println!("Report: {report}");
     println!("Next: trainer sample {path}   ·   trainer rollouts {path}   ·   trainer run sort");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Steps at the end of a run that are judged.
+const JUDGED: usize = 20;
+
+/// What sampler, old and current policy were apart by at the end, where that is anything.
+fn judged(config: &Config, measured: &[(u64, Row)]) -> Option<String> {
+    let means = verdict::means(measured.iter().rev().take(JUDGED).map(|(_, row)| row));
+    let routing = serde_json::to_value(config.update.routing).ok()?;
+    let precision = serde_json::to_value(config.rollout.precision).ok()?;
+    let metric = |name: &str| means.get(name).copied();
+    let verdict = verdict::verdict(&metric, routing.as_str()?, precision.as_str()?)?;
+    (verdict.cause != verdict::Cause::Neither).then_some(verdict.text)
 }
 
 /// One sentence on what was learned.

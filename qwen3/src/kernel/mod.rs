@@ -12,6 +12,7 @@ pub mod matmul;
 pub mod norm;
 pub mod rope;
 pub mod softmax;
+pub(crate) mod stored;
 
 /// Compiles a function twice, for AVX2+FMA and for the baseline, and picks one at run time.
 ///

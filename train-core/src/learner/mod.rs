@@ -1,27 +1,30 @@
 //! From scored samples to better weights: old log-probabilities, mini-batches, micro-batches, loss, backward, step.
 
 mod error;
+mod old;
 mod pass;
 mod report;
+mod routes;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use moe_routing::RouteMode;
 use policy_loss::PolicyLoss;
-use qwen3::ForwardOptions;
 use qwen3::ops::GatherRows;
+use qwen3::{ForwardOptions, Precision};
 use rand::Rng;
 use rayon::prelude::*;
 use rollout_engine::random::{Stream, keyed_rng};
 
 pub use error::UpdateError;
-pub use report::{Mismatch, UpdateReport};
+pub use report::{Divergence, UpdateReport};
 
 use crate::config::{Config, Routing, Update};
 use crate::optim::{AdamW, Gradients, learning_rate};
 use crate::policy::Policy;
 use crate::sample::{Packed, Sample, micro_batches};
+use crate::types::SampleKey;
 
 /// The policy with its optimiser.
 pub struct Learner {
@@ -32,6 +35,10 @@ pub struct Learner {
     loss: PolicyLoss,
     reference: Option<Policy>,
     settings: Update,
+    /// Where the experts come from, for this model.
+    routing: Routing,
+    /// Whether the sampler's log-probabilities are the trainer's.
+    exact_sampler: bool,
     temperature: f64,
     total_steps: u64,
     seed: u64,
@@ -49,6 +56,8 @@ impl Learner {
         let model = model.into();
         Self {
             optimizer: AdamW::new(&model, &config.update),
+            routing: config.update.routing_for(model.config().moe.is_some()),
+            exact_sampler: config.rollout.precision == Precision::F32,
             model,
             loss,
             reference: None,
@@ -82,7 +91,8 @@ impl Learner {
         self.norms = norms;
     }
 
-    /// One update on a batch of samples: every mini-batch of every epoch. Fills in `logp_old`.
+    /// One update on a batch of samples: every mini-batch of every epoch. Fills in `logp_old` and
+    /// `logp_trained`.
     ///
     /// # Errors
     /// When the model or the loss refuses.
@@ -91,10 +101,11 @@ impl Learner {
             lr: learning_rate(&self.settings, step, self.total_steps),
             ..UpdateReport::default()
         };
-        let updates = self.settings.minibatches * self.settings.epochs;
+        self.unknown_routes(samples)?;
+        let updates = self.settings.steps_a_batch();
         let start = Instant::now();
-        if updates > 1 && self.settings.routing == Routing::R2 {
-            self.score_old(samples)?;
+        if updates > 1 && (self.routing == Routing::R2 || !self.exact_sampler) {
+            self.score_old(samples, &mut report)?;
         } else if updates > 1 {
             // The sampler runs the trainer's kernels on the same weights, so what it recorded *is* the old policy,
             // bit for bit. The first mini-batch below measures that it is.
@@ -102,23 +113,29 @@ impl Learner {
         }
         report.seconds[0] = start.elapsed().as_secs_f64();
         let mut losses = 0.0;
+        let mut trained: BTreeMap<SampleKey, Vec<f32>> = BTreeMap::new();
         for epoch in 0..self.settings.epochs {
             for batch in self.mini_batches(samples, step, epoch) {
                 let loss = if updates == 1 { self.loss.on_policy() } else { self.loss.clone() };
-                let mut new_logp = Vec::new();
-                losses += self.optimise(&loss, &batch, &mut report, &mut new_logp)?;
-                if report.mismatch.is_none() {
-                    report.mismatch = Some(Mismatch::measure(&batch, &new_logp));
-                }
-                if updates == 1 {
-                    let keys: Vec<_> = batch.iter().map(|s| s.key).collect();
-                    for (key, logp) in keys.into_iter().zip(new_logp) {
-                        if let Some(sample) = samples.iter_mut().find(|s| s.key == key) {
-                            sample.logp_old = logp;
-                        }
+                let mut logps = Vec::new();
+                losses += self.optimise(&loss, &batch, &mut report, &mut logps)?;
+                let at_start = report.mismatch == Divergence::default();
+                for (sample, logp) in batch.iter().zip(logps) {
+                    if at_start {
+                        report.mismatch.add(&logp, &sample.logp_mu);
                     }
-                    break;
+                    report.drift.add(&logp, &sample.logp_mu);
+                    trained.insert(sample.key, logp);
                 }
+                if at_start {
+                    report.flips = report.discrepancy.clone();
+                }
+            }
+        }
+        for sample in samples {
+            sample.logp_trained = trained.remove(&sample.key).unwrap_or_default();
+            if updates == 1 {
+                sample.logp_old.clone_from(&sample.logp_trained);
             }
         }
         report.loss = losses / updates as f64;
@@ -129,7 +146,7 @@ impl Learner {
     fn mini_batches<'a>(&self, samples: &'a [Sample], step: u64, epoch: usize) -> Vec<Vec<&'a Sample>> {
         let mut groups: Vec<u32> = samples.iter().map(|s| s.group).collect();
         groups.dedup();
-        if self.settings.minibatches * self.settings.epochs > 1 {
+        if self.settings.steps_a_batch() > 1 {
             let mut rng = keyed_rng(self.seed, Stream::Shuffle, [step, epoch as u64]);
             for i in (1..groups.len()).rev() {
                 groups.swap(i, rng.random_range(0..=i));
@@ -143,39 +160,6 @@ impl Learner {
                 samples.iter().filter(|s| chunk.contains(&s.group)).collect()
             })
             .collect()
-    }
-
-    /// Log-probabilities at the start of the step, and the experts that ran (R2).
-    fn score_old(&self, samples: &mut [Sample]) -> Result<(), UpdateError> {
-        let all: Vec<&Sample> = samples.iter().collect();
-        let mut scored = Vec::with_capacity(all.len());
-        for micro in micro_batches(&all, self.settings.tokens_per_micro) {
-            let packed = Packed::new(&micro)?;
-            let routing = RouteMode::Record { policy_version: 0 };
-            let hidden = self.model.forward(
-                &packed.batch,
-                &packed.items,
-                &ForwardOptions { routing, no_grad: true },
-            )?;
-            let logp = self.log_probs(&self.model, &hidden, &packed)?;
-            let logps = packed.offsets.windows(2).map(|w| logp[w[0]..w[1]].to_vec());
-            scored.extend(logps.zip(hidden.traces));
-        }
-        for (sample, (logp, routes)) in samples.iter_mut().zip(scored) {
-            sample.logp_old = logp;
-            sample.routes = Some(routes);
-        }
-        Ok(())
-    }
-
-    /// Whether updates run recorded experts. R2 records them when the batch is scored, which a single update
-    /// does not need: its old policy is the current one.
-    fn replays(&self) -> bool {
-        match self.settings.routing {
-            Routing::Natural => false,
-            Routing::R2 => self.settings.minibatches * self.settings.epochs > 1,
-            Routing::R3 => true,
-        }
     }
 
     /// One optimiser step; returns the loss. `logps` takes the log-probabilities of each sample.

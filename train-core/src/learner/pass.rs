@@ -1,17 +1,17 @@
-//! Passes over micro-batches: what the loss must know of the whole, forward, backward, and what routing did.
+//! Passes over micro-batches: what the loss must know of the whole, forward and backward.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use candle_core::Tensor;
 use candle_core::backprop::GradStore;
-use moe_routing::{AuxCounts, AuxForm, Discrepancy, ExpertCounts, MissingPolicy, RouteMode, op as routing};
+use moe_routing::RouteMode;
 use policy_loss::op::loss_tensor;
 use policy_loss::{Metrics, Normalizer, PolicyLoss};
 use qwen3::ops::GatherRows;
 use qwen3::{ForwardOptions, Hidden, LogProbs};
 
+use super::routes::RoutingFacts;
 use super::{Learner, UpdateError, UpdateReport};
 use crate::policy::Policy;
 use crate::sample::{Columns, Packed, Sample, micro_batches, traces_of};
@@ -28,19 +28,17 @@ pub(super) struct Pass {
     pub(super) seconds: [f64; 2],
 }
 
-struct RoutingFacts {
-    discrepancy: Option<Discrepancy>,
-    load: (f64, f64),
-}
-
 impl Pass {
     pub(super) fn merge_into(self, report: &mut UpdateReport, logps: &mut Vec<Vec<f32>>) {
         report.metrics.merge(&self.metrics);
         report.tokens += self.tokens;
         logps.extend(self.logps);
-        let Some(RoutingFacts { discrepancy, load }) = self.routing else { return };
+        let Some(RoutingFacts { discrepancy, coverage, load }) = self.routing else { return };
         if let Some(discrepancy) = discrepancy {
             report.discrepancy.merge(&discrepancy);
+        }
+        if let Some(coverage) = coverage {
+            report.coverage.get_or_insert_default().merge(coverage);
         }
         report.load = Some(load);
     }
@@ -91,7 +89,7 @@ impl Learner {
         let packed = Packed::new(samples)?;
         let traces = self.replays().then(|| traces_of(samples)).transpose().map_err(UpdateError::NoRoutes)?;
         let routing = match &traces {
-            Some(traces) => RouteMode::Replay { traces, missing: MissingPolicy::Error },
+            Some(traces) => RouteMode::Replay { traces, missing: self.settings.missing_routes },
             None => RouteMode::Natural,
         };
         let hidden = self.model.forward(&packed.batch, &packed.items, &ForwardOptions { routing, no_grad });
@@ -123,7 +121,7 @@ impl Learner {
         let columns = Columns::new(micro);
         let out = loss.evaluate(&columns.batch(&logp, &entropy, reference.as_deref()), normalizer)?;
         let scalar = loss_tensor(&out, &scores.logp, Some(&scores.entropy))?;
-        let (scalar, routing) = self.router_terms(scalar, &hidden, share)?;
+        let (scalar, routing) = self.router_terms(scalar, micro, &packed, &hidden, share)?;
         let forward = start.elapsed().as_secs_f64();
         let gradients = scalar.backward()?;
         let backward = start.elapsed().as_secs_f64() - forward;
@@ -136,41 +134,5 @@ impl Learner {
             routing,
             seconds: [forward, backward],
         })
-    }
-
-    /// Adds the load-balance loss and measures routing, of a model with experts.
-    fn router_terms(
-        &self,
-        mut scalar: Tensor,
-        hidden: &Hidden,
-        share: f64,
-    ) -> Result<(Tensor, Option<RoutingFacts>), UpdateError> {
-        let Some(moe) = &self.model.config().moe else { return Ok((scalar, None)) };
-        let (k, router) = (moe.num_experts_per_tok, moe.router());
-        let layers = hidden.routes.len().max(1) as f64;
-        let (natural, discrepancy) = match hidden.coverage {
-            None => (hidden.routes.clone(), None),
-            Some(_) => {
-                let choose = |logits| routing::choose(logits, k, &router);
-                let natural = hidden.router_logits.iter().map(choose).collect::<Result<Vec<_>, _>>()?;
-                let values = |logits: &Tensor| logits.flatten_all()?.to_vec1::<f32>();
-                let logits = hidden.router_logits.iter().map(values).collect::<Result<Vec<_>, _>>()?;
-                let discrepancy =
-                    Discrepancy::of_replay(&logits, &hidden.routes, moe.num_experts, k, &router)?;
-                (natural, Some(discrepancy))
-            }
-        };
-        let (mut imbalance, mut dead) = (0.0, 0.0);
-        for ((logits, ran), natural) in hidden.router_logits.iter().zip(&hidden.routes).zip(&natural) {
-            let load = ExpertCounts::of(ran, moe.num_experts)?;
-            imbalance += load.max_over_mean().unwrap_or(1.0);
-            dead += load.dead_experts() as f64 / moe.num_experts as f64;
-            if self.settings.router_aux_coef > 0.0 {
-                let counts = ExpertCounts::of(AuxCounts::default().pick(natural, ran), moe.num_experts)?;
-                let aux = routing::load_balance_loss(logits, &counts, k, &router, AuxForm::Switch)?;
-                scalar = (scalar + aux.affine(self.settings.router_aux_coef * share / layers, 0.0)?)?;
-            }
-        }
-        Ok((scalar, Some(RoutingFacts { discrepancy, load: (imbalance / layers, dead / layers) })))
     }
 }

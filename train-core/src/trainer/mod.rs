@@ -181,7 +181,7 @@ impl Trainer {
             let reached = wanted > 0.0 && exact.is_some_and(|exact| exact >= wanted);
             self.mastered = if reached { self.mastered + 1 } else { 0 };
         }
-        record::update(&mut row, &update);
+        row.update(&update);
         record::totals(&mut row, &samples, start.elapsed().as_secs_f64());
         let alarms = self.guards.check(&row, self.learner.norms());
         self.log(&row, &samples, news.as_deref(), &alarms, &update)?;
@@ -190,7 +190,13 @@ impl Trainer {
         // Last, so that a checkpoint never knows of a step that the logs do not.
         let checkpoint = self.save_if_due();
         let report = StepReport { row, alarms, news, checkpoint };
-        self.stop_if_told(&report, &update)?;
+        let told = self.stop_if_told(&report, &update);
+        if told.is_err() && report.checkpoint.is_none() {
+            // Someone will want to look at it, or go on with other settings; and why the run stops matters more than
+            // that it could not be saved.
+            let _ = self.save();
+        }
+        told?;
         Ok(report)
     }
 
