@@ -7,9 +7,11 @@ mod console;
 mod convert;
 mod describe;
 mod doctor;
+mod experiment;
 mod generate;
 mod inspect;
 mod run;
+mod what_if;
 
 use std::process::ExitCode;
 
