@@ -124,7 +124,9 @@ impl<'a> Tally<'a> {
             self.k3 += k3(v.raw_delta.clamp(-MEASURABLE, MEASURABLE));
             self.ratio.add(ratio);
             self.log_ratio.add(v.raw_delta);
-            self.metrics.quantile("ratio/p99", 0.99, ratio);
+            for (name, q) in [("ratio/p01", 0.01), ("ratio/p50", 0.5), ("ratio/p99", 0.99)] {
+                self.metrics.quantile(name, q, ratio);
+            }
         }
         if self.has_mu {
             let d = v.token.mismatch;

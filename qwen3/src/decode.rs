@@ -2,7 +2,8 @@
 //!
 //! A [`Decoder`] is a frozen copy of a model's weights: training may go on while it generates. It runs the
 //! kernels that the training forward runs, row by row with the same bits, so a log-probability recorded while
-//! sampling equals the one that training computes with the same weights.
+//! sampling equals the one that training computes with the same weights. A decoder of lower [`Precision`] stores fewer
+//! bits, and its log-probabilities are its own; a row's bits still depend on that row alone.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,26 +15,28 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kernel::activation::swiglu_row;
 use crate::kernel::attention::{HeadShape, Run, attend_row};
-use crate::kernel::matmul::matmul_nt;
 use crate::kernel::norm::rms_norm_row;
 use crate::kernel::rope::RopeTable;
+pub use crate::kernel::stored::Precision;
+use crate::kernel::stored::{Matrix, Stored};
 use crate::kernel::{ROW_CHUNK, experts};
 use crate::model::{Model, Routes};
 use crate::ops::QkNormRope;
 use crate::vision::{FrozenVision, VisualItems, VisualPrompt, VlModel};
+use crate::weights::NamedTensor;
 
 struct Layer {
     input_norm: Vec<f32>,
-    qkv: Vec<f32>,
+    qkv: Stored,
     qk_norms: Option<(Vec<f32>, Vec<f32>)>,
-    output: Vec<f32>,
+    output: Stored,
     post_norm: Vec<f32>,
     mlp: Mlp,
 }
 
 enum Mlp {
-    Dense { gate_up: Vec<f32>, down: Vec<f32> },
-    Experts { router: Vec<f32>, gate_up: Vec<f32>, down: Vec<f32> },
+    Dense { gate_up: Stored, down: Stored },
+    Experts { router: Stored, gate_up: Stored, down: Stored },
 }
 
 /// Keys and values of one run of tokens, for every layer.
@@ -146,11 +149,12 @@ impl Step {
 /// A frozen copy of a model for generation.
 pub struct Decoder {
     config: Config,
+    precision: Precision,
     shape: HeadShape,
-    embedding: Vec<f32>,
+    embedding: Stored,
     layers: Vec<Layer>,
     norm: Vec<f32>,
-    head: Option<Vec<f32>>,
+    head: Option<Stored>,
     rope: Arc<RopeTable>,
     max_len: usize,
     vision: Option<FrozenVision>,
@@ -160,35 +164,58 @@ impl Decoder {
     /// Copies the weights of `model`; sequences may grow to `max_len` tokens, at most the configuration's
     /// `max_position_embeddings`.
     pub fn new(model: &Model, max_len: usize) -> Result<Self> {
+        Self::with_precision(model, max_len, Precision::F32)
+    }
+
+    /// [`Decoder::new`] in other numbers than the model's.
+    pub fn with_precision(model: &Model, max_len: usize, precision: Precision) -> Result<Self> {
         let config = model.config().clone();
         if max_len > config.max_position_embeddings {
             return Err(Error::TooLong { tokens: max_len, limit: config.max_position_embeddings });
         }
-        let mut tensors = model.to_tensors()?.into_iter().map(|t| t.data);
+        let mut tensors = model.to_tensors()?.into_iter();
         let mut next = || tensors.next().ok_or_else(|| Error::Batch("too few parameters".into()));
-        let embedding = next()?;
+        let matrix = |tensor: NamedTensor, precision| {
+            let width = tensor.shape.last().copied().unwrap_or(1);
+            Stored::new(tensor.data, width, precision)
+        };
+        let vector = |mut tensor: NamedTensor| {
+            precision.round(&mut tensor.data);
+            tensor.data
+        };
+        // A choice of experts hangs on small differences, and a router is small.
+        let of_router = if precision == Precision::Q8 { Precision::F32 } else { precision };
+        let embedding = matrix(next()?, precision);
         let mut layers = Vec::with_capacity(config.num_hidden_layers);
         for layer in 0..config.num_hidden_layers {
             layers.push(Layer {
-                input_norm: next()?,
-                qkv: next()?,
-                qk_norms: if config.has_qk_norm() { Some((next()?, next()?)) } else { None },
-                output: next()?,
-                post_norm: next()?,
+                input_norm: vector(next()?),
+                qkv: matrix(next()?, precision),
+                qk_norms: match config.has_qk_norm() {
+                    true => Some((vector(next()?), vector(next()?))),
+                    false => None,
+                },
+                output: matrix(next()?, precision),
+                post_norm: vector(next()?),
                 mlp: if config.is_moe_layer(layer) {
-                    Mlp::Experts { router: next()?, gate_up: next()?, down: next()? }
+                    Mlp::Experts {
+                        router: matrix(next()?, of_router),
+                        gate_up: matrix(next()?, precision),
+                        down: matrix(next()?, precision),
+                    }
                 } else {
-                    Mlp::Dense { gate_up: next()?, down: next()? }
+                    Mlp::Dense { gate_up: matrix(next()?, precision), down: matrix(next()?, precision) }
                 },
             });
         }
-        let norm = next()?;
-        let head = if config.tie_word_embeddings { None } else { Some(next()?) };
+        let norm = vector(next()?);
+        let head = if config.tie_word_embeddings { None } else { Some(matrix(next()?, precision)) };
         // The model's own: copies made while it trains share it.
         let rope = model.rope(max_len);
         Ok(Self {
             shape: model.head_shape(),
             config,
+            precision,
             embedding,
             layers,
             norm,
@@ -201,9 +228,15 @@ impl Decoder {
 
     /// [`Decoder::new`] for a vision-language model. Prompts go through [`Decoder::prompt`]; in a context without one,
     /// and behind one, every token is text, whatever its id.
-    pub fn with_vision(model: &VlModel, max_len: usize) -> Result<Self> {
+    /// The tower computes in `f32` whatever the precision.
+    pub fn with_vision(model: &VlModel, max_len: usize, precision: Precision) -> Result<Self> {
         let vision = Some(FrozenVision::new(model)?);
-        Ok(Self { vision, ..Self::new(model.text(), max_len)? })
+        Ok(Self { vision, ..Self::with_precision(model.text(), max_len, precision)? })
+    }
+
+    /// The numbers it computes with.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Whether the model has a vision tower.
@@ -262,8 +295,16 @@ impl Decoder {
         let mut x = Vec::with_capacity(rows.len() * hidden);
         for (row, place) in rows.iter().zip(places) {
             let visual = contexts[row.context].prompt().and_then(|p| p.embedding(place.position, hidden));
-            x.extend_from_slice(visual.unwrap_or(&self.embedding[row.token as usize * hidden..][..hidden]));
+            match visual {
+                Some(visual) => x.extend_from_slice(visual),
+                None => {
+                    let (token, start) = (row.token as usize, x.len());
+                    x.resize(start + hidden, 0.0);
+                    self.embedding.widen(token..token + 1, hidden, &mut x[start..]);
+                }
+            }
         }
+        self.precision.round(&mut x);
         let norm_rows = |x: &[f32], w: &[f32]| {
             let mut u = vec![0f32; x.len()];
             u.par_chunks_mut(hidden * ROW_CHUNK).zip(x.par_chunks(hidden * ROW_CHUNK)).for_each(|(u, x)| {
@@ -273,23 +314,25 @@ impl Decoder {
             });
             u
         };
-        let linear = |x: &[f32], w: &[f32]| {
+        let linear = |x: &[f32], w: &Stored| {
             let (k, n) = (x.len() / rows.len(), w.len() / (x.len() / rows.len()));
             let mut y = vec![0f32; rows.len() * n];
-            matmul_nt(x, w, &mut y, rows.len(), n, k, false);
+            w.times(x, &mut y, rows.len(), 0..n, k);
             y
         };
         let add = |x: &mut [f32], y: &[f32]| {
             for (x, y) in x.iter_mut().zip(y) {
                 *x += y;
             }
+            self.precision.round(x);
         };
 
         let query_width = self.shape.query_width();
         let qkv_width = query_width + 2 * width;
         let mut routes = Routes::new();
         for (index, layer) in self.layers.iter().enumerate() {
-            let projected = linear(&norm_rows(&x, &layer.input_norm), &layer.qkv);
+            let mut projected = linear(&norm_rows(&x, &layer.input_norm), &layer.qkv);
+            self.precision.round(&mut projected);
             let norms = layer.qk_norms.as_ref().map(|(q, k)| (q.as_slice(), k.as_slice()));
             let mut qkv = vec![0f32; projected.len()];
             qkv.par_chunks_mut(qkv_width * ROW_CHUNK).enumerate().for_each(|(chunk, qkv)| {
@@ -298,6 +341,7 @@ impl Decoder {
                     prepare.row(&projected[row * qkv_width..][..qkv_width], norms, positions[row], qkv);
                 }
             });
+            self.precision.round(&mut qkv);
             for (row, qkv) in rows.iter().zip(qkv.chunks_exact(qkv_width)) {
                 let cache = &mut contexts[row.context].own.layers[index];
                 cache.keys.extend_from_slice(&qkv[query_width..query_width + width]);
@@ -369,7 +413,7 @@ impl Decoder {
         let (rows, vocabulary) = (states.len() / self.config.hidden_size, self.config.vocab_size);
         let mut z = vec![0f32; rows * vocabulary];
         let head = self.head.as_ref().unwrap_or(&self.embedding);
-        matmul_nt(states, head, &mut z, rows, vocabulary, self.config.hidden_size, false);
+        head.times(states, &mut z, rows, 0..vocabulary, self.config.hidden_size);
         z
     }
 

@@ -48,7 +48,7 @@ pub mod vision;
 pub mod weights;
 
 pub use config::{Architecture, Config, MoeConfig};
-pub use decode::Decoder;
+pub use decode::{Decoder, Precision};
 pub use error::{Error, Result};
 pub use kernel::MatmulPrecision;
 pub use model::{Batch, ForwardOptions, Hidden, LogProbs, Model, Parameter, Routes};

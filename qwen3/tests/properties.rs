@@ -13,7 +13,7 @@ use qwen3::decode::{Context, Row};
 use qwen3::ops::GatherRows;
 use qwen3::reference::{self, Weights};
 use qwen3::weights::parameter_specs;
-use qwen3::{Architecture, Batch, Config, Decoder, ForwardOptions, Model, MoeConfig, SaveType};
+use qwen3::{Architecture, Batch, Config, Decoder, ForwardOptions, Model, MoeConfig, Precision, SaveType};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -270,6 +270,38 @@ proptest! {
             fed = end;
         }
         prop_assert_eq!(found, whole.iter().map(|r| bits(r)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_decoder_of_fewer_bits_is_near_the_model_and_a_row_stands_alone(
+        config in configs(), length in 1usize..20, chunk in 1usize..9, seed in 0u64..1000,
+    ) {
+        let model = random_model(config, seed);
+        let sequence = tokens(model.config(), &[length], seed).remove(0);
+        let exact = logits(&model, std::slice::from_ref(&sequence));
+        for precision in [Precision::Bf16, Precision::Q8] {
+            let decoder = Decoder::with_precision(&model, 64, precision).unwrap();
+            let run = |chunk: usize| {
+                let mut context = Context::default();
+                let mut found = Vec::new();
+                for tokens in sequence.chunks(chunk) {
+                    let rows: Vec<Row> = tokens.iter().map(|t| Row { context: 0, token: *t }).collect();
+                    let step = decoder.step(&rows, &mut [&mut context]).unwrap();
+                    found.extend(decoder.logits(&step.states).chunks(model.config().vocab_size).map(bits));
+                }
+                found
+            };
+            let found = run(length);
+            prop_assert_eq!(&found, &run(chunk));
+            prop_assert_ne!(&found, &exact.iter().map(|r| bits(r)).collect::<Vec<_>>());
+            // Where another expert runs, the difference has no bound.
+            if model.config().moe.is_none() {
+                let scale = exact.iter().flatten().fold(1f32, |m, z| m.max(z.abs()));
+                for (found, exact) in found.iter().flatten().zip(exact.iter().flatten()) {
+                    prop_assert!((f32::from_bits(*found) - exact).abs() < 0.1 * scale, "{:?}", precision);
+                }
+            }
+        }
     }
 
     #[test]

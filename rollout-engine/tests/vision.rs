@@ -63,7 +63,7 @@ fn request(id: u64, prompt: Prompt, samples: u64, params: &Arc<SamplingParams>) 
 }
 
 fn engine(model: &VlModel, max_rows: usize) -> Engine {
-    let decoder = Arc::new(Decoder::with_vision(model, 160).unwrap());
+    let decoder = Arc::new(Decoder::with_vision(model, 160, qwen3::Precision::F32).unwrap());
     Engine::new(decoder, EngineOptions { max_rows, record_routes: true, policy_version: 2 }).unwrap()
 }
 
@@ -156,7 +156,7 @@ fn requests_that_do_not_fit_are_named() {
     assert!(fault(&mut plain, good.clone()).contains("no vision tower"));
 
     // A decoder takes a context only with the prompt's own tokens, and only where there is a tower.
-    let vision = Decoder::with_vision(&vl, 160).unwrap();
+    let vision = Decoder::with_vision(&vl, 160, qwen3::Precision::F32).unwrap();
     let read = Arc::new(vision.prompt(&good.tokens, &good.items).unwrap());
     for (decoder, token, reason) in [
         (&vision, 4, "token 0 of a prompt is 3, but 4 was fed"),

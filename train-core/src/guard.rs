@@ -21,7 +21,25 @@ pub struct Alarm {
 }
 
 /// Guards that speak at the first sign.
-const SUDDEN: [&str; 2] = ["grad_norm_spike", "reward_hacking"];
+const SUDDEN: [&str; 5] =
+    ["grad_norm_spike", "reward_hacking", "mismatch_rise", "entropy_drop", "route_coverage"];
+
+/// Values remembered for running medians.
+const RECENT: usize = 50;
+/// Steps before a running median means anything.
+const SETTLED: usize = 10;
+
+/// The median of what was remembered before `value`, which is then remembered too.
+fn remember(recent: &mut Vec<f64>, value: f64) -> Option<f64> {
+    let before = median(recent).filter(|_| recent.len() >= SETTLED);
+    if value.is_finite() {
+        recent.push(value);
+        if recent.len() > RECENT {
+            recent.remove(0);
+        }
+    }
+    before
+}
 
 /// Watches the metrics of a run. A guard speaks when its sign has lasted for `guard.patience` steps, and again only
 /// after the sign has gone.
@@ -39,7 +57,18 @@ struct State {
     /// Recent training rewards and held-out rewards, to see them part.
     rewards: Vec<f64>,
     evals: Vec<f64>,
+    /// Recent entropies and divergences of sampler and trainer, to see a sudden change.
+    #[serde(default)]
+    entropies: Vec<f64>,
+    #[serde(default)]
+    mismatches: Vec<f64>,
 }
+
+const AGAINST_MISMATCH: &[&str] = &[
+    "correct for it: --set loss.correction=tis",
+    "replay the sampler's experts: --set update.routing=r3",
+    "raise the sampler's precision: --set rollout.precision=f32",
+];
 
 impl Guards {
     /// Guards with the bounds of the configuration.
@@ -127,10 +156,43 @@ impl Guards {
             mismatch > s.mismatch_max,
             "mismatch",
             format!("sampler and trainer disagree on log-probabilities (k3 {mismatch:.4} nats a token)"),
+            AGAINST_MISMATCH,
+        );
+        let extreme = value("mismatch/extreme");
+        sign(
+            extreme > s.extreme_max,
+            "mismatch_extreme",
+            format!(
+                "sampler and trainer differ by more than a factor of 2 in {:.1} % of tokens",
+                100.0 * extreme
+            ),
+            AGAINST_MISMATCH,
+        );
+        let before = remember(&mut self.state.mismatches, mismatch).unwrap_or(f64::INFINITY);
+        sign(
+            mismatch > s.mismatch_rise * before && mismatch > s.mismatch_max / 10.0,
+            "mismatch_rise",
+            format!(
+                "divergence of sampler and trainer {mismatch:.1e} against a median of {before:.1e}: it often rises before a run collapses"
+            ),
+            AGAINST_MISMATCH,
+        );
+        let before = remember(&mut self.state.entropies, entropy).unwrap_or(0.0);
+        sign(
+            entropy < s.entropy_drop * before && !solved,
+            "entropy_drop",
+            format!("entropy {entropy:.3} against a median of {before:.3} nats, while answers are wrong"),
             &[
-                "correct for it: --set loss.correction=tis",
-                "replay the sampler's experts: --set update.routing=r3",
+                "lower the learning rate: --set update.lr=…",
+                "add an entropy bonus: --set loss.entropy_coef=0.01",
             ],
+        );
+        let coverage = value("route/coverage");
+        sign(
+            coverage < s.coverage_min,
+            "route_coverage",
+            format!("experts were recorded for {:.2} % of replayed tokens only", 100.0 * coverage),
+            &["look for what loses them: the sampler records every token it feeds"],
         );
         self.hacking(row, &mut signs);
         let mut fired = Vec::new();
@@ -196,6 +258,8 @@ mod tests {
             ("len/truncated_share", 0.0),
             ("optim/grad_norm", 1.0),
             ("mismatch/k3", 0.0),
+            ("mismatch/extreme", 0.0),
+            ("route/coverage", 1.0),
         ] {
             row.set(name, value);
         }
@@ -220,6 +284,7 @@ mod tests {
             ("group/zero_std_share", 0.99, "no_signal"),
             ("len/truncated_share", 0.9, "truncation"),
             ("mismatch/k3", 0.5, "mismatch"),
+            ("mismatch/extreme", 0.02, "mismatch_extreme"),
         ] {
             let mut row = healthy();
             row.set(name, value);
@@ -228,6 +293,29 @@ mod tests {
         let mut row = healthy();
         row.set("optim/grad_norm", 100.0);
         assert_eq!(names(&mut guards(), &row, 3), [(1, "grad_norm_spike")]);
+    }
+
+    #[test]
+    fn a_sudden_change_raises_its_guard_at_once() {
+        for (name, usual, value, guard) in [
+            ("mismatch/k3", 2e-4, 5e-3, "mismatch_rise"),
+            ("policy/entropy", 1.0, 0.1, "entropy_drop"),
+            ("route/coverage", 1.0, 0.99, "route_coverage"),
+        ] {
+            let mut guards = guards();
+            let mut row = healthy();
+            row.set(name, usual);
+            assert_eq!(names(&mut guards, &row, 20), [], "{name}");
+            row.set(name, value);
+            assert_eq!(names(&mut guards, &row, 3), [(1, guard)]);
+        }
+        // Below a tenth of what is too much, a rise is noise.
+        let mut guards = guards();
+        let mut row = healthy();
+        row.set("mismatch/k3", 1e-7);
+        names(&mut guards, &row, 20);
+        row.set("mismatch/k3", 1e-5);
+        assert_eq!(names(&mut guards, &row, 3), []);
     }
 
     #[test]

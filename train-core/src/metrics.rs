@@ -15,8 +15,8 @@ pub struct MetricDoc {
 
 macro_rules! metrics {
     ($($name:literal: $meaning:literal),* $(,)?) => {
-        /// Every metric that is written in each step. Parts of the reward (`reward/part/<name>`) and sets of
-        /// held-out prompts (`eval/<set>/…`) come on top.
+        /// Every metric that is written in each step. Parts of the reward (`reward/part/<name>`), sets of
+        /// held-out prompts (`eval/<set>/…`) and flips by layer (`route/flips_layer_<n>`) come on top.
         pub const METRICS: &[MetricDoc] = &[$(MetricDoc { name: $name, meaning: $meaning }),*];
     };
 }
@@ -46,12 +46,18 @@ metrics! {
     "policy/ratio_mean": "mean of π_θ/π_old",
     "policy/ratio_max": "largest π_θ/π_old",
     "policy/ratio_p99": "99th percentile of π_θ/π_old",
+    "policy/ratio_p1": "first percentile of π_θ/π_old",
+    "policy/ratio_p50": "median of π_θ/π_old",
+    "policy/ratio_min": "smallest π_θ/π_old",
+    "policy/ess": "effective sample size of π_θ/μ in the passes that trained, share of tokens",
     "policy/clip_high": "share of tokens clipped above",
     "policy/clip_low": "share of tokens clipped below",
     "policy/gate_mean": "mean SAPO gate; 1 is a full gradient",
     "policy/gate_pos": "mean SAPO gate of tokens with a positive advantage",
     "policy/gate_neg": "mean SAPO gate of tokens with a negative advantage",
+    "policy/gate_gap": "SAPO's coherence gap: |mean gate − gate at the mean log-ratio|, mean of sequences",
     "policy/kl_old": "k3 estimate of KL(π_old‖π_θ), nats",
+    "policy/kl_old_k1": "k1 estimate of the same, nats",
     "policy/kl_ref": "k3 estimate of the KL divergence from the reference policy, nats",
     "policy/advantage_std": "standard deviation of the advantages",
     "policy/advantage_zero": "share of tokens with advantage 0",
@@ -59,12 +65,16 @@ metrics! {
     "mismatch/k3": "its non-negative estimate, nats",
     "mismatch/mean_abs": "mean of |log π_old − log μ|, nats",
     "mismatch/max_abs": "largest |log π_old − log μ|, nats",
+    "mismatch/flip_tokens": "share of tokens for which sampler and trainer, under the same weights, choose other experts in some layer",
+    "mismatch/flip_share": "share of token and layer pairs with another choice",
     "mismatch/chi2": "χ² divergence by token",
     "mismatch/extreme": "share of tokens where π_old and μ differ by more than a factor of 2",
     "mismatch/is_weight_mean": "mean importance-sampling weight",
     "mismatch/is_weight_max": "largest importance-sampling weight",
     "mismatch/ess": "effective sample size of the importance-sampling weights, share",
-    "route/agreement": "share of token and layer pairs whose natural experts are those replayed",
+    "route/agreement": "share of token and layer pairs whose natural experts are those replayed (or, without replay, those of the sampler)",
+    "route/coverage": "share of replayed tokens whose experts were recorded",
+    "route/fallback_rows": "replayed tokens whose experts were not recorded and chosen by the router",
     "route/overlap": "mean share of the experts of a token and layer that are in both choices",
     "route/token_any_mismatch": "share of tokens with another choice in some layer",
     "route/layers_mismatched": "mean number of layers of a token with another choice",
@@ -98,6 +108,11 @@ const FROM_LOSS: &[(&str, &str)] = &[
     ("ratio/mean", "policy/ratio_mean"),
     ("ratio/max", "policy/ratio_max"),
     ("ratio/p99", "policy/ratio_p99"),
+    ("ratio/p50", "policy/ratio_p50"),
+    ("ratio/p01", "policy/ratio_p1"),
+    ("ratio/min", "policy/ratio_min"),
+    ("gate/coherence_gap", "policy/gate_gap"),
+    ("kl/policy_k1", "policy/kl_old_k1"),
     ("clip/high_frac", "policy/clip_high"),
     ("clip/low_frac", "policy/clip_low"),
     ("cispo/high_frac", "policy/clip_high"),
@@ -144,6 +159,11 @@ impl Row {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<f64> {
         self.values.get(name).copied()
+    }
+
+    /// Everything that was measured.
+    pub fn values(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.values.iter().map(|(name, value)| (name.as_str(), *value))
     }
 
     /// Takes what `policy-loss` measured.

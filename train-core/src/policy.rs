@@ -5,8 +5,8 @@ use std::path::Path;
 use candle_core::Tensor;
 use candle_core::backprop::GradStore;
 use qwen3::{
-    Batch, Config, Decoder, ForwardOptions, Hidden, LogProbs, MatmulPrecision, Model, Parameter, Result,
-    SaveType, VisualItems, VlModel,
+    Batch, Config, Decoder, ForwardOptions, Hidden, LogProbs, MatmulPrecision, Model, Parameter, Precision,
+    Result, SaveType, VisualItems, VlModel,
 };
 
 /// A trainable model.
@@ -125,15 +125,15 @@ impl Policy {
         }
     }
 
-    /// A frozen copy for generation.
+    /// A frozen copy for generation, in numbers of its own.
     ///
     /// # Errors
     /// When candle refuses.
-    pub fn decoder(&self) -> Result<Decoder> {
+    pub fn decoder(&self, precision: Precision) -> Result<Decoder> {
         let longest = self.config().max_position_embeddings;
         match self {
-            Self::Text(model) => Decoder::new(model, longest),
-            Self::Vision(model) => Decoder::with_vision(model, longest),
+            Self::Text(model) => Decoder::with_precision(model, longest, precision),
+            Self::Vision(model) => Decoder::with_vision(model, longest, precision),
         }
     }
 }

@@ -72,12 +72,34 @@ pub(crate) fn samples(row: &mut Row, samples: &[Sample]) -> Result<(), RewardErr
     Ok(())
 }
 
-/// What the learner did.
-pub(crate) fn update(row: &mut Row, report: &UpdateReport) {
+impl Row {
+    /// What the learner did.
+    pub fn update(&mut self, report: &UpdateReport) {
+        update(self, report);
+    }
+}
+
+fn update(row: &mut Row, report: &UpdateReport) {
     row.loss(&report.metrics);
-    if let Some(m) = report.mismatch {
-        for (name, value) in [("mean_abs", m.mean_abs), ("max_abs", m.max_abs), ("k1", m.k1), ("k3", m.k3)] {
-            row.set(format!("mismatch/{name}"), value);
+    let (gap, flips) = (&report.mismatch, &report.flips);
+    for (name, value) in [
+        ("mismatch/mean_abs", gap.mean_abs()),
+        ("mismatch/max_abs", gap.max_abs()),
+        ("mismatch/k1", gap.k1()),
+        ("mismatch/k3", gap.k3()),
+        ("mismatch/flip_tokens", flips.token_any_mismatch()),
+        ("mismatch/flip_share", flips.exact_match().map(|m| 1.0 - m)),
+        ("policy/ess", report.drift.ess()),
+        ("route/coverage", report.coverage.and_then(|c| c.share())),
+        ("route/fallback_rows", report.coverage.map(|c| c.fallback_rows as f64)),
+    ] {
+        if let Some(value) = value {
+            row.set(name, value);
+        }
+    }
+    for (layer, agreement) in report.discrepancy.exact_match_by_layer().into_iter().enumerate() {
+        if let Some(agreement) = agreement {
+            row.set(format!("route/flips_layer_{layer}"), 1.0 - agreement);
         }
     }
     row.set("optim/loss", report.loss);
@@ -177,6 +199,7 @@ pub(crate) fn rollouts(samples: &[Sample], step: u64, groups: usize, codec: &Tex
             "pieces": s.response.iter().map(|t| codec.piece(*t)).collect::<Vec<_>>(),
             "logp_mu": s.logp_mu,
             "logp": s.logp_old,
+            "logp_trained": s.logp_trained,
             "entropy": s.entropy,
             "reward": s.reward,
             "advantage": s.advantage,

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use qwen3::Decoder;
+use qwen3::{Decoder, Precision};
 use rollout_engine::{Engine, EngineOptions, Request, SamplingParams};
 
-use crate::config::{Config, Routing};
+use crate::config::Config;
 use crate::data::TextCodec;
 use crate::policy::Policy;
 use crate::sample::Sample;
@@ -18,6 +18,7 @@ pub struct Sampler {
     training: Arc<SamplingParams>,
     evaluation: Arc<SamplingParams>,
     options: EngineOptions,
+    precision: Precision,
     seed: u64,
     group: usize,
 }
@@ -51,9 +52,10 @@ impl Sampler {
             evaluation: Arc::new(evaluation),
             options: EngineOptions {
                 max_rows: r.max_rows,
-                record_routes: config.update.routing == Routing::R3,
+                record_routes: config.records_routes(),
                 ..EngineOptions::default()
             },
+            precision: r.precision,
             seed: config.run.seed,
             group: r.group,
         }
@@ -64,7 +66,7 @@ impl Sampler {
     /// # Errors
     /// When the model refuses.
     pub fn publish(&mut self, model: &Policy) -> Result<(), TrainError> {
-        self.decoder = Some(Arc::new(model.decoder()?));
+        self.decoder = Some(Arc::new(model.decoder(self.precision)?));
         Ok(())
     }
 

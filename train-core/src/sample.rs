@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use moe_routing::RouteTrace;
+use moe_routing::{RouteShape, RouteTrace};
 use policy_loss::{Advantages, TokenBatch};
 use qwen3::{Batch, VisualItems};
 use rollout_engine::Generation;
@@ -29,6 +29,8 @@ pub struct Sample {
     pub log_kept_mass: Vec<f32>,
     /// Log-probabilities at the start of the step; empty until they are known.
     pub logp_old: Vec<f32>,
+    /// Log-probabilities in the last pass that trained on it; empty until there was one.
+    pub logp_trained: Vec<f32>,
     /// Entropies while sampling.
     pub entropy: Vec<f32>,
     /// Why it ended.
@@ -55,6 +57,7 @@ impl Sample {
             logp_mu: g.logps,
             log_kept_mass,
             logp_old: Vec::new(),
+            logp_trained: Vec::new(),
             entropy: g.entropies,
             finish: g.finish,
             routes: g.routes,
@@ -67,6 +70,15 @@ impl Sample {
     #[must_use]
     pub fn fed(&self) -> usize {
         self.prompt.tokens.len() + self.response.len() - 1
+    }
+
+    /// A trace for it in which no expert is known.
+    #[must_use]
+    pub fn unknown_routes(&self, shape: RouteShape) -> RouteTrace {
+        let mut trace = RouteTrace::new(shape, 0);
+        let fed = self.prompt.tokens.iter().chain(&self.response).take(self.fed());
+        fed.for_each(|token| trace.push_missing(*token));
+        trace
     }
 
     /// Whether one pass over the prompt does for both: the tokens are the same, and so are the experts, where they

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use qwen3::decode::{Context, Row};
-use qwen3::{Batch, ForwardOptions, MatmulPrecision, Model, VisualItems};
+use qwen3::{Batch, ForwardOptions, MatmulPrecision, Model, Precision, VisualItems};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde_json::{Value, json};
@@ -56,7 +56,7 @@ pub(crate) fn bench(model: &Path, args: &BenchArgs) -> Result<()> {
     let training = train(&policy, args)?;
     training.print(&mut out, &machine)?;
     let mut decoding = Vec::new();
-    let decoder = policy.decoder()?;
+    let decoder = policy.decoder(Precision::F32)?;
     for batch in &args.decode {
         decoding.push(decode(&decoder, *batch, weights, args)?);
     }

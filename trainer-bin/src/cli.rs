@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{bench, configs, convert, describe, doctor, generate, inspect, run};
+use crate::{bench, configs, convert, describe, doctor, experiment, generate, inspect, run, what_if};
 
 /// Reinforcement-learning post-training of language models.
 ///
@@ -162,8 +162,53 @@ enum Verb {
         /// Another.
         second: PathBuf,
     },
+    /// Say what other objectives would have clipped and down-weighted in the batches that a run has logged.
+    WhatIf {
+        /// The run directory.
+        run: PathBuf,
+        /// Only this step (default: all that were logged).
+        #[arg(long)]
+        step: Option<u64>,
+    },
+    /// Run a study of many small runs: tables with intervals, and curves. Stopped, it goes on where it was.
+    Experiment(ExperimentArgs),
     /// Say what this machine offers.
     Doctor,
+}
+
+/// A study and how much of it.
+#[derive(Args, Clone)]
+pub(crate) struct ExperimentArgs {
+    /// Which.
+    #[arg(value_enum)]
+    pub(crate) study: StudyName,
+    /// A part of the grid with a smaller model, in at most ten minutes.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Stop after so many minutes.
+    #[arg(long)]
+    pub(crate) minutes: Option<f64>,
+    /// Seeds of every setting.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) seeds: u64,
+    /// Optimiser steps of every run.
+    #[arg(long)]
+    pub(crate) updates: Option<u64>,
+    /// Where its files go (default: `studies/<study>`).
+    #[arg(long)]
+    pub(crate) output: Option<PathBuf>,
+    /// Set a value in every run, such as `--set rollout.precision=q8`; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+/// A study's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StudyName {
+    /// Optimiser steps a batch × ablations of MiniRL × Routing Replay (arXiv 2512.01374).
+    Stability,
+    /// Objectives × dense and mixture of experts (arXiv 2511.20347).
+    Sapo,
 }
 
 /// How to draw tokens.
@@ -299,6 +344,8 @@ impl Cli {
             }
             Some(Verb::Presets) => configs::presets().map(done),
             Some(Verb::Diff { first, second }) => inspect::diff(&first, &second),
+            Some(Verb::WhatIf { run, step }) => what_if::what_if(&run, step).map(done),
+            Some(Verb::Experiment(args)) => experiment::experiment(&args).map(done),
             Some(Verb::Doctor) => doctor::doctor().map(done),
         }
     }

@@ -8,11 +8,13 @@ mod console;
 mod convert;
 mod describe;
 mod doctor;
+mod experiment;
 mod generate;
 mod inspect;
 mod machine;
 mod profile;
 mod run;
+mod what_if;
 
 use std::process::ExitCode;
 

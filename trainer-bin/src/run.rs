@@ -13,6 +13,7 @@ use train_core::metrics::Row;
 use train_core::report::{self, ConfigChange, ReportOptions};
 use train_core::rundir::{RunDir, unix_time};
 use train_core::trainer::Trainer;
+use train_core::verdict;
 
 use crate::cli::RunArgs;
 use crate::configs;
@@ -160,9 +161,25 @@ fn drive(mut trainer: Trainer, mut console: Console) -> Result<ExitCode> {
     }
     let report = report?;
     println!("{}", learned(&measured, start.elapsed().as_secs_f64()));
+    if let Some(verdict) = judged(&trainer.config, &measured) {
+        println!("Stability: {verdict}.");
+    }
     println!("Report: {report}");
     println!("Next: trainer sample {path}   ·   trainer rollouts {path}   ·   trainer run sort");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Steps at the end of a run that are judged.
+const JUDGED: usize = 20;
+
+/// What sampler, old and current policy were apart by at the end, where that is anything.
+fn judged(config: &Config, measured: &[(u64, Row)]) -> Option<String> {
+    let means = verdict::means(measured.iter().rev().take(JUDGED).map(|(_, row)| row));
+    let routing = serde_json::to_value(config.update.routing).ok()?;
+    let precision = serde_json::to_value(config.rollout.precision).ok()?;
+    let metric = |name: &str| means.get(name).copied();
+    let verdict = verdict::verdict(&metric, routing.as_str()?, precision.as_str()?)?;
+    (verdict.cause != verdict::Cause::Neither).then_some(verdict.text)
 }
 
 /// One sentence on what was learned.

@@ -7,7 +7,7 @@ use moe_routing::Dispatch;
 use rayon::prelude::*;
 
 use super::activation::swiglu_row;
-use super::matmul::matmul_nt;
+use super::stored::Matrix;
 use super::{ROW_CHUNK, SharedMut};
 
 /// Runs `f(expert, rows)` for every expert that has rows, in parallel.
@@ -30,9 +30,9 @@ pub(crate) fn gather(x: &[f32], n: usize, dispatch: &Dispatch, range: std::ops::
 }
 
 /// First half: `pre = x · gate_upᵀ` (`[pairs, 2 I]`) and `h = swiglu(pre)` (`[pairs, I]`), in dispatch order.
-pub fn up(
+pub(crate) fn up(
     x: &[f32],
-    gate_up: &[f32],
+    gate_up: &(impl Matrix + ?Sized),
     dispatch: &Dispatch,
     hidden: usize,
     inner: usize,
@@ -43,7 +43,6 @@ pub fn up(
     each_expert(dispatch, |expert, range| {
         let rows = range.len();
         let x = gather(x, hidden, dispatch, range.clone());
-        let w = &gate_up[expert * 2 * inner * hidden..][..2 * inner * hidden];
         // SAFETY: an expert owns its range of the dispatch order.
         let (pre, h) = unsafe {
             (
@@ -51,7 +50,7 @@ pub fn up(
                 h_out.range(range.start * inner, rows * inner),
             )
         };
-        matmul_nt(&x, w, pre, rows, 2 * inner, hidden, false);
+        gate_up.times(&x, pre, rows, expert * 2 * inner..(expert + 1) * 2 * inner, hidden);
         for (h, pre) in h.chunks_exact_mut(inner).zip(pre.chunks_exact(2 * inner)) {
             swiglu_row(pre, h);
         }
@@ -60,15 +59,21 @@ pub fn up(
 }
 
 /// Second half: `o = h · downᵀ` (`[pairs, H]`), in dispatch order, not yet weighted by gates.
-pub fn down(h: &[f32], down: &[f32], dispatch: &Dispatch, hidden: usize, inner: usize) -> Vec<f32> {
+pub(crate) fn down(
+    h: &[f32],
+    down: &(impl Matrix + ?Sized),
+    dispatch: &Dispatch,
+    hidden: usize,
+    inner: usize,
+) -> Vec<f32> {
     let mut o = vec![0f32; dispatch.token_of().len() * hidden];
     let out = SharedMut::new(&mut o);
     each_expert(dispatch, |expert, range| {
         let rows = range.len();
-        let w = &down[expert * hidden * inner..][..hidden * inner];
         // SAFETY: an expert owns its range of the dispatch order.
         let o = unsafe { out.range(range.start * hidden, rows * hidden) };
-        matmul_nt(&h[range.start * inner..][..rows * inner], w, o, rows, hidden, inner, false);
+        let h = &h[range.start * inner..][..rows * inner];
+        down.times(h, o, rows, expert * hidden..(expert + 1) * hidden, inner);
     });
     o
 }

@@ -14,6 +14,7 @@ pub mod norm;
 mod precision;
 pub mod rope;
 pub mod softmax;
+pub(crate) mod stored;
 
 pub use precision::MatmulPrecision;
 

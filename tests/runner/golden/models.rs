@@ -207,7 +207,7 @@ fn greedy_tokens_agree(model: &VlModel, prompt: &[u32], all: &VisualItems, expec
     let items =
         VisualItems { image_pixels, image_grids, video_pixels, video_grids, ..VisualItems::default() };
     let tokens: Vec<u32> = serde_json::from_value(expected["tokens"].clone()).unwrap();
-    let decoder = Decoder::with_vision(model, prompt.len() + tokens.len()).unwrap();
+    let decoder = Decoder::with_vision(model, prompt.len() + tokens.len(), qwen3::Precision::F32).unwrap();
     let mut context = Context::reading(Arc::new(decoder.prompt(prompt, &items).unwrap()));
     let mut next = prompt.to_vec();
     for (step, token) in tokens.iter().enumerate() {

@@ -47,7 +47,7 @@ impl Config {
                 format!("a batch of {} groups cannot be split so often", self.rollout.prompts),
             ));
         }
-        if self.update.routing != Routing::Natural
+        if matches!(self.update.routing, Routing::R2 | Routing::R3)
             && self.model.path.is_empty()
             && self.model.architecture != Architecture::Qwen3Moe
         {
@@ -109,6 +109,10 @@ impl Config {
             ("update.router_aux_coef", self.update.router_aux_coef, 0.0, 1e3),
             ("update.skip_norm", self.update.skip_norm, 0.0, 1e9),
             ("warm_start.lr", self.warm_start.lr, 0.0, 10.0),
+            ("guard.extreme_max", self.guard.extreme_max, 0.0, 1.0),
+            ("guard.mismatch_rise", self.guard.mismatch_rise, 1.0, 1e9),
+            ("guard.entropy_drop", self.guard.entropy_drop, 0.0, 1.0),
+            ("guard.coverage_min", self.guard.coverage_min, 0.0, 1.0),
         ];
         let greedy = self.eval.temperature == 0.0;
         let sampled = ("eval.temperature", f64::from(self.eval.temperature), 1e-3, 100.0);

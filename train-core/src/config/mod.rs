@@ -21,6 +21,7 @@ mod check;
 mod layers;
 mod model;
 mod presets;
+mod routing;
 
 pub use check::{LossChoice, batch_sentence};
 pub use layers::{ConfigError, Layers, Value};

@@ -1,6 +1,8 @@
 //! The sections of a configuration. Meanings and defaults are in `presets/defaults.toml`, and nowhere else.
 #![allow(missing_docs)]
 
+use moe_routing::MissingPolicy;
+use qwen3::Precision;
 use serde::{Deserialize, Serialize};
 
 use crate::reward::PartSpec;
@@ -101,6 +103,7 @@ section!(Rollout {
     top_p: f32,
     min_p: f32,
     max_rows: usize,
+    precision: Precision,
 });
 
 section!(Reward { on_error: OnError, max_error_share: f64, parts: Vec<PartSpec> });
@@ -127,6 +130,7 @@ section!(Update {
     tokens_per_micro: usize,
     parallel_micros: usize,
     routing: Routing,
+    missing_routes: MissingPolicy,
     lr: f64,
     schedule: Schedule,
     warmup_steps: u64,
@@ -140,7 +144,7 @@ section!(Update {
     max_skips: u64,
 });
 
-choice!(Routing { Natural, R2, R3 });
+choice!(Routing { Natural, R2, R3, Auto });
 choice!(Schedule { Constant, Linear, Cosine });
 
 section!(WarmStart { steps: u64, prompts: usize, lr: f64 });
@@ -157,6 +161,10 @@ section!(Guard {
     truncated_max: f64,
     grad_norm_spike: f64,
     mismatch_max: f64,
+    extreme_max: f64,
+    mismatch_rise: f64,
+    entropy_drop: f64,
+    coverage_min: f64,
     solved: f64,
 });
 

@@ -27,6 +27,7 @@ pub const PRESETS: &[Preset] = &[
     preset!("sort", "put 4 digits in order; slower"),
     preset!("add", "two-digit addition from nothing: the policy collapses, and a guard says so"),
     preset!("add-warm", "two-digit addition after a supervised start: solved"),
+    preset!("study", "the model and the task of `trainer experiment`, sampled in bf16"),
 ];
 
 /// Every key with its default, as commented TOML.

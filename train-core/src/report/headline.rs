@@ -29,6 +29,23 @@ pub(super) fn from_to(run: &RunData, metric: &str, unit: Unit) -> Option<(String
     Some((unit.show(s.first), unit.show(s.last)))
 }
 
+/// Steps at the end of a run that are judged.
+const JUDGED: usize = 20;
+
+/// How much of a run's instability is discrepancy and how much staleness, by its last steps; `None` where neither is
+/// large, or nothing was measured.
+pub(super) fn verdict(run: &RunData) -> Option<String> {
+    let mean = |name: &str| {
+        let points = run.points(name);
+        let last = &points[points.len().saturating_sub(JUDGED)..];
+        (!last.is_empty()).then(|| last.iter().map(|p| p.1).sum::<f64>() / last.len() as f64)
+    };
+    let setting = |key: &str, default: &str| run.config.get(key).cloned().unwrap_or_else(|| default.into());
+    let (routing, precision) = (setting("update.routing", "natural"), setting("rollout.precision", "f32"));
+    let verdict = crate::verdict::verdict(&mean, &routing, &precision)?;
+    (verdict.cause != crate::verdict::Cause::Neither).then_some(verdict.text)
+}
+
 /// The metric of exact answers on prompts that are not trained on: the set `heldout`, else the first set.
 pub(super) fn held_out(run: &RunData) -> Option<String> {
     let exact = |name: &&String| name.starts_with("eval/") && name.ends_with("/exact");

@@ -148,7 +148,46 @@ pub fn curve_svg(run: &RunData) -> Option<String> {
     chart.lines.retain(|line| series::summary(&line.points).is_some());
     chart.title = format!("{}: learning curve", run.name);
     chart.extent = chart::Extent::Unit;
+    Some(picture(&chart, 300))
+}
+
+/// A chart as a file of its own.
+fn picture(chart: &chart::LineChart, height: u32) -> String {
     let style = format!("<style>{}{}</style>", include_str!("chart.css"), include_str!("picture.css"));
-    let svg = chart.svg((820.0, 300.0), &style);
-    Some(svg.replacen("<svg ", "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"820\" height=\"300\" ", 1))
+    let svg = chart.svg((820.0, f64::from(height)), &style);
+    let size = format!("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"820\" height=\"{height}\" ");
+    svg.replacen("<svg ", &size, 1)
+}
+
+/// A curve of [`shares_svg`].
+#[derive(Clone, Debug, Default)]
+pub struct Curve {
+    /// Its name.
+    pub label: String,
+    /// `(step, share)` in step order.
+    pub points: Vec<(f64, f64)>,
+    /// `(step, low, high)` of the band behind it; of no more than one curve, or they hide each other.
+    pub band: Vec<(f64, f64, f64)>,
+}
+
+/// Curves of shares by step as a standalone SVG picture; `None` when none has a finite point. Colours repeat after
+/// eight.
+#[must_use]
+pub fn shares_svg(title: &str, note: &str, curves: Vec<Curve>) -> Option<String> {
+    let lines = curves.into_iter().enumerate().map(|(i, c)| chart::Line {
+        label: c.label,
+        colour: i % panels::COLOURS,
+        points: c.points,
+        band: c.band,
+    });
+    let chart = chart::LineChart {
+        id: "curves".into(),
+        title: title.into(),
+        note: note.into(),
+        unit: scale::Unit::Share,
+        extent: chart::Extent::Unit,
+        lines: lines.filter(|line| series::summary(&line.points).is_some()).collect(),
+        ..chart::LineChart::default()
+    };
+    (!chart.lines.is_empty()).then(|| picture(&chart, 260))
 }

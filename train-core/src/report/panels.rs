@@ -102,6 +102,35 @@ pub(super) const CURVES: &[Panel] = &[
         ..PLAIN
     },
     Panel {
+        title: "Discrepancy and staleness",
+        note: "k3, nats a token: sampler against trainer under the same weights, old policy against current",
+        extent: Extent::ZeroOrLog,
+        metrics: &[("mismatch/k3", "discrepancy"), ("policy/kl_old", "staleness")],
+        ..PLAIN
+    },
+    Panel {
+        title: "Ratio π_θ/π_old",
+        note: "quantiles over tokens",
+        extent: Extent::Data,
+        metrics: &[("policy/ratio_p1", "p1"), ("policy/ratio_p50", "median"), ("policy/ratio_p99", "p99")],
+        ..PLAIN
+    },
+    Panel {
+        title: "Router flips",
+        note: "share of tokens for which sampler and trainer choose other experts under the same weights",
+        unit: Unit::Share,
+        metrics: &[("mismatch/flip_tokens", "any layer"), ("mismatch/flip_share", "a layer")],
+        ..PLAIN
+    },
+    Panel {
+        title: "Effective sample size",
+        note: "of the weights π_θ/μ, share of tokens",
+        unit: Unit::Share,
+        extent: Extent::Unit,
+        metrics: &[("policy/ess", "share")],
+        ..PLAIN
+    },
+    Panel {
         title: "Groups without signal",
         note: "all samples of the group have the same reward",
         unit: Unit::Share,

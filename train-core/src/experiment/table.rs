@@ -1,0 +1,128 @@
+//! Tables of a study as Markdown: means over seeds with 95 % intervals.
+
+use std::fmt::Write as _;
+
+use super::Outcome;
+
+/// 97.5 % quantiles of Student's t by degrees of freedom; the normal one beyond.
+const STUDENT: [f64; 10] = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228];
+
+/// Mean and half the width of its 95 % interval (Student's t); no interval for a single value.
+#[must_use]
+pub(super) fn interval(values: &[f64]) -> Option<(f64, Option<f64>)> {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    match values.len() {
+        0 => None,
+        1 => Some((mean, None)),
+        len => {
+            let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0);
+            let t = STUDENT.get(len - 2).copied().unwrap_or(1.96);
+            Some((mean, Some(t * (variance / n).sqrt())))
+        }
+    }
+}
+
+/// Different values in the order of their first appearance.
+fn distinct<'a>(values: impl Iterator<Item = &'a String>) -> Vec<&'a String> {
+    let mut seen = Vec::new();
+    for value in values {
+        if !seen.contains(&value) {
+            seen.push(value);
+        }
+    }
+    seen
+}
+
+fn cell(values: &[f64], percent: bool) -> String {
+    let scale = if percent { 100.0 } else { 1.0 };
+    let show = |v: f64| if percent { format!("{:.1}", v * scale) } else { format!("{v:.1e}") };
+    match interval(values) {
+        None => "–".into(),
+        Some((mean, None)) => format!("{} (1 seed)", show(mean)),
+        Some((mean, Some(half))) => format!("{} ± {}", show(mean), show(half)),
+    }
+}
+
+/// A quantity of a cell's table: its title, whether it is a share, and its value.
+type Quantity = (&'static str, bool, fn(&Outcome) -> Option<f64>);
+
+const QUANTITIES: [Quantity; 7] = [
+    ("held-out exact, mean of the last quarter, %", true, |o| Some(o.last())),
+    ("best held-out exact, %", true, |o| Some(o.best())),
+    ("k3 of sampler and trainer, nats a token", false, |o| o.diagnostics.mismatch),
+    ("k3 of old and current policy, nats a token", false, |o| o.diagnostics.staleness),
+    ("tokens with other experts in sampler and trainer, %", true, |o| o.diagnostics.flips),
+    ("clipped tokens, %", true, |o| o.diagnostics.clipped),
+    ("entropy at the end, nats", false, |o| o.diagnostics.entropy),
+];
+
+/// One section a quantity and table; rows and columns as the settings say, `–` where nothing was run or measured.
+#[must_use]
+pub fn tables(outcomes: &[Outcome]) -> String {
+    let mut text = String::new();
+    for table in distinct(outcomes.iter().map(|o| &o.place[0])) {
+        let of_table: Vec<&Outcome> = outcomes.iter().filter(|o| o.place[0] == *table).collect();
+        let rows = distinct(of_table.iter().map(|o| &o.place[1]));
+        let columns = distinct(of_table.iter().map(|o| &o.place[2]));
+        for (title, percent, value) in QUANTITIES {
+            if of_table.iter().all(|o| value(o).is_none()) {
+                continue;
+            }
+            let heads: Vec<&str> = columns.iter().map(|c| c.as_str()).collect();
+            let _ = writeln!(text, "### {table}: {title}\n\n| | {} |", heads.join(" | "));
+            let _ = writeln!(text, "|---|{}", "---|".repeat(columns.len()));
+            for row in &rows {
+                let _ = write!(text, "| {row} |");
+                for column in &columns {
+                    let here = of_table.iter().filter(|o| o.place[1] == **row && o.place[2] == **column);
+                    let values: Vec<f64> = here.filter_map(|o| value(o)).collect();
+                    let _ = write!(text, " {} |", cell(&values, percent));
+                }
+                text.push('\n');
+            }
+            text.push('\n');
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn intervals_are_students() {
+        assert_eq!(interval(&[]), None);
+        assert_eq!(interval(&[2.0]), Some((2.0, None)));
+        // Mean 2, standard deviation 1, t = 4.303 with two degrees of freedom.
+        let (mean, half) = interval(&[1.0, 2.0, 3.0]).unwrap();
+        assert_eq!(mean, 2.0);
+        assert!((half.unwrap() - 4.303 / 3f64.sqrt()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_table_has_what_was_run_and_a_dash_elsewhere() {
+        let outcome = |row: &str, column: &str, seed, last| Outcome {
+            setting: String::new(),
+            place: ["T".into(), row.into(), column.into()],
+            seed,
+            exact: vec![(0, 0.9), (8, last)],
+            reward: Vec::new(),
+            diagnostics: Default::default(),
+            seconds: 1.0,
+            failure: None,
+        };
+        let mut all = vec![outcome("a", "x", 0, 0.5), outcome("a", "x", 1, 0.5), outcome("b", "y", 0, 0.25)];
+        let text = tables(&all);
+        assert!(
+            text.contains("| | x | y |\n|---|---|---|\n| a | 50.0 ± 0.0 | – |\n| b | – | 25.0 (1 seed) |")
+        );
+        assert!(!text.contains("clipped"), "{text}");
+        // A cell that broke down has nothing at the end, whatever it had before.
+        all[2].failure = Some("diverged".into());
+        assert!(tables(&all).contains("| b | – | 0.0 (1 seed) |"));
+    }
+}
