@@ -18,7 +18,7 @@ use crate::kernel::attention::{HeadShape, Run, attend_row};
 use crate::kernel::norm::rms_norm_row;
 use crate::kernel::rope::RopeTable;
 pub use crate::kernel::stored::Precision;
-use crate::kernel::stored::{Matrix, Stored};
+use crate::kernel::stored::{Format, Matrix, Stored};
 use crate::kernel::{ROW_CHUNK, experts};
 use crate::model::{Model, Routes};
 use crate::ops::QkNormRope;
@@ -175,41 +175,47 @@ impl Decoder {
         }
         let mut tensors = model.to_tensors()?.into_iter();
         let mut next = || tensors.next().ok_or_else(|| Error::Batch("too few parameters".into()));
-        let matrix = |tensor: NamedTensor, precision| {
-            let width = tensor.shape.last().copied().unwrap_or(1);
-            Stored::new(tensor.data, width, precision)
+        let format = precision.format(model.matmul_precision());
+        let matrix = |tensor: NamedTensor, format| {
+            let [.., part, width] = tensor.shape[..] else { return Stored::F32(tensor.data) };
+            Stored::new(tensor.data, part, width, format)
         };
         let vector = |mut tensor: NamedTensor| {
             precision.round(&mut tensor.data);
             tensor.data
         };
         // A choice of experts hangs on small differences, and a router is small.
-        let of_router = if precision == Precision::Q8 { Precision::F32 } else { precision };
-        let embedding = matrix(next()?, precision);
+        let of_router = if precision == Precision::Bf16 { format } else { Format::F32 };
+        let embedding = next()?;
+        // The training forward rounds what goes into the head's product, not what it looks up.
+        let looked_up = if precision == Precision::F32 { Format::F32 } else { format };
+        let tied_head = config.tie_word_embeddings && looked_up != format;
+        let tied_head = tied_head.then(|| matrix(embedding.clone(), format));
+        let embedding = matrix(embedding, looked_up);
         let mut layers = Vec::with_capacity(config.num_hidden_layers);
         for layer in 0..config.num_hidden_layers {
             layers.push(Layer {
                 input_norm: vector(next()?),
-                qkv: matrix(next()?, precision),
+                qkv: matrix(next()?, format),
                 qk_norms: match config.has_qk_norm() {
                     true => Some((vector(next()?), vector(next()?))),
                     false => None,
                 },
-                output: matrix(next()?, precision),
+                output: matrix(next()?, format),
                 post_norm: vector(next()?),
                 mlp: if config.is_moe_layer(layer) {
                     Mlp::Experts {
                         router: matrix(next()?, of_router),
-                        gate_up: matrix(next()?, precision),
-                        down: matrix(next()?, precision),
+                        gate_up: matrix(next()?, format),
+                        down: matrix(next()?, format),
                     }
                 } else {
-                    Mlp::Dense { gate_up: matrix(next()?, precision), down: matrix(next()?, precision) }
+                    Mlp::Dense { gate_up: matrix(next()?, format), down: matrix(next()?, format) }
                 },
             });
         }
         let norm = vector(next()?);
-        let head = if config.tie_word_embeddings { None } else { Some(matrix(next()?, precision)) };
+        let head = if config.tie_word_embeddings { tied_head } else { Some(matrix(next()?, format)) };
         // The model's own: copies made while it trains share it.
         let rope = model.rope(max_len);
         Ok(Self {

@@ -87,11 +87,9 @@ impl Layer {
             Mlp::Experts { router, gate_up, down } => {
                 let logits = u.apply_op2(&weight(router), Linear::default())?;
                 let (gates, dispatch) = route(&logits)?;
-                let out = u.apply_op2(&weight(gate_up), ExpertsUp::new(dispatch.clone()))?.apply_op3(
-                    &weight(down),
-                    &gates,
-                    ExpertsDown::new(dispatch),
-                )?;
+                let out = u
+                    .apply_op2(&weight(gate_up), ExpertsUp::new(dispatch.clone(), pass.linear.precision))?
+                    .apply_op3(&weight(down), &gates, ExpertsDown::new(dispatch, pass.linear.precision))?;
                 Ok(vec![(x + out)?, logits])
             }
         }

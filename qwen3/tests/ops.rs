@@ -424,8 +424,8 @@ fn experts() {
         let fused = |t: &[Tensor]| -> Result<Tensor> {
             let logits = t[0].apply_op2(&t[1], Linear::default())?;
             let gates = moe_routing::op::gates(&logits, &ids, k, &router)?;
-            let h = t[0].apply_op2(&t[2], ExpertsUp::new(dispatch.clone()))?;
-            h.apply_op3(&t[3], &gates, ExpertsDown::new(dispatch.clone()))
+            let h = t[0].apply_op2(&t[2], ExpertsUp::new(dispatch.clone(), MatmulPrecision::F32))?;
+            h.apply_op3(&t[3], &gates, ExpertsDown::new(dispatch.clone(), MatmulPrecision::F32))
         };
         let dy = numbers(&mut rng, tokens * hidden);
         let (y, _, gradients) = evaluate(&fused, &inputs, DType::F32, &dy).unwrap();

@@ -13,7 +13,10 @@ use qwen3::decode::{Context, Row};
 use qwen3::ops::GatherRows;
 use qwen3::reference::{self, Weights};
 use qwen3::weights::parameter_specs;
-use qwen3::{Architecture, Batch, Config, Decoder, ForwardOptions, Model, MoeConfig, Precision, SaveType};
+use qwen3::{
+    Architecture, Batch, Config, Decoder, ForwardOptions, MatmulPrecision, Model, MoeConfig, Precision,
+    SaveType,
+};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -249,8 +252,10 @@ proptest! {
     #[test]
     fn decoding_has_the_bits_of_the_training_forward(
         config in configs(), length in 1usize..30, chunk in 1usize..9, shared in 0usize..30, seed in 0u64..1000,
+        in_bf16: bool,
     ) {
-        let model = random_model(config, seed);
+        let mut model = random_model(config, seed);
+        model.set_matmul_precision(if in_bf16 { MatmulPrecision::Bf16 } else { MatmulPrecision::F32 });
         let sequence = tokens(model.config(), &[length], seed).remove(0);
         let whole = logits(&model, std::slice::from_ref(&sequence));
         let decoder = Decoder::new(&model, 64).unwrap();
@@ -298,7 +303,7 @@ proptest! {
             if model.config().moe.is_none() {
                 let scale = exact.iter().flatten().fold(1f32, |m, z| m.max(z.abs()));
                 for (found, exact) in found.iter().flatten().zip(exact.iter().flatten()) {
-                    prop_assert!((f32::from_bits(*found) - exact).abs() < 0.1 * scale, "{:?}", precision);
+                    prop_assert!((f32::from_bits(*found) - exact).abs() < 0.3 * scale, "{:?}", precision);
                 }
             }
         }
@@ -324,7 +329,7 @@ proptest! {
         let w = Var::from_vec(values(13 * 7), (13, 7), &Device::Cpu).unwrap();
         let targets: Arc<[u32]> = (0..rows as u32).map(|r| r % 13).collect();
         let run = |chunk: usize| {
-            let op = HeadLogProbs { targets: targets.clone(), temperature: 0.8, chunk, precision: qwen3::MatmulPrecision::F32 };
+            let op = HeadLogProbs { targets: targets.clone(), temperature: 0.8, chunk, precision: MatmulPrecision::F32 };
             let out: Tensor = y.apply_op2(&w, op).unwrap();
             let gradients = out.sqr().unwrap().sum_all().unwrap().backward().unwrap();
             let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();

@@ -65,7 +65,8 @@ fn run(set: &[&str], change: impl FnOnce(&mut Vec<Sample>)) -> Result<(UpdateRep
     let mut layers = Layers::preset("reverse").unwrap();
     set.iter().for_each(|s| layers.set(s, "test").unwrap());
     let config = layers.resolve().unwrap();
-    let model = model();
+    let mut model = model();
+    model.set_matmul_precision(config.model.matmul_precision);
     let mut samples = samples(&model, config.rollout.precision);
     change(&mut samples);
     let loss = config.loss_choice().unwrap().loss;
@@ -86,10 +87,13 @@ fn replay_runs_what_was_recorded() {
     for (routing, minibatches) in [("r3", 1), ("r3", 2), ("r2", 2)] {
         let (routing, minibatches) =
             (format!("update.routing={routing}"), format!("update.minibatches={minibatches}"));
-        let report = update(&[&routing, &minibatches, "rollout.prompts=2"], |_| {}).unwrap();
-        // The first mini-batch runs under the weights that recorded; the second may already choose otherwise.
-        assert!(report.discrepancy.exact_match().unwrap() > 0.5);
-        assert_eq!(report.mismatch.max_abs(), Some(0.0));
+        for products in ["f32", "bf16"] {
+            let products = format!("model.matmul_precision={products}");
+            let report = update(&[&routing, &minibatches, &products, "rollout.prompts=2"], |_| {}).unwrap();
+            // The first mini-batch runs under the weights that recorded; the second may already choose otherwise.
+            assert!(report.discrepancy.exact_match().unwrap() > 0.5);
+            assert_eq!(report.mismatch.max_abs(), Some(0.0));
+        }
     }
     // With one update the old policy is the current one: R2 has nothing to replay.
     assert_eq!(update(&["update.routing=r2"], |_| {}).unwrap().coverage, None);

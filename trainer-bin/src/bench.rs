@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use qwen3::decode::{Context, Row};
-use qwen3::{Batch, ForwardOptions, MatmulPrecision, Model, Precision, VisualItems};
+use qwen3::{Batch, ForwardOptions, Model, Precision, VisualItems};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ use train_core::optim::{AdamW, Gradients};
 use train_core::policy::Policy;
 use train_core::setup;
 
-use crate::cli::{BenchArgs, ProductType};
+use crate::cli::BenchArgs;
 use crate::inspect::model_of;
 use crate::machine::{Machine, reset_peak_memory};
 use crate::profile::{Cost, Profile};
@@ -28,10 +28,7 @@ use crate::run::use_threads;
 pub(crate) fn bench(model: &Path, args: &BenchArgs) -> Result<()> {
     use_threads(args.threads)?;
     let mut policy = open(model)?;
-    policy.set_matmul_precision(match args.precision {
-        ProductType::F32 => MatmulPrecision::F32,
-        ProductType::Bf16 => MatmulPrecision::Bf16,
-    });
+    policy.set_matmul_precision(args.precision.of_products());
     let config = policy.config();
     let longest = (args.prompt + args.steps + 2).max(args.length);
     if args.batch == 0 || args.length < 2 || args.steps == 0 || args.prompt == 0 || args.decode.contains(&0) {
@@ -51,7 +48,13 @@ pub(crate) fn bench(model: &Path, args: &BenchArgs) -> Result<()> {
         machine.gbytes
     )?;
     let weights: usize = policy.parameters().iter().map(|p| p.var.elem_count()).sum();
-    writeln!(out, "{}: {:.1} M parameters, f32", model.display(), weights as f64 / 1e6)?;
+    writeln!(
+        out,
+        "{}: {:.1} M parameters, products in {}",
+        model.display(),
+        weights as f64 / 1e6,
+        args.precision.name()
+    )?;
 
     let training = train(&policy, args)?;
     training.print(&mut out, &machine)?;
@@ -270,7 +273,7 @@ fn decode(decoder: &qwen3::Decoder, batch: usize, weights: usize, args: &BenchAr
     Ok(Decoding {
         batch,
         seconds,
-        weight_gbytes: 4.0 * weights as f64 / seconds / 1e9,
+        weight_gbytes: args.precision.bytes() * weights as f64 / seconds / 1e9,
         peak_mib: peak_memory_mib().unwrap_or(f64::NAN),
     })
 }

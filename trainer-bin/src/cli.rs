@@ -283,6 +283,21 @@ pub(crate) enum ProductType {
     Bf16,
 }
 
+impl ProductType {
+    pub(crate) fn name(self) -> &'static str {
+        if self == Self::F32 { "f32" } else { "bf16" }
+    }
+
+    pub(crate) fn of_products(self) -> qwen3::MatmulPrecision {
+        if self == Self::F32 { qwen3::MatmulPrecision::F32 } else { qwen3::MatmulPrecision::Bf16 }
+    }
+
+    /// Of a weight that a decoder keeps for products.
+    pub(crate) fn bytes(self) -> f64 {
+        if self == Self::F32 { 4.0 } else { 2.0 }
+    }
+}
+
 /// Changes to a configuration.
 #[derive(Args, Clone, Default)]
 pub(crate) struct SetArgs {

@@ -47,7 +47,8 @@ fn open(path: &Path, args: &SetArgs) -> Result<Target> {
         layers.set(assignment, "--set")?;
     }
     let config = layers.resolve()?;
-    let model = setup::read_policy(&from)?;
+    let mut model = setup::read_policy(&from)?;
+    model.set_matmul_precision(config.model.matmul_precision);
     let codec = setup::read_codec(&from, model.config())?;
     Ok(Target { config, model, codec, from })
 }

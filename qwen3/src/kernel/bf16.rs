@@ -6,10 +6,13 @@
 //!
 //! Elsewhere the rounded operands go through the f32 product: the same numbers up to the order of sums.
 
+mod packed;
+
 use rayon::prelude::*;
 
 use super::SharedMut;
 use super::matmul::{View, product};
+pub(crate) use packed::Packed;
 
 /// Rows of a panel of the left side.
 const ROWS: usize = 12;
@@ -302,7 +305,7 @@ mod tests {
 
     use super::*;
 
-    fn numbers(len: usize, salt: u64) -> Vec<f32> {
+    pub(super) fn numbers(len: usize, salt: u64) -> Vec<f32> {
         let mut state = salt.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
         (0..len)
             .map(|_| {

@@ -1,14 +1,15 @@
-//! Weight matrices as a decoder stores them: in `f32`, or in fewer bits and widened tile by tile when they are used.
+//! Weight matrices as a decoder stores them: in `f32`, in bf16 as products read them, or in 8 bits and widened tile
+//! by tile when they are used.
 
 use std::ops::Range;
 
 use half::bf16;
-use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::SharedMut;
+use super::bf16::Packed;
 use super::matmul::matmul_nt;
+use super::{MatmulPrecision, SharedMut};
 
 /// The numbers that a decoder computes with.
 ///
@@ -17,7 +18,7 @@ use super::matmul::matmul_nt;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
-    /// The training forward's numbers, bit for bit.
+    /// The training forward's numbers, bit for bit, whatever its [`MatmulPrecision`].
     #[default]
     F32,
     /// Weights, the residual stream, what goes into products, keys and values in bfloat16, rounded to nearest even.
@@ -28,6 +29,15 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// How matrices are stored for a model whose products have the precision given.
+    pub(crate) fn format(self, products: MatmulPrecision) -> Format {
+        match (self, products) {
+            (Self::F32, MatmulPrecision::F32) => Format::F32,
+            (Self::F32, MatmulPrecision::Bf16) | (Self::Bf16, _) => Format::Bf16,
+            (Self::Q8, _) => Format::Q8,
+        }
+    }
+
     /// Rounds activations to what is stored between operations.
     pub(crate) fn round(self, values: &mut [f32]) {
         if self == Self::Bf16 {
@@ -38,22 +48,38 @@ impl Precision {
 
 /// A weight matrix `[rows, k]` that can multiply.
 pub(crate) trait Matrix: Sync {
-    /// `y[m, n] = x[m, k] · w[rows]ᵀ`, where `n` counts `rows`. The bits of a row of `y` depend on that row of `x`
-    /// alone.
+    /// `y[m, n] = x[m, k] · w[rows]ᵀ`, where `n` counts `rows`: a part, such as an expert, or a matrix of one part. The
+    /// bits of a row of `y` depend on that row of `x` alone.
     fn times(&self, x: &[f32], y: &mut [f32], m: usize, rows: Range<usize>, k: usize);
 }
 
-impl Matrix for [f32] {
+/// Weights that are being trained: `f32` by rows.
+pub(crate) struct Trained<'a> {
+    pub(crate) data: &'a [f32],
+    /// Of products with them.
+    pub(crate) precision: MatmulPrecision,
+}
+
+impl Matrix for Trained<'_> {
     fn times(&self, x: &[f32], y: &mut [f32], m: usize, rows: Range<usize>, k: usize) {
-        let n = rows.len();
-        matmul_nt(x, &self[rows.start * k..rows.end * k], y, m, n, k, false);
+        let w = &self.data[rows.start * k..rows.end * k];
+        self.precision.nt(x, w, y, [m, rows.len(), k], false);
     }
 }
 
-/// A matrix in memory, by rows.
+/// How a matrix is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    F32,
+    Bf16,
+    Q8,
+}
+
+/// A matrix in memory.
 pub(crate) enum Stored {
+    /// By rows.
     F32(Vec<f32>),
-    Bf16(Vec<bf16>),
+    Bf16(Packed),
     /// One scale for each [`BLOCK`] of a row; the last block of a row may be shorter.
     Q8 {
         values: Vec<i8>,
@@ -70,16 +96,12 @@ const TILE: usize = 128;
 const PARALLEL_FROM: usize = 1 << 18;
 
 impl Stored {
-    /// Takes `data`, rows of `width`.
-    pub(crate) fn new(data: Vec<f32>, width: usize, precision: Precision) -> Self {
-        match precision {
-            Precision::F32 => Self::F32(data),
-            Precision::Bf16 => {
-                let mut narrow = vec![bf16::ZERO; data.len()];
-                narrow.convert_from_f32_slice(&data);
-                Self::Bf16(narrow)
-            }
-            Precision::Q8 => {
+    /// Takes `data`, parts of `part` rows of `width`.
+    pub(crate) fn new(data: Vec<f32>, part: usize, width: usize, format: Format) -> Self {
+        match format {
+            Format::F32 => Self::F32(data),
+            Format::Bf16 => Self::Bf16(Packed::new(&data, part, width)),
+            Format::Q8 => {
                 let (mut values, mut scales) = (Vec::with_capacity(data.len()), Vec::new());
                 for block in data.chunks_exact(width).flat_map(|row| row.chunks(BLOCK)) {
                     let scale = block.iter().fold(0f32, |m, v| m.max(v.abs())) / 127.0;
@@ -97,7 +119,7 @@ impl Stored {
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::F32(data) => data.len(),
-            Self::Bf16(data) => data.len(),
+            Self::Bf16(packed) => packed.len(),
             Self::Q8 { values, .. } => values.len(),
         }
     }
@@ -107,7 +129,11 @@ impl Stored {
         let range = rows.start * width..rows.end * width;
         match self {
             Self::F32(data) => out.copy_from_slice(&data[range]),
-            Self::Bf16(data) => data[range].convert_to_f32_slice(out),
+            Self::Bf16(packed) => {
+                for (row, out) in rows.zip(out.chunks_exact_mut(width)) {
+                    packed.row(row, out);
+                }
+            }
             Self::Q8 { values, scales, width } => {
                 let blocks = width.div_ceil(BLOCK);
                 let stored = values[range].chunks_exact(*width).zip(out.chunks_exact_mut(*width));
@@ -125,16 +151,14 @@ impl Stored {
 
 impl Matrix for Stored {
     fn times(&self, x: &[f32], y: &mut [f32], m: usize, rows: Range<usize>, k: usize) {
-        let rounded: Vec<f32>;
-        let x = match self {
-            Self::F32(data) => return data.times(x, y, m, rows, k),
-            Self::Bf16(_) => {
-                rounded = x[..m * k].iter().map(|v| bf16::from_f32(*v).to_f32()).collect();
-                &rounded
-            }
-            Self::Q8 { .. } => x,
-        };
         let n = rows.len();
+        match self {
+            Self::F32(data) => {
+                return matmul_nt(x, &data[rows.start * k..rows.end * k], y, m, n, k, false);
+            }
+            Self::Bf16(packed) => return packed.times(x, y, m, rows),
+            Self::Q8 { .. } => {}
+        }
         let out = SharedMut::new(y);
         let tile = |index: usize| {
             let first = index * TILE;
@@ -178,8 +202,8 @@ mod tests {
         #[test]
         fn stored_weights_are_within_half_a_step(rows in 1usize..40, width in 1usize..100, salt: u16) {
             let data = numbers(rows * width, salt.into());
-            for precision in [Precision::F32, Precision::Bf16, Precision::Q8] {
-                let stored = Stored::new(data.clone(), width, precision);
+            for format in [Format::F32, Format::Bf16, Format::Q8] {
+                let stored = Stored::new(data.clone(), rows, width, format);
                 prop_assert_eq!(stored.len(), data.len());
                 let mut found = vec![f32::NAN; data.len()];
                 stored.widen(0..rows, width, &mut found);
@@ -189,39 +213,42 @@ mod tests {
                     block.iter().fold(0f32, |m, v| m.max(v.abs()))
                 };
                 for (i, (found, v)) in found.iter().zip(&data).enumerate() {
-                    let step = match precision {
-                        Precision::F32 => 0.0,
-                        Precision::Bf16 => v.abs() / 256.0,
-                        Precision::Q8 => largest(i) / 254.0 * 1.0001,
+                    let step = match format {
+                        Format::F32 => 0.0,
+                        Format::Bf16 => v.abs() / 256.0,
+                        Format::Q8 => largest(i) / 254.0 * 1.0001,
                     };
-                    prop_assert!((found - v).abs() <= step, "{:?}: {} for {}", precision, found, v);
+                    prop_assert!((found - v).abs() <= step, "{:?}: {} for {}", format, found, v);
                 }
             }
         }
 
         #[test]
         fn a_product_is_that_of_the_widened_weights_and_a_row_stands_alone(
-            m in 1usize..20, n in 1usize..300, k in 1usize..80, from in 0usize..300, row in 0usize..20,
+            m in 1usize..20, n in 1usize..150, k in 1usize..80, parts in 1usize..4, row in 0usize..20,
         ) {
-            let (from, row) = (from % n, row % m);
-            let (x, w) = (numbers(m * k, 1), numbers(n * k, 2));
-            for precision in [Precision::F32, Precision::Bf16, Precision::Q8] {
-                let stored = Stored::new(w.clone(), k, precision);
-                let mut wide = vec![0f32; n * k];
-                stored.widen(0..n, k, &mut wide);
+            let row = row % m;
+            let (x, w) = (numbers(m * k, 1), numbers(parts * n * k, 2));
+            for (format, precision) in
+                [(Format::F32, Precision::F32), (Format::Bf16, Precision::Bf16), (Format::Q8, Precision::Q8)]
+            {
+                let stored = Stored::new(w.clone(), n, k, format);
+                let mut wide = vec![0f32; parts * n * k];
+                stored.widen(0..parts * n, k, &mut wide);
                 let mut input = x.clone();
                 precision.round(&mut input);
-                let count = n - from;
-                let mut y = vec![f32::NAN; m * count];
-                stored.times(&x, &mut y, m, from..n, k);
-                for (i, y) in y.iter().enumerate() {
-                    let (a, b) = (&input[i / count * k..][..k], &wide[(from + i % count) * k..][..k]);
-                    let want: f64 = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-                    prop_assert!((f64::from(*y) - want).abs() < 2e-5 * (1.0 + want.abs()));
+                for rows in (0..parts).map(|part| part * n..(part + 1) * n) {
+                    let mut y = vec![f32::NAN; m * n];
+                    stored.times(&x, &mut y, m, rows.clone(), k);
+                    for (i, y) in y.iter().enumerate() {
+                        let (a, b) = (&input[i / n * k..][..k], &wide[(rows.start + i % n) * k..][..k]);
+                        let want: f64 = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+                        prop_assert!((f64::from(*y) - want).abs() < 2e-5 * (1.0 + want.abs()));
+                    }
+                    let mut alone = vec![0f32; n];
+                    stored.times(&x[row * k..][..k], &mut alone, 1, rows, k);
+                    prop_assert_eq!(&alone[..], &y[row * n..][..n]);
                 }
-                let mut alone = vec![0f32; count];
-                stored.times(&x[row * k..][..k], &mut alone, 1, from..n, k);
-                prop_assert_eq!(&alone[..], &y[row * count..][..count]);
             }
         }
     }
@@ -229,14 +256,14 @@ mod tests {
     #[test]
     fn weights_that_are_not_finite_are_not_hidden() {
         for bad in [f32::NAN, f32::INFINITY] {
-            for precision in [Precision::Bf16, Precision::Q8] {
+            for format in [Format::Bf16, Format::Q8] {
                 let mut out = [0f32; 2];
-                Stored::new(vec![1.0, bad], 2, precision).widen(0..1, 2, &mut out);
-                assert!(!out[1].is_finite(), "{precision:?}");
+                Stored::new(vec![1.0, bad], 1, 2, format).widen(0..1, 2, &mut out);
+                assert!(!out[1].is_finite(), "{format:?}");
             }
         }
         let mut out = [1f32; 2];
-        Stored::new(vec![0.0; 2], 2, Precision::Q8).widen(0..1, 2, &mut out);
+        Stored::new(vec![0.0; 2], 1, 2, Format::Q8).widen(0..1, 2, &mut out);
         assert_eq!(out, [0.0; 2]);
     }
 }

@@ -8,22 +8,23 @@ use super::{read, slice, span};
 use crate::kernel::activation::swiglu_row_backward;
 use crate::kernel::attention::axpy;
 use crate::kernel::experts::{ascending, combine, down, each_expert, gather, up};
-use crate::kernel::matmul::{matmul_nn, matmul_tn};
 use crate::kernel::softmax::dot;
-use crate::kernel::{ROW_CHUNK, SharedMut};
+use crate::kernel::stored::Trained;
+use crate::kernel::{MatmulPrecision, ROW_CHUNK, SharedMut};
 
 /// First half of the experts: `x` `[tokens, H]` and stacked `gate_up` `[experts, 2 I, H]` to the SwiGLU
 /// activations `[pairs, I]` in dispatch order. Keeps the pre-activations for the backward.
 #[derive(Debug)]
 pub struct ExpertsUp {
     dispatch: Arc<Dispatch>,
+    precision: MatmulPrecision,
     pre: OnceLock<Vec<f32>>,
 }
 
 impl ExpertsUp {
-    /// `dispatch` says which tokens each expert reads.
-    pub fn new(dispatch: Arc<Dispatch>) -> Self {
-        Self { dispatch, pre: OnceLock::new() }
+    /// `dispatch` says which tokens each expert reads, `precision` is that of the products.
+    pub fn new(dispatch: Arc<Dispatch>, precision: MatmulPrecision) -> Self {
+        Self { dispatch, precision, pre: OnceLock::new() }
     }
 }
 
@@ -52,7 +53,8 @@ impl CustomOp2 for ExpertsUp {
         }
         let (x, w) = (slice(x, xl, "the input of the experts")?, slice(w, wl, "gate_up")?);
         let _span = span!("experts", flops = 2 * pairs * hidden * twice);
-        let (pre, h) = up(x, w, &self.dispatch, hidden, twice / 2);
+        let w = Trained { data: w, precision: self.precision };
+        let (pre, h) = up(x, &w, &self.dispatch, hidden, twice / 2);
         // A second forward of the same operation would see the same input, so the first value stands.
         let _ = self.pre.set(pre);
         Ok((CpuStorage::F32(h), (pairs, twice / 2).into()))
@@ -85,8 +87,9 @@ impl CustomOp2 for ExpertsUp {
             let (dw, dx) = unsafe {
                 (dw_out.range(expert * size, size), dx_out.range(range.start * hidden, rows * hidden))
             };
-            matmul_tn(&d_pre, &x, dw, rows, 2 * inner, hidden, false);
-            matmul_nn(&d_pre, &ws[expert * size..][..size], dx, rows, 2 * inner, hidden, false);
+            let sizes = [rows, 2 * inner, hidden];
+            self.precision.tn(&d_pre, &x, dw, sizes, false);
+            self.precision.nn(&d_pre, &ws[expert * size..][..size], dx, sizes, false);
         });
         let ones = vec![1f32; pairs];
         let dx = combine(&dx_pairs, &ones, &self.dispatch, hidden);
@@ -102,13 +105,14 @@ impl CustomOp2 for ExpertsUp {
 #[derive(Debug)]
 pub struct ExpertsDown {
     dispatch: Arc<Dispatch>,
+    precision: MatmulPrecision,
     unweighted: OnceLock<Vec<f32>>,
 }
 
 impl ExpertsDown {
-    /// `dispatch` as given to [`ExpertsUp`].
-    pub fn new(dispatch: Arc<Dispatch>) -> Self {
-        Self { dispatch, unweighted: OnceLock::new() }
+    /// `dispatch` and `precision` as given to [`ExpertsUp`].
+    pub fn new(dispatch: Arc<Dispatch>, precision: MatmulPrecision) -> Self {
+        Self { dispatch, precision, unweighted: OnceLock::new() }
     }
 }
 
@@ -138,7 +142,8 @@ impl CustomOp3 for ExpertsDown {
             );
         }
         let _span = span!("experts", flops = 2 * pairs * hidden * inner);
-        let o = down(slice(h, hl, "activations")?, slice(w, wl, "down")?, &self.dispatch, hidden, inner);
+        let w = Trained { data: slice(w, wl, "down")?, precision: self.precision };
+        let o = down(slice(h, hl, "activations")?, &w, &self.dispatch, hidden, inner);
         let y = combine(&o, slice(gates, gl, "gates")?, &self.dispatch, hidden);
         // A second forward of the same operation would see the same input, so the first value stands.
         let _ = self.unweighted.set(o);
@@ -186,8 +191,9 @@ impl CustomOp3 for ExpertsDown {
             let (dw, dh) = unsafe {
                 (dw_out.range(expert * size, size), dh_out.range(range.start * inner, rows * inner))
             };
-            matmul_tn(d_o, &hs[range.start * inner..][..rows * inner], dw, rows, hidden, inner, false);
-            matmul_nn(d_o, &ws[expert * size..][..size], dh, rows, hidden, inner, false);
+            let (h, sizes) = (&hs[range.start * inner..][..rows * inner], [rows, hidden, inner]);
+            self.precision.tn(d_o, h, dw, sizes, false);
+            self.precision.nn(d_o, &ws[expert * size..][..size], dh, sizes, false);
         });
         Ok((
             Some(Tensor::from_vec(dh, (pairs, inner), h.device())?),

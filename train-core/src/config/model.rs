@@ -2,7 +2,7 @@
 #![allow(missing_docs)]
 
 use moe_routing::MissingPolicy;
-use qwen3::Precision;
+use qwen3::{MatmulPrecision, Precision};
 use serde::{Deserialize, Serialize};
 
 use crate::reward::PartSpec;
@@ -69,6 +69,7 @@ section!(ModelSection {
     mrope_section: Vec<usize>,
     mrope_interleaved: bool,
     recompute: bool,
+    matmul_precision: MatmulPrecision,
 });
 
 choice!(Architecture { Qwen3Moe, Qwen3, Llama, Qwen3Vl });

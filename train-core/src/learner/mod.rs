@@ -55,6 +55,7 @@ impl Learner {
     pub fn new(model: impl Into<Policy>, loss: PolicyLoss, config: &Config) -> Self {
         let mut model = model.into();
         model.set_recompute(config.model.recompute);
+        model.set_matmul_precision(config.model.matmul_precision);
         Self {
             optimizer: AdamW::new(&model, &config.update),
             routing: config.update.routing_for(model.config().moe.is_some()),
@@ -77,7 +78,8 @@ impl Learner {
     }
 
     /// Sets the frozen policy of the KL penalty.
-    pub fn set_reference(&mut self, model: Policy) {
+    pub fn set_reference(&mut self, mut model: Policy) {
+        model.set_matmul_precision(self.model.text().matmul_precision());
         self.reference = Some(model);
     }
 
