@@ -235,10 +235,23 @@ pub enum Error {
         /// The code.
         language: String,
     },
+    /// Bytes, or a token, that are no part of a record of masks.
+    #[error("record of masks: {reason}")]
+    Record {
+        /// What is wrong.
+        reason: String,
+    },
     /// What candle said.
     #[cfg(feature = "candle")]
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+}
+
+#[cfg(feature = "candle")]
+impl From<Error> for candle_core::Error {
+    fn from(error: Error) -> Self {
+        Self::wrap(error)
+    }
 }
 
 /// A result of this crate.

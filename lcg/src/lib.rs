@@ -49,12 +49,18 @@ mod family;
 pub mod file;
 mod gate;
 mod labels;
+pub mod lcb;
 mod logprob;
+pub mod metrics;
 mod noise;
+#[cfg(feature = "candle")]
+pub mod op;
 pub mod paper;
+pub mod record;
 pub mod reference;
 mod rules;
 mod sample;
+pub mod speculative;
 mod state;
 mod support;
 mod table;

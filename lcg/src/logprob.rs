@@ -67,6 +67,13 @@ impl RowMask<'_> {
         Softmax::of(logits.filter(|(v, _)| self.allows(*v as u32)).map(|(_, z)| *z), inv_temperature)
     }
 
+    /// Over the allowed tokens, and over all.
+    #[cfg(feature = "candle")]
+    pub(crate) fn softmaxes(&self, logits: &[f32], temperature: f32) -> (Softmax, Softmax) {
+        let inv_temperature = 1.0 / temperature;
+        (self.softmax(logits, inv_temperature), Softmax::of_row(logits, inv_temperature))
+    }
+
     fn check(&self, row: usize, logits: &[f32], token: u32) -> Result<()> {
         let table = self.view.table().len();
         if logits.len() != table {

@@ -225,3 +225,44 @@ fn odd_batches() {
     let none = Tensor::zeros((0, 4), candle_core::DType::F32, &Device::Cpu).unwrap();
     assert_eq!(bce_loss(&none, &[], &[1.0; 4]).unwrap().to_scalar::<f32>().unwrap(), 0.0);
 }
+
+/// The operation has the bits of the rows' own functions, and padding is never read.
+#[test]
+fn masked_log_probabilities_are_nodes_of_a_graph() {
+    let table = of_families(&[1, 0, 3, 2, 3]);
+    let mask = || lcg::RowMask { view: table.view(Default::default()), denied: FamilySet(3), kept: None };
+    let row = [1.0f32, 3.0, 0.5, -1.0, 2.0];
+    let logits = [&row[..], &[f32::NAN; 5], &row].concat();
+    let var = Var::from_slice(&logits, (3, 5), &Device::Cpu).unwrap();
+    let masks = [Some(mask()), None, Some(mask())];
+    let weights = Tensor::new(&[2.0f32, 7.0, -0.5], &Device::Cpu).unwrap();
+    let slope = |values: &Tensor| {
+        let loss = (values * &weights).unwrap().sum_all().unwrap();
+        loss.backward().unwrap().get(&var).unwrap().to_vec2::<f32>().unwrap()
+    };
+    let values = lcg::op::masked_log_probs(&var, &[2, 9, 4], &masks, 0.7).unwrap();
+    let expected = [mask().logprob(0, &row, 2, 0.7).unwrap(), 0.0, mask().logprob(2, &row, 4, 0.7).unwrap()];
+    assert_eq!(values.to_vec1::<f32>().unwrap(), expected);
+    let found = slope(&values);
+    let mut d = vec![0.0; 5];
+    mask().add_gradient(0, &row, 2, 0.7, 2.0, &mut d).unwrap();
+    let wide = |x: &[f32]| x.iter().map(|x| f64::from(*x)).collect::<Vec<f64>>();
+    close(&wide(&found[0]), &wide(&d), 1e-6);
+    assert!(found[1].iter().chain(&found[0][..2]).all(|d| d.to_bits() == 0));
+    let leak = lcg::op::leak(&var, &[2, 9, 4], &masks, 0.7).unwrap();
+    assert_eq!(leak.to_vec1::<f32>().unwrap()[..2], [mask().leak(&row, 0.7).unwrap(), 0.0]);
+    let mut d = vec![0.0; 5];
+    mask().add_leak_gradient(&row, 0.7, -0.5, &mut d).unwrap();
+    close(&wide(&slope(&leak)[2]), &wide(&d), 1e-6);
+
+    let refused = |targets: &[u32], temperature| {
+        lcg::op::masked_log_probs(&var, targets, &masks, temperature).unwrap_err().to_string()
+    };
+    assert!(refused(&[1, 9, 4], 0.7).contains("token 1 is denied by its own record"));
+    assert!(refused(&[2, 9], 0.7).contains("2 targets"));
+    assert!(refused(&[2, 9, 4], 0.0).contains("temperature is 0"));
+    let wrong = var.to_dtype(candle_core::DType::F64).unwrap();
+    assert!(
+        lcg::op::masked_log_probs(&wrong, &[2, 9, 4], &masks, 0.7).unwrap_err().to_string().contains("f32")
+    );
+}

@@ -4,6 +4,7 @@
 mod common;
 
 use common::{close, noise, of_families, plan};
+use lcg::speculative::{acceptance, residual};
 use lcg::{
     Decision, FamilySet, LabelConfig, LabelRule, Labeller, MlpGate, NormScale, PassReason, RowMask, Rules,
     Sampling, Support, Truncation, Widen, draw, reference, sample,
@@ -190,4 +191,52 @@ fn a_contradicted_gate_does_nothing() {
     let step = sample(0, &logits, &Sampling::default(), Widen::Always, &plan, &view, &noise(3)).unwrap();
     assert_eq!(step.decision, Decision::Pass(PassReason::Contradicted));
     assert!(!step.record.intervened && step.record.denied.is_empty());
+}
+
+#[test]
+fn speculation() {
+    let (draft, target) = ([0.5, 0.3, 0.2], [0.6, 0.0, 0.4]);
+    let accepted: Vec<f64> = (0..3).map(|v| acceptance(target[v], draft[v])).collect();
+    close(&accepted, &[1.0, 0.0, 1.0], 0.0);
+    let rest = residual(&target, &draft).unwrap();
+    close(&rest, &[1.0 / 3.0, 0.0, 2.0 / 3.0], 1e-15);
+    let rejected: f64 = (0..3).map(|v| draft[v] * (1.0 - accepted[v])).sum();
+    let output: Vec<f64> = (0..3).map(|v| draft[v] * accepted[v] + rejected * rest[v]).collect();
+    close(&output, &target, 1e-15);
+    assert_eq!(residual(&target, &target).unwrap(), target);
+    assert!(residual(&target, &draft[..2]).unwrap_err().to_string().contains("draft has 2"));
+}
+
+/// A hundred thousand verified drafts of a draft model without a gate: the gated distribution, and no denied token.
+#[test]
+fn drafted_tokens_follow_the_gated_distribution() {
+    let table = of_families(&[1, 3, 0, 3, 2, 1, 3, 0, 3, 2, 3, 1, 0, 3, 2, 3]);
+    let view = table.view(Default::default());
+    let x: Vec<f64> = (0..16).map(|v| f64::from(v * 5 % 16) * 0.2).collect();
+    let q = reference::softmax(&(0..16).map(|v| f64::from(v * 3 % 16) * 0.2).collect::<Vec<_>>());
+    let kept = reference::decide(&x, &[true; 16], &view, LOW_RES, CJ_LATIN, Widen::Always).unwrap();
+    let gated: Vec<f64> = (0..16).map(|v| if kept[v] { x[v] } else { f64::NEG_INFINITY }).collect();
+    let (p, rest) = (reference::softmax(&gated), residual(&reference::softmax(&gated), &q).unwrap());
+    let pick = |p: &[f64], bits: u32| {
+        let mut left = f64::from(bits) / 2f64.powi(32) * p.iter().sum::<f64>();
+        p.iter()
+            .position(|p| {
+                left -= p;
+                left < 0.0
+            })
+            .unwrap()
+    };
+    let mut counts = [0u32; 16];
+    for i in 0..100_000 {
+        let [a, b, c, _] = noise(11).bits(i);
+        let drafted = pick(&q, a);
+        let accepted = f64::from(b) / 2f64.powi(32) < acceptance(p[drafted], q[drafted]);
+        counts[if accepted { drafted } else { pick(&rest, c) }] += 1;
+    }
+    assert!((0..16).all(|v| kept[v] || counts[v] == 0));
+    let square = |v: usize| (f64::from(counts[v]) - 1e5 * p[v]).powi(2) / (1e5 * p[v]);
+    let chi2: f64 = (0..16).filter(|v| kept[*v]).map(square).sum();
+    // 10 tokens are left: 9 degrees of freedom, p = 1e-4.
+    assert_eq!(kept.iter().filter(|k| **k).count(), 10);
+    assert!(chi2 < 33.7, "{chi2}");
 }
