@@ -48,6 +48,8 @@ mod error;
 mod family;
 pub mod file;
 mod gate;
+#[cfg(any(test, feature = "cuda"))]
+pub mod kernels;
 mod labels;
 pub mod lcb;
 mod logprob;
@@ -60,6 +62,7 @@ pub mod record;
 pub mod reference;
 mod rules;
 mod sample;
+pub mod sources;
 pub mod speculative;
 mod state;
 mod support;

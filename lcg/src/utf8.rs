@@ -66,7 +66,6 @@ struct Block {
 pub struct Reach {
     /// Of 64 code points each.
     blocks: Vec<Block>,
-    symbols: usize,
 }
 
 impl Reach {
@@ -84,7 +83,7 @@ impl Reach {
             block.symbols += u32::from(letter.is_empty());
             block.assigned += 1;
         }
-        Self { blocks, symbols: taxonomy.symbols() }
+        Self { blocks }
     }
 
     /// Families of letters, assigned symbols, and assigned code points in all that begin with `prefix`, a [`Split::tail`].
@@ -117,11 +116,6 @@ impl Reach {
         let (families, symbols, assigned) = self.counts(prefix);
         let determined = 16 * symbols < assigned && symbols <= 64;
         if determined { families } else { FamilySet::EMPTY }
-    }
-
-    /// The family of symbols of the taxonomy that this was made for.
-    pub fn symbols(&self) -> usize {
-        self.symbols
     }
 }
 

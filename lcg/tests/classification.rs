@@ -267,6 +267,9 @@ fn spans_of_the_protocol_are_not_language() {
     assert_eq!(state.last, cyrillic);
     state.advance(&table, &protocol, 2, &Trust::ungated()).unwrap();
     assert_eq!(state.last, set(table.taxonomy(), &["latin"]));
+    // A prompt gives its latest letter, and nothing else.
+    let seeded = GateState::after_prompt(&table, &protocol, &[0, 1, 2]).unwrap();
+    assert_eq!(seeded, GateState { last: cyrillic, ..GateState::default() });
     let error = Protocol::new(&table, &[("<call>", "name")]).unwrap_err().to_string();
     assert!(error.contains("`name`"), "{error}");
     assert!(

@@ -12,7 +12,9 @@ use lcg::{
 };
 
 /// A response of a model with random logits, most of whose tokens are single bytes.
-fn rollout(table: &FamilyTable, seed: u64) -> (MaskRecord, GateMetrics, Vec<(Vec<f32>, Step, GateState)>) {
+type Steps = Vec<(Vec<f32>, Step, GateState)>;
+
+fn rollout(table: &FamilyTable, seed: u64) -> (MaskRecord, GateMetrics, Steps) {
     let rules = Rules::default();
     let hebrew = table.taxonomy().set(&["hebrew"], "test").unwrap();
     let mut state = GateState { last: hebrew, generated: 1, ..GateState::default() };
