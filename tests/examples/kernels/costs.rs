@@ -28,6 +28,8 @@ pub(crate) fn dynamic_shared_bytes(kernel: &str) -> u32 {
         () if starts(&["dispatch_count", "dispatch_scatter"]) => 4 * 128,
         // Positions and weights of 8 experts.
         () if starts(&["unpermute_f", "unpermute_bf", "permute_backward_"]) => 2 * 4 * 8,
+        // 128 hidden units: a tile of 33 columns, 8 rows of inputs, units and outputs.
+        () if starts(&["lcg_gate"]) => 4 * (128 * 33 + 8 * 32 + 8 * 128 + 8 * 32),
         () => 0,
     }
 }
@@ -93,6 +95,27 @@ pub(crate) fn of(kernel: &str) -> Option<Cost> {
             shape: "256 sequences of 8192 tokens",
             units: 256.0 * TOKENS,
         },
+        // Two exponentials, three logarithms, a quarter of Philox (10 rounds of 12 operations).
+        "lcg_scan" => Cost {
+            unit: "logit",
+            bytes,
+            flops: 40.0,
+            shape: "256 rows of 151936 logits",
+            units: 256.0 * 151_936.0,
+        },
+        "lcg_draw" => {
+            Cost { unit: "row", bytes: 320.0, flops: 1000.0, shape: "256 rows in one part", units: 256.0 }
+        }
+        // Weights once for 8 rows; hidden states of 4096, 128 units, 16 families.
+        "lcg_gate" => Cost {
+            unit: "row",
+            bytes: 4.0 * 4096.0 * (1.0 + 128.0 / 8.0),
+            flops: 2.0 * 128.0 * (4096.0 + 16.0),
+            shape: "256 hidden states of 4096, 128 units",
+            units: 256.0,
+        },
+        "masked_logprob" => logits(bytes, 4.0),
+        "masked_logprob_grad" => logits(2.0 * bytes, 5.0),
         "row_stats" => logits(bytes, 6.0),
         "row_grad" => logits(2.0 * bytes, 8.0),
         "rotary_table" => Cost {

@@ -1,0 +1,278 @@
+//! Characters, byte strings and streams: sections 2 to 4.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{of_bytes, table};
+use lcg::utf8::{Pending, Reach, Split};
+use lcg::{Exemptions, FamilySet, FamilyTable, GateState, Kind, Protocol, Taxonomy, Trust, Vocabulary};
+use proptest::prelude::*;
+
+/// All single bytes, and whatever else is asked for.
+fn bytes_and(texts: &[&[u8]]) -> FamilyTable {
+    let single = (0..=255).map(|b| vec![b]);
+    of_bytes(Taxonomy::script16(), single.chain(texts.iter().map(|t| t.to_vec())))
+}
+
+fn set(taxonomy: &Taxonomy, names: &[&str]) -> FamilySet {
+    taxonomy.set(names, "test").unwrap()
+}
+
+#[test]
+fn characters_are_of_the_family_of_their_script() {
+    let taxonomy = Taxonomy::script16();
+    let cases = [
+        ("han", "々〇中㐀"),
+        ("symbols", "ー。，µℝ𝐀\u{64B}😀㍿ "),
+        ("latin", "ＡⅧªﬁ"),
+        ("greek", "αΩ"),
+        ("arabic", "٠۰"),
+        ("devanagari", "०\u{947}ा"),
+        ("thai", "\u{E48}ก"),
+        ("kana", "のカ"),
+        ("hangul", "한"),
+        ("other", "ⴰᐁ"),
+    ];
+    for (family, text) in cases {
+        for c in text.chars() {
+            assert_eq!(taxonomy.name(taxonomy.family_of(c)), family, "{c:?}");
+        }
+    }
+    let mut spec = taxonomy.spec().clone();
+    spec.use_script_extensions = true;
+    let extended = Taxonomy::new(spec).unwrap();
+    assert_eq!(extended.name(extended.family_of('㍿')), "han");
+    assert_eq!(extended.name(extended.family_of('ー')), "symbols", "two scripts use the long mark");
+}
+
+#[test]
+fn prefixes_reach_what_the_specification_lists() {
+    let taxonomy = Taxonomy::script16();
+    let reach = Reach::new(&taxonomy);
+    let indic = ["arabic", "devanagari", "indic_other", "thai", "sea_other", "other"];
+    // Prefix, symbols, assigned code points, determined families.
+    let cases: &[(&[u8], u32, u32, &[&str])] = &[
+        (&[0xE4, 0xB8], 0, 64, &["han"]),
+        (&[0xE4], 64, 4096, &["han"]),
+        (&[0xE5], 0, 4096, &["han"]),
+        (&[0xE9], 0, 4096, &["han"]),
+        (&[0xE3], 423, 423 + 3162 + 333 + 158, &[]),
+        (&[0xE3, 0x80], 47, 64, &[]),
+        (&[0xE3, 0x81], 0, 63, &["kana"]),
+        (&[0xE3, 0x83], 2, 64, &["kana"]),
+        (&[0xE3, 0x90], 0, 64, &["han"]),
+        (&[0xEB], 0, 4096, &["hangul"]),
+        (&[0xED], 0, 2028, &["hangul"]),
+        (&[0xD0], 0, 64, &["cyrillic"]),
+        (&[0xD7], 0, 41, &["hebrew"]),
+        (&[0xD8], 4, 64, &[]),
+        (&[0xE0, 0xB8], 1, 59, &["thai"]),
+        (&[0xE0], 12, 830 + 290 + 137 + 122 + 101 + 86 + 12, &indic),
+        (&[0xC3], 2, 64, &["latin"]),
+        (&[0xCE], 2, 57, &["greek"]),
+        (&[0xEF, 0xBC], 37, 63, &[]),
+        (&[0xF0, 0x9F], 2609, 2610, &[]),
+        (&[0xF0, 0xA0], 0, 4096, &["han"]),
+        (&[0xF0], 5385, 99_070, &[]),
+    ];
+    for (prefix, symbols, assigned, families) in cases {
+        let (_, s, a) = reach.counts(prefix);
+        assert_eq!((s, a), (*symbols, *assigned), "{prefix:02X?}");
+        assert_eq!(reach.families(prefix), set(&taxonomy, families), "{prefix:02X?}");
+    }
+}
+
+#[test]
+fn the_byte_path_of_the_specification() {
+    let table = bytes_and(&[&[0x80, 0x85], &[0x80, 0x82]]);
+    let han = set(table.taxonomy(), &["han"]);
+    let behind = |bytes: &[u8]| {
+        let mut state = GateState::default();
+        for b in bytes {
+            state.advance(&table, &Protocol::default(), u32::from(*b), &Trust::ungated()).unwrap();
+        }
+        table.view(state.pending)
+    };
+    let view = behind(&[]);
+    assert!(view.denies(han, 0xE4) && !view.denies(han, 0xE3));
+    let view = behind(&[0xE3]);
+    assert!(!view.denies(han, 0x80) && !view.denies(han, 0x81) && view.denies(han, 0x90));
+    assert!(view.denies(han, 256), "80 85 finishes 々");
+    assert!(!view.denies(han, 257), "80 82 finishes 。");
+    let view = behind(&[0xE3, 0x80]);
+    assert!(view.denies(han, 0x85) && !view.denies(han, 0x82));
+}
+
+/// Every scalar value of Unicode, byte by byte: no path writes a denied letter, and no other path is blocked but where a prefix
+/// is of a family and the character a symbol.
+#[test]
+fn no_byte_path_writes_a_denied_letter() {
+    let table = bytes_and(&[]);
+    let (taxonomy, reach) = (table.taxonomy(), Reach::new(table.taxonomy()));
+    let mut views = std::collections::HashMap::new();
+    for c in '\0'..=char::MAX {
+        let (letter, mut buffer) = (taxonomy.letter(c), [0; 4]);
+        let bytes = c.encode_utf8(&mut buffer).as_bytes();
+        let others = taxonomy.all().without(letter).without(FamilySet::one(taxonomy.symbols()));
+        let (mut blocked, mut others_blocked) = (false, false);
+        for (i, byte) in bytes.iter().enumerate() {
+            let packed = {
+                let mut p = [0; 4];
+                p[0] = i as u8;
+                p[1..=i].copy_from_slice(&bytes[..i]);
+                u32::from_le_bytes(p)
+            };
+            // The last byte's view is asked once for all characters that share the bytes before.
+            let pending = Pending::unpack(packed).unwrap();
+            let view = views.entry(packed).or_insert_with(|| table.view(pending));
+            blocked |= view.denies(letter, usize::from(*byte));
+            others_blocked |= view.denies(others, usize::from(*byte));
+        }
+        if views.len() > 64 {
+            views.clear();
+        }
+        assert!(blocked || letter.is_empty(), "{c:?} can be written");
+        if letter.is_empty() {
+            let determined = (1..bytes.len()).any(|i| !reach.families(&bytes[..i]).is_empty());
+            assert_eq!(others_blocked, determined, "{c:?}");
+            assert!(!others_blocked || !('\u{1F300}'..='\u{1FAFF}').contains(&c), "{c:?} is an emoji");
+        } else {
+            assert!(!others_blocked, "{c:?} is blocked by families that it is not of");
+        }
+    }
+}
+
+fn advance_all(table: &FamilyTable, tokens: &[usize]) -> GateState {
+    let mut state = GateState::default();
+    for t in tokens {
+        state.advance(table, &Protocol::default(), *t as u32, &Trust::ungated()).unwrap();
+    }
+    state
+}
+
+/// Strings of many scripts, cut anywhere.
+fn text() -> impl Strategy<Value = String> {
+    let sample = "aZ 中々のカ한жαب\u{64B}א०ก😀。ー𠀀é\n".chars().collect::<Vec<_>>();
+    let letter = prop_oneof![4 => prop::sample::select(sample), 1 => any::<char>()];
+    prop::collection::vec(letter, 0..12).prop_map(String::from_iter)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    /// Property 2, with random cuts.
+    #[test]
+    fn no_cut_writes_a_denied_letter(c in any::<char>(), cuts in prop::collection::vec(any::<bool>(), 3), before in text()) {
+        let bytes = c.to_string().into_bytes();
+        let mut pieces = vec![vec![bytes[0]]];
+        for (i, b) in bytes[1..].iter().enumerate() {
+            if cuts[i] { pieces.push(vec![]); }
+            pieces.last_mut().unwrap().push(*b);
+        }
+        // The first piece also carries text before, in one token.
+        pieces[0] = [before.as_bytes(), &pieces[0]].concat();
+        let table = of_bytes(Taxonomy::script16(), pieces.clone());
+        let letter = table.taxonomy().letter(c);
+        let mut state = GateState::default();
+        let mut denied = false;
+        for v in 0..pieces.len() {
+            denied |= table.view(state.pending).denies(letter, v);
+            state.advance(&table, &Protocol::default(), v as u32, &Trust::ungated()).unwrap();
+        }
+        prop_assert!(denied || letter.is_empty());
+    }
+
+    /// Property 12: the state is a function of bytes.
+    #[test]
+    fn state_depends_on_bytes_alone(bytes in prop_oneof![
+        text().prop_map(String::into_bytes), prop::collection::vec(any::<u8>(), 0..20)
+    ], cut in 0usize..20) {
+        let cut = cut.min(bytes.len());
+        let table = of_bytes(Taxonomy::script16(), [bytes.clone(), bytes[..cut].to_vec(), bytes[cut..].to_vec()]
+            .into_iter().chain((0..=255).map(|b| vec![b])));
+        // Tokens with impossible bytes are tokens all the same.
+        let whole = advance_all(&table, &[0]);
+        let halves = advance_all(&table, &[1, 2]);
+        let single = advance_all(&table, &bytes.iter().map(|b| 3 + usize::from(*b)).collect::<Vec<_>>());
+        prop_assert_eq!((whole.pending, whole.last), (halves.pending, halves.last));
+        prop_assert_eq!((whole.pending, whole.last), (single.pending, single.last));
+        prop_assert_eq!(Pending::unpack(whole.pending.pack()), Some(whole.pending));
+    }
+
+    /// Properties 1, 4 and 6.
+    #[test]
+    fn spaces_are_free_and_texts_add_up(a in text(), b in text()) {
+        let texts = [a.clone(), format!(" {a}"), b.clone(), format!("{a}{b}")];
+        let table = table(Taxonomy::script16(), &texts.each_ref().map(String::as_str));
+        let any: Vec<FamilySet> = (0..4).map(|v| table.signature(v).any).collect();
+        prop_assert_eq!(table.signature(0), table.signature(1));
+        prop_assert_eq!(any[3], any[0] | any[2]);
+        let symbols = FamilySet::one(table.taxonomy().symbols());
+        prop_assert!((0..4).all(|v| !table.signature(v).families().meets(symbols)));
+    }
+
+    /// A split is a partition, and each part is what it is called.
+    #[test]
+    fn splits_are_partitions(bytes in prop::collection::vec(prop_oneof![
+        any::<u8>(), prop::sample::select(vec![0xE4u8, 0xB8, 0xF0, 0x9F, 0x80, 0xC3, b'a'])], 0..12)) {
+        let split = Split::of(&bytes);
+        prop_assert_eq!([split.lead, split.body, split.tail].concat(), bytes.clone());
+        let tail = std::str::from_utf8(split.tail);
+        prop_assert!(split.tail.is_empty() || tail.is_err_and(|e| e.error_len().is_none()));
+        let whole = String::from_utf8_lossy(&bytes);
+        let kept: String = split.chars().collect();
+        prop_assert_eq!(kept, whole.chars().filter(|c| *c != '\u{FFFD}').collect::<String>());
+    }
+
+    /// Property 5: ids are names.
+    #[test]
+    fn renumbering_permutes_the_table(texts in prop::collection::vec(text(), 1..12)) {
+        let forward = of_bytes(Taxonomy::script16(), texts.iter().map(|t| t.clone().into_bytes()));
+        let back = of_bytes(Taxonomy::script16(), texts.iter().rev().map(|t| t.clone().into_bytes()));
+        for v in 0..texts.len() {
+            prop_assert_eq!(forward.signature(v), back.signature(texts.len() - 1 - v));
+        }
+    }
+}
+
+#[test]
+fn exemptions_free_what_they_name() {
+    let texts = ["α", " π ", "αβ", "ΔE", " A", "H", "assistant", "αж"];
+    let build = |exemptions: &Exemptions| {
+        let vocabulary = Vocabulary::new(texts.map(|t| (Kind::Text, t.as_bytes().to_vec())));
+        let table = FamilyTable::new(Taxonomy::script16(), vocabulary, exemptions).unwrap();
+        (0..texts.len()).map(|v| table.signature(v).any.is_empty()).collect::<Vec<_>>()
+    };
+    let t = true;
+    assert_eq!(build(&Exemptions::of(&Taxonomy::script16())), [t, t, !t, !t, !t, !t, !t, !t]);
+    let strings = vec!["assistant".to_owned()];
+    let plugin = Exemptions { strings, single_greek: false, option_letters: true };
+    assert_eq!(build(&plugin), [!t, !t, !t, !t, t, !t, t, !t]);
+}
+
+#[test]
+fn spans_of_the_protocol_are_not_language() {
+    let tokens =
+        [(Kind::Text, "ж"), (Kind::Control, "<call>"), (Kind::Text, "name"), (Kind::Control, "</call>")];
+    let vocabulary = Vocabulary::new(tokens.map(|(kind, text)| (kind, text.as_bytes().to_vec())));
+    let table = FamilyTable::new(Taxonomy::script16(), vocabulary, &Exemptions::default()).unwrap();
+    let protocol = Protocol::new(&table, &[("<call>", "</call>")]).unwrap();
+    let mut state = GateState::default();
+    let cyrillic = set(table.taxonomy(), &["cyrillic"]);
+    // An opening in a span and a closing outside one are ignored.
+    for (token, open) in [(3, false), (0, false), (1, true), (2, true), (1, true), (3, false), (3, false)] {
+        state.advance(&table, &protocol, token, &Trust::ungated()).unwrap();
+        assert_eq!(state.protocol, open);
+    }
+    assert_eq!(state.last, cyrillic);
+    state.advance(&table, &protocol, 2, &Trust::ungated()).unwrap();
+    assert_eq!(state.last, set(table.taxonomy(), &["latin"]));
+    // A prompt gives its latest letter, and nothing else.
+    let seeded = GateState::after_prompt(&table, &protocol, &[0, 1, 2]).unwrap();
+    assert_eq!(seeded, GateState { last: cyrillic, ..GateState::default() });
+    let error = Protocol::new(&table, &[("<call>", "name")]).unwrap_err().to_string();
+    assert!(error.contains("`name`"), "{error}");
+    assert!(
+        state.advance(&table, &protocol, 4, &Trust::ungated()).unwrap_err().to_string().contains("token 4")
+    );
+}
