@@ -27,69 +27,70 @@ use crate::run::use_threads;
 
 pub(crate) fn bench(model: &Path, args: &BenchArgs) -> Result<()> {
     use_threads(args.threads)?;
+    if args.length < 2 || args.steps == 0 || args.prompt == 0 || args.decode.contains(&0) {
+        bail!("--steps, --prompt and --decode must be 1 or more, --length 2 or more");
+    }
     let mut policy = open(model)?;
     policy.set_matmul_precision(args.precision.of_products());
-    let config = policy.config();
+    let context = policy.config().max_position_embeddings;
     let longest = (args.prompt + args.steps + 2).max(args.length);
-    if args.batch == 0 || args.length < 2 || args.steps == 0 || args.prompt == 0 || args.decode.contains(&0) {
-        bail!("--batch, --steps, --prompt and --decode must be 1 or more, --length 2 or more");
+    if longest > context {
+        bail!("sequences of {longest} tokens, the model's context is {context}");
     }
-    if longest > config.max_position_embeddings {
-        bail!("sequences of {longest} tokens, the model's context is {}", config.max_position_embeddings);
-    }
-    let mut out = std::io::stdout().lock();
-    let machine = Machine::measure();
-    writeln!(
-        out,
-        "{} threads; matrix products {:.0} GFLOP/s in f32, {:.0} in bf16, memory {:.1} GB/s",
-        rayon::current_num_threads(),
-        machine.gflops,
-        machine.bf16_gflops,
-        machine.gbytes
-    )?;
     let weights: usize = policy.parameters().iter().map(|p| p.var.elem_count()).sum();
-    writeln!(
-        out,
-        "{}: {:.1} M parameters, products in {}",
-        model.display(),
-        weights as f64 / 1e6,
-        args.precision.name()
-    )?;
-
-    let training = train(&policy, args)?;
-    training.print(&mut out, &machine)?;
-    let mut decoding = Vec::new();
+    let training = if args.batch > 0 { Some(train(&policy, args)?) } else { None };
     let decoder = policy.decoder(Precision::F32)?;
-    for batch in &args.decode {
-        decoding.push(decode(&decoder, *batch, weights, args)?);
-    }
-    writeln!(out, "\nDecoding, after a prompt of {} tokens:", args.prompt)?;
+    drop(policy);
+    let decode = |batch: &usize| decode(&decoder, *batch, weights, args);
+    let decoding = args.decode.iter().map(decode).collect::<Result<Vec<_>>>()?;
+    // Last, so that its buffers are in no peak.
+    let machine = Machine::measure();
+
+    let mut out = std::io::stdout().lock();
+    let (threads, precision) = (rayon::current_num_threads(), args.precision.name());
+    writeln!(out, "{}: {:.1} M parameters, products in {precision}", model.display(), weights as f64 / 1e6)?;
     writeln!(
         out,
-        "{:>6} {:>10} {:>10} {:>12} {:>10}",
-        "batch", "ms a step", "tokens/s", "GB/s weights", "peak MiB"
+        "{threads} threads; matrix products {:.0} GFLOP/s in f32, {:.0} in bf16; memory {:.1} GB/s",
+        machine.gflops, machine.bf16_gflops, machine.gbytes
     )?;
-    for d in &decoding {
-        writeln!(
-            out,
-            "{:>6} {:>10.2} {:>10.1} {:>12.1} {:>10.0}",
-            d.batch,
-            1e3 * d.seconds,
-            d.batch as f64 / d.seconds,
-            d.weight_gbytes,
-            d.peak_mib
-        )?;
+    if let Some(training) = &training {
+        training.print(&mut out, machine.products(args.precision), machine.gbytes)?;
+    }
+    if !decoding.is_empty() {
+        print_decoding(&mut out, &decoding, args.prompt)?;
     }
     if let Some(path) = &args.json {
         let text = json!({
             "model": model.display().to_string(),
             "parameters": weights,
-            "threads": rayon::current_num_threads(),
-            "machine": { "matmul_gflops": machine.gflops, "matmul_bf16_gflops": machine.bf16_gflops, "memory_gb_per_s": machine.gbytes },
-            "training": training.to_json(),
+            "precision": precision,
+            "threads": threads,
+            "machine": {
+                "matmul_gflops": machine.gflops,
+                "matmul_bf16_gflops": machine.bf16_gflops,
+                "memory_gb_per_s": machine.gbytes,
+            },
+            "training": training.map(|t| t.to_json()),
             "decoding": decoding.iter().map(Decoding::to_json).collect::<Vec<_>>(),
         });
         std::fs::write(path, format!("{text:#}\n")).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn print_decoding(out: &mut impl Write, decoding: &[Decoding], prompt: usize) -> Result<()> {
+    writeln!(out, "\nDecoding, after a prompt of {prompt} tokens:")?;
+    let titles = ["batch", "ms a step", "tokens/s", "GB/s weights", "peak MiB"];
+    let [batch, ms, tokens, rate, peak] = titles;
+    writeln!(out, "{batch:>6} {ms:>10} {tokens:>10} {rate:>12} {peak:>10}")?;
+    for d in decoding {
+        let (ms, tokens) = (1e3 * d.seconds, d.batch as f64 / d.seconds);
+        writeln!(
+            out,
+            "{:>6} {ms:>10.2} {tokens:>10.1} {:>12.1} {:>10.0}",
+            d.batch, d.weight_gbytes, d.peak_mib
+        )?;
     }
     Ok(())
 }
@@ -179,7 +180,7 @@ fn train(policy: &Policy, args: &BenchArgs) -> Result<Training> {
 }
 
 impl Training {
-    fn print(&self, out: &mut impl Write, machine: &Machine) -> Result<()> {
+    fn print(&self, out: &mut impl Write, most_gflops: f64, most_gbytes: f64) -> Result<()> {
         let total: f64 = self.parts.iter().sum();
         let [forward, backward, optimizer] = self.parts;
         writeln!(
@@ -201,7 +202,7 @@ impl Training {
         let number = |v: f64| if v > 0.0 { format!("{v:.1}") } else { String::new() };
         for (name, cost) in rows {
             let (gflops, gbytes) = (cost.gflops(), cost.gbytes());
-            let limit = (gflops / machine.gflops).max(gbytes / machine.gbytes);
+            let limit = (gflops / most_gflops).max(gbytes / most_gbytes);
             writeln!(
                 out,
                 "{name:<16} {:>9.1} {:>6.1}% {:>9} {:>9} {:>8.0}%",

@@ -237,7 +237,7 @@ pub(crate) struct SamplingArgs {
 /// What to time.
 #[derive(Args, Clone)]
 pub(crate) struct BenchArgs {
-    /// Sequences of a training step.
+    /// Sequences of a training step; 0: time none.
     #[arg(long, default_value_t = 4)]
     pub(crate) batch: usize,
     /// Tokens of each.

@@ -5,6 +5,8 @@ use std::time::Instant;
 use qwen3::kernel::{bf16, matmul};
 use rayon::prelude::*;
 
+use crate::cli::ProductType;
+
 /// Rates with all threads.
 pub(crate) struct Machine {
     /// Of large matrix products, in f32.
@@ -27,6 +29,11 @@ fn best(mut work: impl FnMut()) -> f64 {
 }
 
 impl Machine {
+    /// GFLOP/s of products of this precision.
+    pub(crate) fn products(&self, precision: ProductType) -> f64 {
+        if precision == ProductType::F32 { self.gflops } else { self.bf16_gflops }
+    }
+
     pub(crate) fn measure() -> Self {
         let (m, n, k) = (1024, 1536, 576);
         let (x, w, mut y) = (vec![0.5f32; m * k], vec![0.25f32; n * k], vec![0f32; m * n]);
