@@ -18,22 +18,22 @@ const CHUNK: usize = 1 << 14;
 pub struct Gradients(Vec<Vec<f32>>);
 
 impl Gradients {
-    /// Zeros.
+    /// A sum of none yet.
     #[must_use]
-    pub fn zeros(model: &Policy) -> Self {
-        Self(model.parameters().iter().map(|p| vec![0.0; p.var.elem_count()]).collect())
+    pub fn new(model: &Policy) -> Self {
+        Self(vec![Vec::new(); model.parameters().len()])
     }
 
-    /// Adds the gradients of a backward pass.
+    /// Adds the gradients of a backward pass, each of which is freed as soon as it is added.
     ///
     /// # Errors
     /// When a parameter has none: something on its path has detached it.
-    pub fn add(&mut self, model: &Policy, store: &GradStore) -> qwen3::Result<()> {
-        let parameters: usize = self.0.iter().map(Vec::len).sum();
-        let _span = tracing::trace_span!("gradient sums", bytes = 12 * parameters as u64).entered();
-        model.check_gradients(store)?;
+    pub fn add(&mut self, model: &Policy, mut store: GradStore) -> qwen3::Result<()> {
+        let parameters: usize = model.parameters().iter().map(|p| p.var.elem_count()).sum();
+        let _span = tracing::trace_span!("gradient sums", bytes = 8 * parameters as u64).entered();
+        model.check_gradients(&store)?;
         for (sum, parameter) in self.0.iter_mut().zip(model.parameters()) {
-            let Some(gradient) = store.get(parameter.var.as_tensor()) else { continue };
+            let Some(gradient) = store.remove(parameter.var.as_tensor()) else { continue };
             let gradient = gradient.contiguous()?;
             let (storage, layout) = gradient.storage_and_layout();
             let (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) =
@@ -42,6 +42,10 @@ impl Gradients {
                 return Err(candle_core::Error::Msg("gradients must be f32 on the CPU".into()).into());
             };
             let values = &values[start..end];
+            if sum.is_empty() {
+                *sum = values.to_vec();
+                continue;
+            }
             sum.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK)).for_each(|(sum, values)| {
                 for (s, v) in sum.iter_mut().zip(values) {
                     *s += v;
@@ -78,7 +82,7 @@ impl AdamW {
     /// An optimiser at step 0.
     #[must_use]
     pub fn new(model: &Policy, settings: &Update) -> Self {
-        let zeros = || Gradients::zeros(model).0;
+        let zeros = || model.parameters().iter().map(|p| vec![0.0; p.var.elem_count()]).collect();
         Self {
             first: zeros(),
             second: zeros(),

@@ -154,9 +154,8 @@ fn train(policy: &Policy, args: &BenchArgs) -> Result<Training> {
             let forward = start.elapsed().as_secs_f64();
             let store = loss.backward()?;
             let backward = start.elapsed().as_secs_f64();
-            let mut gradients = Gradients::zeros(policy);
-            gradients.add(policy, &store)?;
-            drop(store);
+            let mut gradients = Gradients::new(policy);
+            gradients.add(policy, store)?;
             optimizer.step(policy, &gradients, 1e-6, 1.0)?;
             let all = start.elapsed().as_secs_f64();
             if step > 0 {

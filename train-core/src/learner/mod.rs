@@ -175,7 +175,7 @@ impl Learner {
     ) -> Result<f64, UpdateError> {
         let tokens: usize = batch.iter().map(|s| s.response.len()).sum();
         let normalizer = self.normalizer(loss, batch)?;
-        let mut gradients = Gradients::zeros(&self.model);
+        let mut gradients = Gradients::new(&self.model);
         let mut total = 0.0;
         // Several at once where there are threads for them, merged in order.
         for micros in
@@ -190,9 +190,9 @@ impl Learner {
                 })
                 .collect();
             let passes = passes.into_iter().collect::<Result<Vec<_>, _>>()?;
-            let busy = passes.iter().fold([0.0; 2], |s, p| [s[0] + p.seconds[0], s[1] + p.seconds[1]]);
-            for pass in passes {
-                gradients.add(&self.model, &pass.gradients)?;
+            let busy = passes.iter().fold([0.0; 2], |s, (p, _)| [s[0] + p.seconds[0], s[1] + p.seconds[1]]);
+            for (pass, store) in passes {
+                gradients.add(&self.model, store)?;
                 total += pass.loss;
                 pass.merge_into(report, logps);
             }
@@ -236,7 +236,7 @@ impl Learner {
     pub fn imitate(&mut self, samples: &[Sample], lr: f64) -> Result<f64, UpdateError> {
         let all: Vec<&Sample> = samples.iter().collect();
         let tokens: usize = all.iter().map(|s| s.response.len()).sum();
-        let mut gradients = Gradients::zeros(&self.model);
+        let mut gradients = Gradients::new(&self.model);
         let mut total = 0.0;
         for micro in micro_batches(&all, self.settings.tokens_per_micro) {
             let packed = Packed::new(&micro)?;
@@ -245,7 +245,7 @@ impl Learner {
             let scores = self.model.log_probs(&states, &packed.targets, 1.0)?;
             let loss = scores.logp.sum_all()?.affine(-1.0 / tokens as f64, 0.0)?;
             total += f64::from(loss.to_scalar::<f32>()?);
-            gradients.add(&self.model, &loss.backward()?)?;
+            gradients.add(&self.model, loss.backward()?)?;
         }
         let norm = gradients.norm();
         let clip = self.settings.clip_norm;

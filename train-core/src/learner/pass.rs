@@ -20,7 +20,6 @@ use crate::sample::{Columns, Packed, Sample, micro_batches, traces_of};
 pub(super) struct Pass {
     pub(super) loss: f64,
     metrics: Metrics,
-    pub(super) gradients: GradStore,
     tokens: usize,
     logps: Vec<Vec<f32>>,
     routing: Option<RoutingFacts>,
@@ -106,7 +105,7 @@ impl Learner {
         micro: &[&Sample],
         normalizer: &Normalizer,
         share: f64,
-    ) -> Result<Pass, UpdateError> {
+    ) -> Result<(Pass, GradStore), UpdateError> {
         let start = Instant::now();
         let (packed, hidden, scores) = self.score(micro, false)?;
         let (logp, entropy) = (scores.logp.to_vec1::<f32>()?, scores.entropy.to_vec1::<f32>()?);
@@ -125,14 +124,14 @@ impl Learner {
         let forward = start.elapsed().as_secs_f64();
         let gradients = scalar.backward()?;
         let backward = start.elapsed().as_secs_f64() - forward;
-        Ok(Pass {
+        let pass = Pass {
             loss: out.loss,
             metrics: out.metrics,
-            gradients,
             tokens: micro.iter().map(|s| s.fed()).sum(),
             logps: packed.offsets.windows(2).map(|w| logp[w[0]..w[1]].to_vec()).collect(),
             routing,
             seconds: [forward, backward],
-        })
+        };
+        Ok((pass, gradients))
     }
 }
