@@ -1,6 +1,6 @@
 //! What Routing Replay adds to an update: the same batch with recorded experts replayed and with the router's own choice,
 //! in turn, in one process. Prints the median of the ratios of pairs.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
 use std::time::Instant;
 
