@@ -1,0 +1,416 @@
+//! One response against one entry: counts, names, types, values.
+
+use super::norm::{norm_eq, spelled};
+use super::{Lang, Matching, Options, Verdict, java, javascript};
+use crate::msg::Call;
+use crate::value::{Map, Tag, Val, eq_py};
+
+/// `Ok(())` is valid; `Err` carries [`Verdict::Invalid`] or [`Verdict::Fault`].
+pub(super) type Check = Result<(), Verdict>;
+
+fn fail(error_type: &'static str, at: &str) -> Check {
+    Err(Verdict::invalid(error_type, at))
+}
+
+fn fault<T>(kind: &'static str, at: &str) -> Result<T, Verdict> {
+    Err(Verdict::fault(kind, at))
+}
+
+pub(super) fn check(tools: &Val, calls: &[Call], gold: &Val, category: &str, options: Options) -> Verdict {
+    match route(tools, calls, gold, category, options) {
+        Ok(()) => Verdict::Valid,
+        Err(verdict) => verdict,
+    }
+}
+
+fn route(tools: &Val, calls: &[Call], gold: &Val, category: &str, options: Options) -> Check {
+    let lang = Lang::of(category);
+    let Some(gold) = gold.as_list() else { return fault("gold.not_list", "ground_truth") };
+    if category.contains("parallel") {
+        return parallel(tools, calls, gold, lang, options);
+    }
+    if category.contains("multiple") {
+        if calls.len() != gold.len() {
+            return fail("multiple_function_checker:wrong_count", "");
+        }
+        let Some(first) = gold.first() else { return fault("gold.empty", "ground_truth") };
+        let (name, args) = gold_call(first)?;
+        return one(find(tools, name)?, &calls[0], args, lang, options);
+    }
+    let [call] = calls else { return fail("simple_function_checker:wrong_count", "") };
+    let Some(tool) = tools.as_list().and_then(<[Val]>::first) else {
+        return fault("tools.empty", "function");
+    };
+    let Some(first) = gold.first() else { return fault("gold.empty", "ground_truth") };
+    one(tool, call, gold_call(first)?.1, lang, options)
+}
+
+fn gold_call(gold: &Val) -> Result<(&str, &Map), Verdict> {
+    let entry = gold.as_dict().and_then(|d| d.first());
+    match entry {
+        Some((k, Val::Dict(args))) => Ok((k.as_str().unwrap_or_default(), args)),
+        _ => fault("gold.call", "ground_truth"),
+    }
+}
+
+fn find<'a>(tools: &'a Val, name: &str) -> Result<&'a Val, Verdict> {
+    let list = tools.as_list().unwrap_or_default();
+    list.iter()
+        .find(|t| t.get("name").and_then(Val::as_str) == Some(name))
+        .ok_or_else(|| Verdict::fault("gold.unknown_function", name))
+}
+
+fn parallel(tools: &Val, calls: &[Call], gold: &[Val], lang: Lang, options: Options) -> Check {
+    if calls.len() != gold.len() {
+        return fail("parallel_function_checker_no_order:wrong_count", "");
+    }
+    if options.matching == Matching::Optimal {
+        return optimal(tools, calls, gold, lang, options);
+    }
+    let mut used = vec![false; calls.len()];
+    for gold in gold {
+        let (name, args) = gold_call(gold)?;
+        let tool = find(tools, name)?;
+        let mut found = false;
+        for (call, used) in calls.iter().zip(&mut used).filter(|(_, used)| !**used) {
+            match one(tool, call, args, lang, options) {
+                Ok(()) => {
+                    *used = true;
+                    found = true;
+                    break;
+                }
+                Err(Verdict::Invalid(_)) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        if !found {
+            return fail("parallel_function_checker_no_order:cannot_find_match", name);
+        }
+    }
+    Ok(())
+}
+
+/// Bipartite matching by augmenting paths.
+fn optimal(tools: &Val, calls: &[Call], gold: &[Val], lang: Lang, options: Options) -> Check {
+    let mut passes = Vec::with_capacity(gold.len());
+    for gold in gold {
+        let (name, args) = gold_call(gold)?;
+        let tool = find(tools, name)?;
+        let row: Result<Vec<bool>, Verdict> = calls
+            .iter()
+            .map(|call| match one(tool, call, args, lang, options) {
+                Ok(()) => Ok(true),
+                Err(Verdict::Invalid(_)) => Ok(false),
+                Err(other) => Err(other),
+            })
+            .collect();
+        passes.push(row?);
+    }
+    let mut owner = vec![None; calls.len()];
+    for g in 0..gold.len() {
+        if !augment(g, &passes, &mut owner, &mut vec![false; calls.len()]) {
+            return fail("parallel_function_checker_no_order:cannot_find_match", "");
+        }
+    }
+    Ok(())
+}
+
+fn augment(g: usize, passes: &[Vec<bool>], owner: &mut [Option<usize>], seen: &mut [bool]) -> bool {
+    for c in 0..owner.len() {
+        if passes[g][c] && !seen[c] {
+            seen[c] = true;
+            if owner[c].is_none_or(|other| augment(other, passes, owner, seen)) {
+                owner[c] = Some(g);
+                return true;
+            }
+        }
+    }
+    false
+}
+
+/// The tag that a declared type stands for.
+fn expected(ty: &str, lang: Lang) -> Option<Tag> {
+    Some(match (lang, ty) {
+        (Lang::Python, "string" | "any") => Tag::Str,
+        (Lang::Python, "integer") => Tag::Int,
+        (Lang::Python, "float") => Tag::Float,
+        (Lang::Python, "boolean") => Tag::Bool,
+        (Lang::Python, "array" | "tuple") => Tag::List,
+        (Lang::Python, "dict") => Tag::Dict,
+        (Lang::Java, "byte" | "short" | "integer" | "long") => Tag::Int,
+        (Lang::Java, "float" | "double") => Tag::Float,
+        (Lang::Java, "boolean") => Tag::Bool,
+        (Lang::Java, "char" | "String" | "any") => Tag::Str,
+        (Lang::Java, "Array" | "ArrayList" | "Queue" | "Stack") => Tag::List,
+        (Lang::Java, "HashMap" | "Hashtable") => Tag::Dict,
+        // Python's set: no value that is checked has this type, but a `Set` among an array's items is no fault.
+        (Lang::Java, "Set") => Tag::Other,
+        (Lang::JavaScript, "String" | "any") => Tag::Str,
+        (Lang::JavaScript, "integer" | "Bigint") => Tag::Int,
+        (Lang::JavaScript, "float") => Tag::Float,
+        (Lang::JavaScript, "Boolean") => Tag::Bool,
+        (Lang::JavaScript, "dict") => Tag::Dict,
+        (Lang::JavaScript, "array") => Tag::List,
+        _ => return None,
+    })
+}
+
+fn nested(ty: &str, lang: Lang) -> bool {
+    match lang {
+        Lang::Python => matches!(ty, "array" | "tuple"),
+        Lang::Java | Lang::JavaScript => matches!(ty, "Array" | "ArrayList" | "array"),
+    }
+}
+
+fn declared<'a>(schema: &'a Val, name: &str) -> Result<&'a str, Verdict> {
+    schema.get("type").and_then(Val::as_str).ok_or_else(|| Verdict::fault("schema.missing_type", name))
+}
+
+/// One call against one gold call (the reference's `simple_function_checker`).
+fn one(tool: &Val, call: &Call, gold: &Map, lang: Lang, options: Options) -> Check {
+    let Some(name) = tool.get("name").and_then(Val::as_str) else { return fault("schema.missing_name", "") };
+    let Some(parameters) = tool.get("parameters") else { return fault("schema.missing_parameters", name) };
+    let Some(properties) = parameters.get("properties").and_then(Val::as_dict) else {
+        return fault("schema.missing_properties", name);
+    };
+    let Some(required) = parameters.get("required").and_then(Val::as_list) else {
+        return fault("schema.missing_required", name);
+    };
+    if call.name != spelled(name, options.names) {
+        return fail("simple_function_checker:wrong_func_name", name);
+    }
+    for r in required.iter().filter_map(Val::as_str) {
+        if !call.args.contains_key(r) {
+            return fail("simple_function_checker:missing_required", r);
+        }
+    }
+    for (key, value) in &call.args {
+        let (Some(schema), Some(acceptable)) = (properties.get(key), gold.get(key)) else {
+            return fail("simple_function_checker:unexpected_param", key.as_str().unwrap_or_default());
+        };
+        let name = key.as_str().unwrap_or_default();
+        let Some(acceptable) = acceptable.as_list() else { return fault("gold.not_list", name) };
+        argument(name, value, schema, acceptable, lang)?;
+    }
+    for (key, acceptable) in gold {
+        if call.args.contains_key(key) {
+            continue;
+        }
+        let name = key.as_str().unwrap_or_default();
+        let Some(acceptable) = acceptable.as_list() else { return fault("gold.not_list", name) };
+        if !has_empty(acceptable) {
+            return fail("simple_function_checker:missing_optional", name);
+        }
+    }
+    Ok(())
+}
+
+/// Whether `""`, which marks what may be left out, is among the values.
+fn has_empty(values: &[Val]) -> bool {
+    values.iter().any(|v| v.as_str() == Some(""))
+}
+
+fn argument(name: &str, value: &Val, schema: &Val, acceptable: &[Val], lang: Lang) -> Check {
+    let ty = declared(schema, name)?;
+    let Some(want) = expected(ty, lang) else { return fault("schema.unknown_type", name) };
+    let text = match (lang, value) {
+        (Lang::Python, _) => "",
+        (_, Val::Str(text)) => text,
+        (Lang::Java, _) => return fail("type_error:java", name),
+        (Lang::JavaScript, _) => return fail("type_error:js", name),
+    };
+    let mut item_ty = None;
+    if nested(ty, lang) {
+        let Some(items) = schema.get("items") else { return fault("schema.missing_items", name) };
+        item_ty = Some(declared(items, name)?);
+    }
+    let want_item = match item_ty.map(|ty| expected(ty, lang)) {
+        None => None,
+        Some(None) => return fault("schema.unknown_type", name),
+        Some(tag) => tag,
+    };
+    let converted = match (lang, value) {
+        (Lang::Java, _) => Some(java::convert(text, ty, item_ty).map_err(|kind| Verdict::fault(kind, name))?),
+        (Lang::JavaScript, _) => {
+            Some(javascript::convert(text, ty, item_ty).map_err(|kind| Verdict::fault(kind, name))?)
+        }
+        (Lang::Python, Val::Tuple(items)) if ty == "tuple" => Some(Val::List(items.clone())),
+        (Lang::Python, Val::Int(n)) if ty == "float" => Some(Val::Float(*n as f64)),
+        (Lang::Python, Val::BigInt(_)) if ty == "float" => match value.to_f64() {
+            Some(f) if f.is_finite() => Some(Val::Float(f)),
+            _ => return fault("value.int_too_large", name),
+        },
+        _ => None,
+    };
+    let value = converted.as_ref().unwrap_or(value);
+    let variable = check_type(name, value, acceptable, want, want_item)?;
+    if !variable {
+        match (want, value) {
+            (Tag::Dict, Val::Dict(entries)) => return dict_rule(name, entries, acceptable.iter()),
+            (Tag::List, Val::List(items)) if want_item == Some(Tag::Dict) => {
+                return list_dict_rule(name, items, acceptable);
+            }
+            (Tag::Str, Val::Str(s)) => {
+                return if acceptable.iter().filter_map(Val::as_str).any(|a| norm_eq(s, a)) {
+                    Ok(())
+                } else {
+                    fail("value_error:string", name)
+                };
+            }
+            (Tag::List, Val::List(items)) => return list_rule(name, items, acceptable),
+            _ => {}
+        }
+    }
+    if acceptable.iter().any(|a| eq_py(value, a)) { Ok(()) } else { fail("value_error:others", name) }
+}
+
+/// Whether the value is taken as a variable's name; the error when its type is wrong.
+fn check_type(
+    name: &str,
+    value: &Val,
+    acceptable: &[Val],
+    want: Tag,
+    items: Option<Tag>,
+) -> Result<bool, Verdict> {
+    let gold_tag = acceptable.iter().find(|a| a.as_str() != Some("")).map(Val::tag);
+    let mut error = "type_error:simple";
+    if value.tag() == want {
+        let variable = gold_tag.is_some_and(|g| g != want);
+        let Some(item) = items else { return Ok(variable) };
+        let elements = value.as_list().unwrap_or_default();
+        let passes = |a: &Val| match a.as_list() {
+            None => true,
+            Some(gold) => elements.iter().all(|v| check_type(name, v, gold, item, None).is_ok()),
+        };
+        if acceptable.iter().any(passes) {
+            return Ok(variable);
+        }
+        if gold_tag == Some(want) {
+            error = "type_error:nested";
+        }
+    } else if gold_tag == Some(value.tag()) {
+        return Ok(true);
+    }
+    Err(Verdict::invalid(error, name))
+}
+
+/// Equality after normalisation when both are strings.
+fn eq_norm(a: &Val, b: &Val) -> bool {
+    match (a, b) {
+        (Val::Str(a), Val::Str(b)) => norm_eq(a, b),
+        _ => eq_py(a, b),
+    }
+}
+
+fn list_rule(name: &str, items: &[Val], acceptable: &[Val]) -> Check {
+    let mut found = false;
+    for a in acceptable {
+        found |= match a {
+            Val::List(gold) => {
+                items.len() == gold.len() && items.iter().zip(gold).all(|(v, g)| eq_norm(v, g))
+            }
+            // A string is the sequence of its characters.
+            Val::Str(s) => {
+                let mut chars = s.chars();
+                let mut buffer = [0; 4];
+                items.iter().all(|v| {
+                    chars
+                        .next()
+                        .is_some_and(|c| v.as_str().is_some_and(|v| norm_eq(v, c.encode_utf8(&mut buffer))))
+                }) && chars.next().is_none()
+            }
+            Val::Dict(entries) if entries.is_empty() => items.is_empty(),
+            _ => return fault("gold.not_sequence", name),
+        };
+    }
+    if found { Ok(()) } else { fail("value_error:list/tuple", name) }
+}
+
+/// A predicted object against acceptable objects, whose entries are lists of acceptable values.
+fn dict_rule<'a>(name: &str, entries: &Map, acceptable: impl Iterator<Item = &'a Val>) -> Check {
+    let mut last = fail("dict_checker:unclear", name);
+    for gold in acceptable.filter(|a| a.as_str() != Some("")) {
+        let Val::Dict(gold) = gold else { return fault("gold.not_dict", name) };
+        match one_dict(entries, gold) {
+            Err(verdict @ Verdict::Invalid(_)) => last = Err(verdict),
+            other => return other,
+        }
+    }
+    last
+}
+
+fn one_dict(entries: &Map, gold: &Map) -> Check {
+    let mut error = Ok(());
+    for (key, value) in entries {
+        let at = key.as_str().unwrap_or_default();
+        let Some(acceptable) = gold.get(key) else {
+            error = fail("value_error:dict_key", at);
+            break;
+        };
+        let found = match acceptable {
+            Val::List(values) => values.iter().any(|a| eq_norm(value, a)),
+            // A bare string is the list of its characters.
+            Val::Str(s) => {
+                let mut buffer = [0; 4];
+                value.as_str().is_some_and(|v| s.chars().any(|c| norm_eq(v, c.encode_utf8(&mut buffer))))
+            }
+            Val::Dict(values) if values.is_empty() => false,
+            _ => return fault("gold.dict_entry", at),
+        };
+        if !found {
+            error = fail("value_error:dict_value", at);
+            break;
+        }
+    }
+    for (key, acceptable) in gold {
+        if entries.contains_key(key) {
+            continue;
+        }
+        let at = key.as_str().unwrap_or_default();
+        let optional = match acceptable {
+            Val::List(values) => has_empty(values),
+            Val::Str(_) => true,
+            Val::Dict(values) => values.contains_key(""),
+            _ => return fault("gold.dict_entry", at),
+        };
+        if !optional {
+            return fail("value_error:dict_key", at);
+        }
+    }
+    error
+}
+
+fn list_dict_rule(name: &str, items: &[Val], acceptable: &[Val]) -> Check {
+    let mut last = fail("list_dict_checker:unclear", name);
+    'answers: for a in acceptable {
+        let len = match a {
+            Val::List(gold) => gold.len(),
+            Val::Str(s) => s.chars().count(),
+            Val::Dict(entries) => entries.len(),
+            _ => return fault("gold.not_sequence", name),
+        };
+        if items.len() != len {
+            last = fail("value_error:list_dict_count", name);
+            continue;
+        }
+        for (i, item) in items.iter().enumerate() {
+            // Characters and entries by number are no objects: the reference raises on both.
+            let Some(gold) = a.as_list() else { return fault("gold.not_dict", name) };
+            if gold[i].as_str() == Some("") {
+                last = fail("dict_checker:unclear", name);
+                continue 'answers;
+            }
+            let Val::Dict(entries) = item else { return fault("value.not_dict", name) };
+            match dict_rule(name, entries, std::iter::once(&gold[i])) {
+                Err(verdict @ Verdict::Invalid(_)) => {
+                    last = Err(verdict);
+                    continue 'answers;
+                }
+                Err(other) => return Err(other),
+                Ok(()) => {}
+            }
+        }
+        return Ok(());
+    }
+    last
+}

@@ -1,0 +1,42 @@
+//! Tool calls of language models: parse what a model wrote, score it by rule, and check it as the Berkeley
+//! Function-Calling Leaderboard (BFCL) does.
+//!
+//! After *ToolRM* (arXiv 2510.26167, §3.1) and `bfcl-eval` 2026.3.23. The one design decision: there is a single type of value,
+//! [`Val`], that holds JSON and what Python's literals have beyond it, with two equalities, [`eq_json`] for the rule score
+//! and [`eq_py`] for the leaderboard; every parser gives it, every check reads it. Nothing that a model wrote is ever
+//! executed.
+//!
+//! ```
+//! use toolrm::{Call, Format, Mode, ScoreOptions, Val, parse, rule_score};
+//! let gold = [Call::new("weather", [("city", Val::from("Paris")), ("unit", Val::from("celsius"))])];
+//! let said = parse("[weather(city='Paris')]", Format::Pythonic, Mode::Strict)?;
+//! let score = rule_score(&gold, Some(&said.calls), &ScoreOptions::default());
+//! assert_eq!((score.score, score.message), (0.5, "ok"));
+//! # Ok::<(), toolrm::ParseFail>(())
+//! ```
+
+pub mod bfcl;
+mod canon;
+pub mod json;
+mod msg;
+mod parse;
+mod pattern;
+mod rule;
+mod schema;
+mod validate;
+mod value;
+
+pub use canon::{canon, canon_calls, canon_hash};
+pub use msg::{Call, Chat, Message, Role, messages};
+pub use parse::{
+    Format, MAX_BYTES, Mode, NoForm, ParseFail, Parsed, Parsing, Split, parse, parse_source, parse_with,
+    render, split_reasoning,
+};
+pub use rule::{Depth, Match, NumEq, Rational, ScoreOptions, ScoreOut, Sim, StringEq, rule_score};
+pub use schema::{Family, ParamSchema, PropSchema, SchemaError, ToolDef, TypeName, parse_tools};
+pub use validate::{Issue, Severity, validate_call, validate_tools};
+pub use value::{Key, Map, Tag, Val, eq_json, eq_py};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

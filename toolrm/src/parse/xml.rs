@@ -1,0 +1,69 @@
+//! `<functions>` elements.
+
+use super::pythonic::parse_literal;
+use super::{Format, Mode, ParseFail, Parsed};
+use crate::bfcl::{py_float, py_int, strip};
+use crate::msg::Call;
+use crate::value::{Key, Val};
+
+fn fail(offset: usize, what: impl Into<String>) -> ParseFail {
+    ParseFail::new(offset, "xml.bad_calls", what)
+}
+
+pub(super) fn parse(text: &str, verbose: bool, mode: Mode) -> Result<Parsed, ParseFail> {
+    let format = if verbose { Format::XmlVerbose } else { Format::XmlConcise };
+    let start = text.find("<functions>").ok_or_else(|| fail(0, "no <functions>"))?;
+    let end = text[start..].find("</functions>").ok_or_else(|| fail(start, "<functions> has no end"))?;
+    let end = start + end + "</functions>".len();
+    let outside = [&text[..start], &text[end..]];
+    if mode == Mode::Strict && outside.iter().any(|t| !t.trim().is_empty()) {
+        return Err(fail(0, "text beside <functions>"));
+    }
+    let document =
+        roxmltree::Document::parse(&text[start..end]).map_err(|e| fail(start, format!("not XML: {e}")))?;
+    let elements = |node: roxmltree::Node<'_, '_>, name: &'static str| {
+        node.children().filter(move |n| n.has_tag_name(name)).map(|n| n.id()).collect::<Vec<_>>()
+    };
+    let node = |id| document.get_node(id).unwrap_or(document.root_element());
+    let mut parsed = Parsed::new(format, Vec::new());
+    for function in elements(document.root_element(), "function") {
+        let function = node(function);
+        let name = function.attribute("name").ok_or_else(|| fail(start, "a function without a name"))?;
+        let mut call = Call { name: name.to_owned(), ..Call::default() };
+        let holder =
+            elements(function, "params").first().filter(|_| verbose).map_or(function, |id| node(*id));
+        for param in elements(holder, "param") {
+            let param = node(param);
+            let key = match param.attribute("name") {
+                Some(name) => Key::from(name),
+                None if verbose && mode != Mode::Strict => Key::Null,
+                None => return Err(fail(start, "a parameter without a name")),
+            };
+            let raw = if verbose { param.attribute("value") } else { param.text() }.unwrap_or_default();
+            let raw = if verbose || mode == Mode::Strict { raw } else { strip(raw) };
+            let ty = param.attribute("type").unwrap_or("string");
+            let value = cast(raw, ty, mode).map_err(|what| fail(start, format!("{name}: {what}")))?;
+            if call.args.insert(key, value).is_some() && mode == Mode::Strict {
+                return Err(fail(start, format!("{name}: a parameter given twice")));
+            }
+        }
+        parsed.calls.push(call);
+    }
+    parsed.text = outside.concat().trim().to_owned();
+    Ok(parsed)
+}
+
+fn cast(raw: &str, ty: &str, mode: Mode) -> Result<Val, String> {
+    match ty {
+        "string" => Ok(Val::from(raw)),
+        "integer" => py_int(raw).ok_or_else(|| format!("{raw:?} is no integer")),
+        "float" => py_float(raw).map(Val::Float).ok_or_else(|| format!("{raw:?} is no float")),
+        "boolean" => Ok(Val::Bool(raw.to_lowercase() == "true")),
+        "null" => Ok(Val::Null),
+        "array" | "tuple" | "object" | "dict" => {
+            parse_literal(raw.trim_start_matches([' ', '\t'])).map_err(|e| e.to_string())
+        }
+        other if mode == Mode::Strict => Err(format!("unknown type {other:?}")),
+        _ => Ok(Val::from(raw)),
+    }
+}
