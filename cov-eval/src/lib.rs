@@ -4,7 +4,7 @@
 //! way round (LongWeave, arXiv 2510.24345): a seed gives a scenario, the scenario gives the raw material, a list of
 //! constraints, and for each constraint a verifier, which the model never sees. So every answer is scored by rule, the
 //! same on every machine; there are as many instances as anyone wants; and the score that evaluates a model can train
-//! it.
+//! it. Three of the seven tasks are here; the README says what is not.
 //!
 //! The one design decision: no judge, and a score of 1 means that nothing at all is wrong. Each task therefore brings
 //! its own proof: an [`oracle`](Task::oracle) that scores exactly 1, faults to [`plant`](Task::plant) that each cost
