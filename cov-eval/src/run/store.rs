@@ -1,0 +1,181 @@
+//! The files of a run directory.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{Plan, RunError};
+use crate::flags::FlagSet;
+use crate::model::{Gate, Instance, OutputStats, Verification};
+
+/// The score of one answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScoreRecord {
+    /// The instance.
+    pub instance_id: String,
+    /// Which of its samples.
+    pub sample: u32,
+    /// The instance's content.
+    pub content_hash: String,
+    /// SHA-256 of the answer's record.
+    pub answer_hash: String,
+    /// The evaluation score.
+    pub score: f64,
+    /// The training score.
+    pub dense: f64,
+    /// Whether the answer was refused as a whole.
+    pub gate: Gate,
+    /// What the score is made of.
+    pub components: Vec<(Cow<'static, str>, f64)>,
+    /// What it was multiplied by.
+    pub multipliers: Vec<(Cow<'static, str>, f64)>,
+    /// For each kind of constraint, in order: how many, and the sum of their credits.
+    pub credits: Vec<(Cow<'static, str>, u32, f64)>,
+    /// What was noticed.
+    pub flags: FlagSet,
+    /// Sizes.
+    pub stats: OutputStats,
+}
+
+impl ScoreRecord {
+    pub(super) fn new(instance: &Instance, sample: u32, answer_hash: &str, found: Verification) -> Self {
+        let mut credits: Vec<(Cow<'static, str>, u32, f64)> = Vec::new();
+        for (constraint, verdict) in instance.constraints.iter().zip(&found.verdicts) {
+            match credits.iter_mut().find(|(kind, ..)| *kind == constraint.kind) {
+                Some((_, count, credit)) => (*count, *credit) = (*count + 1, *credit + verdict.credit),
+                None => credits.push((constraint.kind.clone(), 1, verdict.credit)),
+            }
+        }
+        Self {
+            instance_id: instance.id.clone(),
+            sample,
+            content_hash: instance.content_hash.clone(),
+            answer_hash: answer_hash.to_owned(),
+            score: found.score,
+            dense: found.dense,
+            gate: found.gate,
+            components: found.components,
+            multipliers: found.multipliers,
+            credits,
+            flags: found.flags,
+            stats: found.stats,
+        }
+    }
+}
+
+fn at(path: &Path) -> impl FnOnce(std::io::Error) -> RunError {
+    let path = path.to_owned();
+    move |source| RunError::File { path, source }
+}
+
+/// The records of a file of JSON lines; blank lines are skipped.
+pub(super) fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, RunError> {
+    let text = fs::read_to_string(path).map_err(at(path))?;
+    parse_lines(path, &text)
+}
+
+fn parse_lines<T: DeserializeOwned>(path: &Path, text: &str) -> Result<Vec<T>, RunError> {
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let parse = |(i, line): (usize, &str)| {
+        let error =
+            |e: serde_json::Error| RunError::Line { path: path.into(), line: i + 1, message: e.to_string() };
+        serde_json::from_str(line).map_err(error)
+    };
+    lines.map(parse).collect()
+}
+
+/// An open run directory.
+pub(super) struct Store {
+    directory: PathBuf,
+    scores: File,
+    records: Vec<ScoreRecord>,
+}
+
+impl Store {
+    /// Opens or begins the run of `plan`. A last line without its end is what a killed process left, and is cut off.
+    pub(super) fn open(directory: &Path, plan: &Plan) -> Result<Self, RunError> {
+        fs::create_dir_all(directory).map_err(at(directory))?;
+        let run = directory.join("run.json");
+        let identity = plan.identity();
+        if run.exists() {
+            let text = fs::read_to_string(&run).map_err(at(&run))?;
+            let found: serde_json::Value = serde_json::from_str(&text).map_err(|e| RunError::Line {
+                path: run.clone(),
+                line: e.line(),
+                message: e.to_string(),
+            })?;
+            let differing: Vec<String> = differences("", &found, &identity);
+            if !differing.is_empty() {
+                return Err(RunError::OtherRun { path: run, fields: differing.join(", ") });
+            }
+        } else {
+            write_whole(&run, &format!("{identity:#}\n"))?;
+        }
+        let path = directory.join("scores.jsonl");
+        let bytes = if path.exists() { fs::read(&path).map_err(at(&path))? } else { Vec::new() };
+        let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |end| end + 1);
+        let text = std::str::from_utf8(&bytes[..whole]).map_err(|e| {
+            let line = bytes[..e.valid_up_to()].iter().filter(|&&b| b == b'\n').count() + 1;
+            RunError::Line { path: path.clone(), line, message: "not UTF-8".into() }
+        })?;
+        let records = parse_lines(&path, text)?;
+        let scores = OpenOptions::new().append(true).create(true).open(&path).map_err(at(&path))?;
+        scores.set_len(whole as u64).map_err(at(&path))?;
+        Ok(Self { directory: directory.to_owned(), scores, records })
+    }
+
+    /// Adds records and sees them on the disk.
+    pub(super) fn append(&mut self, records: &[ScoreRecord]) -> Result<(), RunError> {
+        let path = self.directory.join("scores.jsonl");
+        for record in records {
+            let mut line = serde_json::to_string(record).expect("a score record has finite numbers only");
+            line.push('\n');
+            self.scores.write_all(line.as_bytes()).map_err(at(&path))?;
+        }
+        self.scores.sync_data().map_err(at(&path))?;
+        self.records.extend_from_slice(records);
+        Ok(())
+    }
+
+    /// The last record of each answer.
+    pub(super) fn known(&self) -> HashMap<(String, u32), ScoreRecord> {
+        self.records.iter().map(|r| ((r.instance_id.clone(), r.sample), r.clone())).collect()
+    }
+
+    pub(super) fn write(&self, name: &str, text: &str) -> Result<(), RunError> {
+        write_whole(&self.directory.join(name), text)
+    }
+}
+
+/// A file appears whole or not at all.
+fn write_whole(path: &Path, text: &str) -> Result<(), RunError> {
+    let temporary = path.with_extension("tmp");
+    let mut file = File::create(&temporary).map_err(at(&temporary))?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(at(&temporary))?;
+    fs::rename(&temporary, path).map_err(at(path))
+}
+
+/// Paths at which two JSON values differ.
+fn differences(path: &str, a: &serde_json::Value, b: &serde_json::Value) -> Vec<String> {
+    match (a.as_object(), b.as_object()) {
+        (Some(x), Some(y)) => {
+            let mut keys: Vec<&String> = x.keys().chain(y.keys()).collect();
+            keys.sort();
+            keys.dedup();
+            let null = serde_json::Value::Null;
+            let inner = |key: &String| {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                differences(&path, x.get(key).unwrap_or(&null), y.get(key).unwrap_or(&null))
+            };
+            keys.into_iter().flat_map(inner).collect()
+        }
+        _ if a == b => Vec::new(),
+        _ => vec![path.to_owned()],
+    }
+}

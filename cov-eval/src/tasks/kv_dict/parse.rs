@@ -1,0 +1,240 @@
+//! A tolerant reader of dictionary literals: JSON or Python, cut off or not. Iterative, linear in the text.
+
+use std::ops::Range;
+
+/// Starts of a literal that are tried.
+const STARTS: usize = 16;
+
+/// An entry: its key, its value where that is a string, and where it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Pair {
+    pub(super) key: String,
+    pub(super) value: Option<String>,
+    pub(super) span: Range<u32>,
+}
+
+/// A dictionary literal found in a text.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Object {
+    /// Entries in order, duplicates kept.
+    pub(super) pairs: Vec<Pair>,
+    /// It is JSON as the standard has it.
+    pub(super) strict: bool,
+    /// It ends.
+    pub(super) complete: bool,
+    /// Its bytes.
+    pub(super) range: Range<usize>,
+}
+
+/// The first literal with a complete entry.
+pub(super) fn find(text: &str) -> Option<Object> {
+    let starts = text.bytes().enumerate().filter(|&(_, b)| b == b'{').map(|(at, _)| at);
+    starts.take(STARTS).map(|at| Reader { text, at, strict: true }.object()).find(|o| !o.pairs.is_empty())
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    at: usize,
+    strict: bool,
+}
+
+impl Reader<'_> {
+    fn peek(&self) -> Option<char> {
+        self.text[self.at..].chars().next()
+    }
+
+    fn take(&mut self) -> Option<char> {
+        let c = self.peek()?;
+        self.at += c.len_utf8();
+        Some(c)
+    }
+
+    fn eat(&mut self, wanted: char) -> bool {
+        let hit = self.peek() == Some(wanted);
+        if hit {
+            self.at += wanted.len_utf8();
+        }
+        hit
+    }
+
+    fn space(&mut self) {
+        while let Some(c) = self.peek().filter(|c| c.is_whitespace()) {
+            self.strict &= matches!(c, ' ' | '\t' | '\n' | '\r');
+            self.at += c.len_utf8();
+        }
+    }
+
+    /// From an opening brace; stops at the closing one, at the end, or where no entry can be read.
+    fn object(mut self) -> Object {
+        let start = self.at;
+        self.take();
+        let mut pairs = Vec::new();
+        let mut end = self.at;
+        let mut complete = false;
+        let mut comma = true;
+        loop {
+            self.space();
+            if self.eat('}') {
+                self.strict &= !comma || pairs.is_empty();
+                complete = true;
+                end = self.at;
+                break;
+            }
+            self.strict &= comma;
+            let from = self.at;
+            let Some(key) = self.string() else { break };
+            self.space();
+            if !self.eat(':') {
+                break;
+            }
+            self.space();
+            let value = match self.peek() {
+                Some('"' | '\'') => match self.string() {
+                    Some(value) => Some(value),
+                    None => break,
+                },
+                _ if self.skip() => None,
+                _ => break,
+            };
+            end = self.at;
+            pairs.push(Pair { key, value, span: from as u32..end as u32 });
+            self.space();
+            comma = self.eat(',');
+        }
+        Object { pairs, strict: self.strict && complete, complete, range: start..end }
+    }
+
+    /// A string in either quote. `None` at the end of the text, or where there is no string.
+    fn string(&mut self) -> Option<String> {
+        let quote = self.peek().filter(|c| matches!(c, '"' | '\''))?;
+        self.strict &= quote == '"';
+        self.take();
+        let mut text = String::new();
+        loop {
+            match self.take()? {
+                c if c == quote => return Some(text),
+                '\\' => text.push(self.escape()?),
+                c => {
+                    self.strict &= c >= ' ';
+                    text.push(c);
+                }
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Option<char> {
+        let c = self.take()?;
+        Some(match c {
+            '"' | '\\' | '/' => c,
+            'b' => '\u{8}',
+            'f' => '\u{c}',
+            'n' => '\n',
+            'r' => '\r',
+            't' => '\t',
+            'u' => {
+                let digits =
+                    self.text.get(self.at..self.at + 4).filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()));
+                match digits {
+                    Some(digits) => {
+                        self.at += 4;
+                        // Halves of surrogate pairs can be part of no key or value that is asked for.
+                        u32::from_str_radix(digits, 16).ok().and_then(char::from_u32).unwrap_or('\u{fffd}')
+                    }
+                    None => {
+                        self.strict = false;
+                        'u'
+                    }
+                }
+            }
+            other => {
+                self.strict = false;
+                other
+            }
+        })
+    }
+
+    /// Skips a value that is no string, up to the comma or brace that ends it. Its own syntax is not looked at, so a
+    /// dictionary with such a value does not count as strict.
+    fn skip(&mut self) -> bool {
+        self.strict = false;
+        let mut depth = 0usize;
+        while let Some(c) = self.peek() {
+            match c {
+                '"' | '\'' => {
+                    if self.string().is_none() {
+                        return false;
+                    }
+                    continue;
+                }
+                '{' | '[' | '(' => depth += 1,
+                ',' if depth == 0 => return true,
+                '}' | ']' | ')' if depth == 0 => return c == '}',
+                '}' | ']' | ')' => depth -= 1,
+                _ => {}
+            }
+            self.take();
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(text: &str) -> (Vec<(String, Option<String>)>, bool, bool) {
+        let object = find(text).unwrap();
+        (object.pairs.into_iter().map(|p| (p.key, p.value)).collect(), object.strict, object.complete)
+    }
+
+    fn pairs(list: &[(&str, &str)]) -> Vec<(String, Option<String>)> {
+        list.iter().map(|&(k, v)| (k.to_owned(), Some(v.to_owned()))).collect()
+    }
+
+    #[test]
+    fn forms() {
+        let ab = pairs(&[("A", "1"), ("B", "2")]);
+        assert_eq!(read(r#"{"A": "1","B":"2"}"#), (ab.clone(), true, true));
+        assert_eq!(read("x {'A': '1', 'B': '2',} y"), (ab.clone(), false, true));
+        assert_eq!(read("{\"A\": \"1\", \"B\": \"2\","), (ab.clone(), false, false));
+        assert_eq!(read("{\"A\": \"1\", \"B\": \"2\", \"C\": \"3"), (ab.clone(), false, false));
+        assert_eq!(read("{\"A\": \"1\" \"B\": \"2\"}"), (ab.clone(), false, true));
+        assert_eq!(read("{} {nothing} {\"A\": \"1\", \"B\": \"2\"}"), (ab, true, true));
+        assert_eq!(
+            read(r#"{"\u0041\n": "\"", "A": "1"}"#),
+            (pairs(&[("A\n", "\""), ("A", "1")]), true, true)
+        );
+        let nested = read(r#"{"A": {"x": [1, "}"]}, "B": 7, "B": "2"}"#);
+        assert_eq!(nested.0, [("A".into(), None), ("B".into(), None), ("B".into(), Some("2".into()))]);
+        assert!(find("{}").is_none() && find("{{{").is_none() && find("no").is_none());
+    }
+
+    #[test]
+    fn hostile_texts_are_bounded() {
+        for text in
+            ["{".repeat(1_000_000), format!("{{\"A\":{}", "[".repeat(1_000_000)), "{\"".repeat(500_000)]
+        {
+            assert!(find(&text).is_none());
+        }
+    }
+
+    proptest! {
+        /// Strict is what serde_json takes as a map of strings.
+        #[test]
+        fn strict_is_json(text in r#"\{( ?"[A-C\\n"']{0,3}" ?: ?["'][a-c]{0,2}["'] ?,?){0,3}\}"#) {
+            let whole = find(&text).filter(|o| o.range == (0..text.len()));
+            let json = serde_json::from_str::<std::collections::BTreeMap<String, String>>(&text);
+            if let Some(object) = whole {
+                prop_assert_eq!(object.strict, json.is_ok(), "{}", text);
+            } else {
+                prop_assert!(json.map_or(true, |map| map.is_empty()));
+            }
+        }
+
+        #[test]
+        fn nothing_panics(text in r#"[{}\[\]"':,\\uA1 é]{0,60}"#) {
+            let _ = find(&text);
+        }
+    }
+}

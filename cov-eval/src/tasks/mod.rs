@@ -1,0 +1,80 @@
+//! The tasks.
+
+mod fsm;
+mod kv_dict;
+mod para_order;
+
+use serde::{Deserialize, Serialize};
+
+pub use fsm::FsmTargets;
+pub use kv_dict::{KvDictTargets, Pinned};
+pub use para_order::ParaOrderTargets;
+pub(crate) use para_order::tau;
+
+use crate::error::GenError;
+use crate::key::{InstanceKey, TaskId};
+use crate::model::{Instance, Task, TaskConfig};
+
+/// The secret side of an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Targets {
+    /// A machine and its input.
+    Fsm(FsmTargets),
+    /// Pinned entries.
+    KvDict(KvDictTargets),
+    /// Segments in their order.
+    ParaOrder(ParaOrderTargets),
+}
+
+/// The task of an id.
+pub fn task(id: TaskId) -> &'static dyn Task {
+    match id {
+        TaskId::Fsm => &fsm::Fsm,
+        TaskId::KvDict => &kv_dict::KvDict,
+        TaskId::ParaOrder => &para_order::ParaOrder,
+    }
+}
+
+/// Checks what all generators check.
+fn check(id: TaskId, version: u32, key: &InstanceKey, cfg: &TaskConfig) -> Result<(), GenError> {
+    let mismatch =
+        |field, found: String, expected: String| Err(GenError::Mismatch { field, found, expected });
+    if key.task != id {
+        return mismatch("task", key.task.to_string(), id.to_string());
+    }
+    if key.version != version {
+        return mismatch("version", key.version.to_string(), version.to_string());
+    }
+    if let Some(found) = cfg.in_tokens.filter(|&n| n > MAX_IN_TOKENS) {
+        let (found, high) = (found.into(), MAX_IN_TOKENS.into());
+        return Err(GenError::Range { field: "in_tokens", found, low: 0, high });
+    }
+    key.check()
+}
+
+/// The largest input, in tokens.
+const MAX_IN_TOKENS: u32 = 65_536;
+
+/// Checks the size of the material before padding: an input must have room for it.
+fn room(cfg: &TaskConfig, material: &str) -> Result<usize, GenError> {
+    let Some(wanted) = cfg.in_tokens else { return Ok(0) };
+    let used = crate::length::estimate_tokens(crate::text::count(material).0, material.len());
+    (wanted as usize).checked_sub(used).ok_or(GenError::Range {
+        field: "in_tokens",
+        found: wanted.into(),
+        low: used as u64,
+        high: MAX_IN_TOKENS.into(),
+    })
+}
+
+/// Answers of no worth that are the same for all tasks.
+fn common_nulls(instance: &Instance) -> Vec<(&'static str, String)> {
+    vec![
+        ("empty", String::new()),
+        ("blank", " \n\t\n".into()),
+        ("refusal", "I cannot help with that.".into()),
+        ("prompt", instance.prompt.user.clone()),
+        ("material", instance.material().to_owned()),
+    ]
+}

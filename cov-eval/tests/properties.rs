@@ -1,0 +1,279 @@
+//! What must hold for every task, at every difficulty, for 256 random instances a cell.
+
+#![allow(clippy::unwrap_used)]
+
+use cov_eval::{
+    Completion, DetRng, Finish, Gate, Instance, InstanceKey, Intake, IntakeConfig, Split, Status, Task,
+    TaskConfig, TaskId, Verification, task,
+};
+use rayon::prelude::*;
+
+const LENGTHS: [u32; 3] = [256, 1024, 8192];
+const INSTANCES: u64 = 256;
+
+fn key(id: TaskId, length: u32, difficulty: u8, index: u64) -> InstanceKey {
+    let version = task(id).version();
+    InstanceKey { task: id, version, split: Split::Test, length, difficulty, base_seed: 11, index }
+}
+
+fn generate(id: TaskId, length: u32, difficulty: u8, index: u64) -> Instance {
+    task(id).generate(&key(id, length, difficulty, index), &TaskConfig::default()).unwrap()
+}
+
+fn verify(instance: &Instance, answer: &str) -> Verification {
+    task(instance.key.task).verify(instance, &Intake::from(answer))
+}
+
+/// All cells of all tasks.
+fn cells() -> Vec<(TaskId, u32, u8)> {
+    let difficulties = |id, length| (0..=3).map(move |difficulty| (id, length, difficulty));
+    let lengths = |&id: &TaskId| LENGTHS.into_iter().flat_map(move |length| difficulties(id, length));
+    TaskId::ALL.iter().flat_map(lengths).collect()
+}
+
+fn each(instances: u64, check: impl Fn(&dyn Task, &Instance) + Sync) {
+    for (id, length, difficulty) in cells() {
+        (0..instances)
+            .into_par_iter()
+            .for_each(|index| check(task(id), &generate(id, length, difficulty, index)));
+    }
+}
+
+fn plant_rng(instance: &Instance) -> DetRng {
+    instance.key.rng("plant")
+}
+
+#[test]
+fn oracles_are_perfect() {
+    each(INSTANCES, |task, instance| {
+        let result = task.verify(instance, &Intake::from(task.oracle(instance).as_str()));
+        let lost: Vec<_> = result.verdicts.iter().filter(|v| v.status != Status::Pass).collect();
+        assert!(lost.is_empty(), "{}: {lost:?}", instance.id);
+        assert_eq!((result.score, result.dense), (1.0, 1.0), "{}: {:?}", instance.id, result.multipliers);
+        assert!(result.flags.is_empty(), "{}: {:?}", instance.id, result.flags.names());
+        assert_eq!(result.gate, Gate::Open);
+    });
+}
+
+#[test]
+fn plants_cost() {
+    each(INSTANCES, |task, instance| {
+        let oracle = task.oracle(instance);
+        let before = verify(instance, &oracle);
+        for kind in task.plants() {
+            let Some(planted) = task.plant(instance, &oracle, kind, &mut plant_rng(instance)) else {
+                panic!("{}: no place for {kind}", instance.id);
+            };
+            let after = verify(instance, &planted.text);
+            assert!(after.score < before.score && after.dense < before.dense, "{} {kind}", instance.id);
+            assert!(!planted.must_fail.is_empty(), "{} {kind}", instance.id);
+            for (was, is) in before.verdicts.iter().zip(&after.verdicts) {
+                let context = || {
+                    format!("{} {kind}: {is:?} of {:?}", instance.id, instance.constraints[is.id as usize])
+                };
+                if planted.must_fail.contains(&is.id) {
+                    assert!(is.credit < was.credit, "{}", context());
+                } else if !planted.may_fail.contains(&is.id) {
+                    assert_eq!(is.credit, was.credit, "{}", context());
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn more_plants_cost_no_less() {
+    // These write the rest of the answer anew, so that a second one may mend what the first spoiled.
+    const REWRITES: [&str; 2] = ["wrong_next", "shifted_steps"];
+    each(24, |task, instance| {
+        for kind in task.plants().iter().filter(|kind| !REWRITES.contains(kind)) {
+            let mut rng = plant_rng(instance);
+            let mut answer = task.oracle(instance);
+            let mut last = 1.0;
+            for _ in 0..8 {
+                let Some(planted) = task.plant(instance, &answer, kind, &mut rng) else { break };
+                answer = planted.text;
+                let score = verify(instance, &answer).score;
+                assert!(score <= last + 1e-12, "{} {kind}: {last} to {score}", instance.id);
+                last = score;
+            }
+        }
+    });
+}
+
+fn check_total(task: &dyn Task, instance: &Instance, bytes: &[u8]) {
+    let completion = Completion { text: bytes.to_vec(), reasoning: None, finish: Finish::Length };
+    let result = task.verify(instance, &Intake::new(&completion, &IntakeConfig::default()));
+    assert!((0.0..=1.0).contains(&result.score) && (0.0..=1.0).contains(&result.dense));
+    assert_eq!(result.verdicts.len(), instance.constraints.len());
+    assert!(result.verdicts.iter().zip(&instance.constraints).all(|(v, c)| v.id == c.id));
+    for verdict in &result.verdicts {
+        assert_eq!(verdict.status == Status::Pass, verdict.credit == 1.0);
+        assert_eq!(matches!(verdict.status, Status::Fail | Status::Unverifiable), verdict.credit == 0.0);
+        assert!(verdict.spans.iter().all(|s| s.start <= s.end && s.end as usize <= bytes.len() * 3));
+    }
+    assert!(!result.flags.names().contains(&"internal_error"));
+}
+
+#[test]
+fn any_bytes_get_a_verdict() {
+    each(8, |task, instance| {
+        let oracle = task.oracle(instance).into_bytes();
+        let mut rng = plant_rng(instance);
+        for round in 0..12 {
+            let mut bytes = oracle.clone();
+            match round % 4 {
+                0 => bytes.truncate(rng.index(bytes.len())),
+                1 => (0..1 + rng.index(20)).for_each(|_| {
+                    let at = rng.index(bytes.len());
+                    bytes[at] ^= 1 << rng.index(8);
+                }),
+                2 => {
+                    let (from, to) = (rng.index(bytes.len()), rng.index(bytes.len()));
+                    let piece = bytes[from.min(to)..from.max(to)].to_vec();
+                    let at = rng.index(bytes.len());
+                    bytes.splice(at..at, piece);
+                }
+                _ => bytes = (0..rng.index(2000)).map(|_| rng.below(256) as u8).collect(),
+            }
+            check_total(task, instance, &bytes);
+        }
+    });
+}
+
+#[test]
+fn hostile_answers_get_a_verdict() {
+    let ten_megabytes = |unit: &str| unit.repeat(10_000_000 / unit.len()).into_bytes();
+    let answers: Vec<Vec<u8>> =
+        ["{", "[[Segment 1]]\n", "1 | S0 | a | S1 | x\n", "{\"A\": \"b\", ", "```\n", "word ", "é"]
+            .map(ten_megabytes)
+            .into_iter()
+            .chain(["é".as_bytes()[..1].to_vec()])
+            .chain([
+                vec![0; 10_000_000],
+                vec![0xff; 3_000_000],
+                format!("1{} | a", "0".repeat(100_000)).into_bytes(),
+            ])
+            .collect();
+    for &id in TaskId::ALL {
+        let instance = generate(id, 1024, 1, 0);
+        answers.par_iter().for_each(|answer| check_total(task(id), &instance, answer));
+    }
+}
+
+#[test]
+fn instances_and_scores_do_not_depend_on_threads() {
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let one = |&(id, length, difficulty): &(TaskId, u32, u8)| {
+            let instance = generate(id, length, difficulty, 3);
+            let oracle = task(id).oracle(&instance);
+            let result = verify(&instance, &oracle[..oracle.floor_char_boundary(oracle.len() * 2 / 3)]);
+            (instance.to_json(), serde_json::to_string(&result).unwrap())
+        };
+        pool.install(|| cells().par_iter().map(one).collect::<Vec<_>>())
+    };
+    assert_eq!(run(1), run(8));
+}
+
+#[test]
+fn longer_prefixes_score_no_less() {
+    for (id, length, difficulty) in cells() {
+        let separator = match id {
+            TaskId::ParaOrder => "\n\n",
+            _ => "\n",
+        };
+        let instance = generate(id, length, difficulty, 1);
+        let oracle = task(id).oracle(&instance);
+        let mut last = (0.0, 0.0);
+        for (at, _) in oracle.match_indices(separator) {
+            let result = verify(&instance, &oracle[..at]);
+            let credit: f64 = result.verdicts.iter().map(|v| v.credit).sum();
+            let scored = matches!(id, TaskId::Fsm | TaskId::ParaOrder);
+            assert!(!scored || result.score >= last.0, "{} at {at}", instance.id);
+            assert!(credit >= last.1 - 1e-9, "{} at {at}", instance.id);
+            last = (result.score, credit);
+        }
+    }
+}
+
+#[test]
+fn wrapping_changes_nothing() {
+    each(4, |task, instance| {
+        let oracle = task.oracle(instance);
+        for (name, text) in [
+            ("fence", format!("```\n{oracle}\n```")),
+            ("crlf", oracle.replace('\n', "\r\n")),
+            ("trailing spaces", oracle.replace('\n', "  \n")),
+            ("reasoning", format!("<think>\nsome {{ [[Segment 1]] thought\n</think>\n\n{oracle}")),
+            ("byte order mark", format!("\u{feff}{oracle}")),
+        ] {
+            assert_eq!(verify(instance, &text).score, 1.0, "{} in {name}", instance.id);
+        }
+    });
+}
+
+#[test]
+fn keys_name_instances() {
+    for &id in TaskId::ALL {
+        let mut hashes: Vec<String> =
+            (0..2000u64).into_par_iter().map(|index| generate(id, 256, 0, index).content_hash).collect();
+        for split in [Split::Train, Split::Val, Split::Canary] {
+            let of = |index: u64| {
+                let key = InstanceKey { split, ..key(id, 256, 0, index) };
+                task(id).generate(&key, &TaskConfig::default()).unwrap().content_hash
+            };
+            hashes.par_extend((0..2000u64).into_par_iter().map(of));
+        }
+        let total = hashes.len();
+        hashes.sort_unstable();
+        hashes.dedup();
+        assert_eq!(hashes.len(), total, "{id}");
+    }
+}
+
+#[test]
+fn stored_instances_come_back() {
+    for (id, length, difficulty) in cells() {
+        let instance = generate(id, length, difficulty, 2);
+        let json = instance.to_json();
+        let back: Instance = serde_json::from_str(&json).unwrap();
+        assert_eq!(back, instance);
+        assert_eq!(back.hash_content(), instance.content_hash);
+        let unknown = json.replacen("{\"schema\"", "{\"extra\":1,\"schema\"", 1);
+        assert!(serde_json::from_str::<Instance>(&unknown).unwrap_err().to_string().contains("extra"));
+        let result = verify(&instance, "nothing of worth");
+        let back: Verification = serde_json::from_str(&serde_json::to_string(&result).unwrap()).unwrap();
+        assert_eq!(back, result);
+    }
+}
+
+/// Every kind of constraint is named in the prompt, the material is there whole, and the secret is not.
+#[test]
+fn prompts_state_what_is_scored() {
+    each(4, |task, instance| {
+        let user = &instance.prompt.user;
+        for constraint in &instance.constraints {
+            assert!(user.contains(&*constraint.kind), "{}: {}", instance.id, constraint.kind);
+        }
+        assert!(!instance.material().is_empty() && user.contains(instance.material()));
+        let oracle = task.oracle(instance);
+        assert!(!user.contains(&oracle));
+        if instance.key.task == TaskId::Fsm {
+            assert!(oracle.lines().all(|row| !user.contains(row)));
+        }
+        assert_eq!(user.matches("```").count(), 0);
+    });
+}
+
+#[test]
+fn tampered_kinds_are_no_pass() {
+    each(1, |task, instance| {
+        let mut instance = instance.clone();
+        let oracle = task.oracle(&instance);
+        instance.constraints[0].kind = "no_such_kind".into();
+        let result = task.verify(&instance, &Intake::from(oracle.as_str()));
+        assert_eq!(result.verdicts[0].status, Status::Unverifiable);
+        assert!(result.score < 1.0);
+    });
+}
