@@ -7,6 +7,7 @@ pub mod data;
 pub mod footprint;
 pub mod guard;
 pub mod learner;
+pub mod media;
 pub mod metrics;
 pub mod optim;
 pub mod policy;
