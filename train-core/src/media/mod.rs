@@ -77,7 +77,7 @@ pub enum MediaError {
         /// The image or video.
         path: PathBuf,
         /// Why.
-        source: qwen3::Error,
+        source: Box<qwen3::Error>,
     },
 }
 
@@ -91,7 +91,7 @@ impl MediaError {
     }
 
     fn processor(path: &Path, source: qwen3::Error) -> Self {
-        Self::Processor { path: path.to_path_buf(), source }
+        Self::Processor { path: path.to_path_buf(), source: Box::new(source) }
     }
 }
 
