@@ -8,6 +8,7 @@ pub mod experiment;
 pub mod footprint;
 pub mod guard;
 pub mod learner;
+pub mod media;
 pub mod metrics;
 pub mod optim;
 pub mod policy;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use qwen3::vision::processor::{PixelBounds, Processor};
 use qwen3::{Model, VlConfig, VlModel};
 use rollout_engine::random::{Stream, keyed_rng};
 use serde_json::{Value, json};
@@ -68,7 +69,22 @@ pub fn codec_and_model(config: &Config) -> Result<(TextCodec, qwen3::Config), Tr
         _ => TextCodec::bytes()?,
     };
     let model = random_model(&config.model, &codec)?;
+    if config.model.architecture == Architecture::Qwen3Vl {
+        let vision = random_vision(&config.model, &model)?;
+        return Ok((codec.with_processor(random_processor(vision)), model));
+    }
     Ok((codec, model))
+}
+
+/// For a small model of any context: an image or a video takes at most a quarter of it.
+fn random_processor(model: VlConfig) -> Processor {
+    let token = (model.vision.patch_size * model.vision.spatial_merge_size).pow(2);
+    let (tokens, frames) =
+        ((model.text.max_position_embeddings / 4).max(4), model.vision.temporal_patch_size);
+    let mut processor = Processor::released(model);
+    processor.image_bounds = PixelBounds { least: token, most: tokens * token };
+    processor.video_bounds = PixelBounds { least: frames * token, most: tokens * frames * token };
+    processor
 }
 
 fn random_model(m: &ModelSection, codec: &TextCodec) -> Result<qwen3::Config, TrainError> {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use train_core::data::MediaFile;
 
 use crate::{bench, configs, convert, describe, doctor, experiment, generate, inspect, run, what_if};
 
@@ -63,16 +64,19 @@ enum Verb {
         #[command(flatten)]
         args: SetArgs,
     },
-    /// Continue a text.
+    /// Continue a text. With images or videos: answer, in the model's chat format where it has one.
     Generate {
         /// A run directory, a Hugging Face directory or a GGUF file.
         model: PathBuf,
         /// The text.
         prompt: String,
         #[command(flatten)]
+        media: MediaArgs,
+        #[command(flatten)]
         sampling: SamplingArgs,
     },
-    /// Talk to a model, one line a turn, in its own chat format.
+    /// Talk to a model, one line a turn, in its own chat format. A line `/image PATH` or `/video PATH` shows the model a
+    /// file with the next turn.
     Chat {
         /// A run directory, a Hugging Face directory or a GGUF file.
         model: PathBuf,
@@ -82,6 +86,8 @@ enum Verb {
         /// A variable of the chat template, such as `enable_thinking=false`; may be repeated.
         #[arg(long = "variable", value_name = "NAME=VALUE")]
         variables: Vec<String>,
+        #[command(flatten)]
+        media: MediaArgs,
         #[command(flatten)]
         sampling: SamplingArgs,
     },
@@ -211,6 +217,32 @@ pub(crate) enum StudyName {
     Sapo,
 }
 
+/// What to show a model with a vision tower.
+#[derive(Args, Clone, Default)]
+pub(crate) struct MediaArgs {
+    /// An image before the (first) text; may be repeated.
+    #[arg(long = "image", value_name = "PATH")]
+    images: Vec<PathBuf>,
+    /// A video behind the images: a directory of frames, a GIF, an animated WebP, an APNG, or anything that ffmpeg reads; may
+    /// be repeated.
+    #[arg(long = "video", value_name = "PATH")]
+    videos: Vec<PathBuf>,
+    /// Frames a second of videos that are directories of frames.
+    #[arg(long, default_value_t = 24.0)]
+    fps: f64,
+}
+
+impl MediaArgs {
+    pub(crate) fn files(&self) -> Vec<MediaFile> {
+        let images = self.images.iter().cloned().map(MediaFile::Image);
+        images.chain(self.videos.iter().cloned().map(|path| self.video(path))).collect()
+    }
+
+    pub(crate) fn video(&self, path: PathBuf) -> MediaFile {
+        MediaFile::Video { path, fps: Some(self.fps) }
+    }
+}
+
 /// How to draw tokens.
 #[derive(Args, Clone)]
 pub(crate) struct SamplingArgs {
@@ -335,11 +367,11 @@ impl Cli {
             Some(Verb::Sample { target, prompt, top, args }) => {
                 inspect::sample(&target, prompt.as_deref(), top, &args).map(done)
             }
-            Some(Verb::Generate { model, prompt, sampling }) => {
-                generate::generate(&model, &prompt, &sampling).map(done)
+            Some(Verb::Generate { model, prompt, media, sampling }) => {
+                generate::generate(&model, &prompt, &media, &sampling).map(done)
             }
-            Some(Verb::Chat { model, system, variables, sampling }) => {
-                generate::chat(&model, &system, &variables, &sampling).map(done)
+            Some(Verb::Chat { model, system, variables, media, sampling }) => {
+                generate::chat(&model, &system, &variables, &media, &sampling).map(done)
             }
             Some(Verb::Convert { model, output, dtype, max_shard_size }) => {
                 convert::convert(&model, &output, dtype, max_shard_size).map(done)

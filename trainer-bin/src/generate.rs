@@ -1,33 +1,60 @@
 //! `generate` and `chat`: text as it comes.
 
 use std::io::{BufRead, IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use qwen3::Decoder;
 use rollout_engine::{Engine, EngineOptions, Finish, Generation, Request, SamplingParams};
 use serde_json::{Map, Value};
 use train_core::chat::{Chat, message};
-use train_core::data::TextCodec;
+use train_core::data::{DataError, Media, MediaFile, TextCodec, message_with};
 use train_core::setup;
+use train_core::types::Images;
 
-use crate::cli::SamplingArgs;
+use crate::cli::{MediaArgs, SamplingArgs};
 use crate::inspect::model_of;
 
-pub(crate) fn generate(path: &Path, prompt: &str, sampling: &SamplingArgs) -> Result<()> {
+pub(crate) fn generate(path: &Path, prompt: &str, media: &MediaArgs, sampling: &SamplingArgs) -> Result<()> {
     let mut speaker = Speaker::open(path, sampling)?;
     let mut out = std::io::stdout().lock();
-    write!(out, "{prompt}")?;
-    let tokens = speaker.codec.encode(prompt)?;
-    speaker.speak(tokens, &mut out)?;
+    let files = media.files();
+    if files.is_empty() {
+        let tokens = speaker.codec.encode(prompt)?;
+        write!(out, "{prompt}")?;
+        speaker.speak((tokens, Images::default()), &mut out)?;
+        return Ok(());
+    }
+    let codec = &speaker.codec;
+    let shown = Media::read(&files, codec.processor()?)?;
+    let tokens = match codec.chat_template() {
+        Ok(_) => codec.encode_chat(&Chat {
+            messages: vec![message_with(&files, prompt)],
+            add_generation_prompt: true,
+            clock: true,
+            ..Chat::default()
+        })?,
+        Err(_) => [codec.placeholders(&files)?, codec.encode(prompt)?].concat(),
+    };
+    let prompt = codec.with_media(tokens, &shown)?;
+    speaker.speak(prompt, &mut out)?;
     Ok(())
 }
 
-pub(crate) fn chat(path: &Path, system: &str, variables: &[String], sampling: &SamplingArgs) -> Result<()> {
+pub(crate) fn chat(
+    path: &Path,
+    system: &str,
+    variables: &[String],
+    media: &MediaArgs,
+    sampling: &SamplingArgs,
+) -> Result<()> {
     let variables = variables.iter().map(|v| variable(v)).collect::<Result<Map<String, Value>>>()?;
     let mut speaker = Speaker::open(path, sampling)?;
     speaker.codec.chat_template()?;
+    let mut gallery = Gallery::default();
+    for file in media.files() {
+        gallery.add(&speaker.codec, file)?;
+    }
     let system = (!system.is_empty()).then(|| message("system", system));
     let mut chat = Chat {
         messages: system.into_iter().collect(),
@@ -39,7 +66,7 @@ pub(crate) fn chat(path: &Path, system: &str, variables: &[String], sampling: &S
     let (input, mut out) = (std::io::stdin(), std::io::stdout().lock());
     let ask = input.is_terminal();
     if ask {
-        eprintln!("One line a turn; Ctrl-D ends.");
+        eprintln!("One line a turn; `/image PATH` and `/video PATH` show files with the next; Ctrl-D ends.");
     }
     let mut lines = input.lock().lines();
     loop {
@@ -50,11 +77,48 @@ pub(crate) fn chat(path: &Path, system: &str, variables: &[String], sampling: &S
         if line.trim().is_empty() {
             continue;
         }
-        chat.messages.push(message("user", &line));
+        if let Some(file) = command(&line, media) {
+            // A slip of the pen does not end the conversation.
+            if let Err(error) = gallery.add(&speaker.codec, file) {
+                eprintln!("error: {error}");
+            }
+            continue;
+        }
+        let new = std::mem::take(&mut gallery.new);
+        chat.messages.push(if new.is_empty() { message("user", &line) } else { message_with(&new, &line) });
         // Rendered anew: a template may leave out the thoughts of past turns.
         let tokens = speaker.codec.encode_chat(&chat)?;
-        let text = speaker.speak(tokens, &mut out)?;
+        let prompt = speaker.codec.with_media(tokens, &gallery.shown)?;
+        let text = speaker.speak(prompt, &mut out)?;
         chat.messages.push(message("assistant", &text));
+    }
+}
+
+/// What a conversation shows.
+#[derive(Default)]
+struct Gallery {
+    /// All of it.
+    shown: Media,
+    /// What goes with the next turn.
+    new: Vec<MediaFile>,
+}
+
+impl Gallery {
+    fn add(&mut self, codec: &TextCodec, file: MediaFile) -> Result<(), DataError> {
+        self.shown.extend(Media::read([&file], codec.processor()?)?);
+        self.new.push(file);
+        Ok(())
+    }
+}
+
+/// The file of a line `/image PATH` or `/video PATH`.
+fn command(line: &str, media: &MediaArgs) -> Option<MediaFile> {
+    let (verb, path) = line.trim().split_once(char::is_whitespace)?;
+    let path = PathBuf::from(path.trim());
+    match verb {
+        "/image" => Some(MediaFile::Image(path)),
+        "/video" => Some(media.video(path)),
+        _ => None,
     }
 }
 
@@ -79,9 +143,9 @@ struct Speaker {
 impl Speaker {
     fn open(path: &Path, sampling: &SamplingArgs) -> Result<Self> {
         let path = model_of(path)?;
-        let model = setup::read_model(&path)?;
+        let model = setup::read_policy(&path)?;
         let codec = setup::read_codec(&path, model.config())?;
-        let decoder = Decoder::new(&model, model.config().max_position_embeddings)?;
+        let decoder = model.decoder(qwen3::Precision::F32)?;
         let params = SamplingParams {
             temperature: sampling.temperature,
             top_k: sampling.top_k,
@@ -95,13 +159,13 @@ impl Speaker {
     }
 
     /// Writes the response to `prompt` while it is drawn, and returns it.
-    fn speak(&mut self, prompt: Vec<u32>, out: &mut impl Write) -> Result<String> {
+    fn speak(&mut self, (prompt, images): (Vec<u32>, Images), out: &mut impl Write) -> Result<String> {
         let (id, params) = (self.turn, self.params.clone());
         self.turn += 1;
         self.engine.submit(Request {
             id,
             prompt,
-            items: Default::default(),
+            items: images.items(),
             samples: vec![[id, 0]],
             seed: self.seed,
             params,

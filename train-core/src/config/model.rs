@@ -85,6 +85,8 @@ section!(Data {
     eval_share: f64,
     prompt_column: String,
     answer_column: String,
+    image_column: String,
+    video_column: String,
     template: String,
     chat: bool,
     system: String,

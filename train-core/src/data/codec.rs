@@ -2,15 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::quantized::gguf_file;
+use qwen3::VlConfig;
+use qwen3::vision::processor::Processor;
 use serde_json::{Map, Value, json};
 use tokenizers::Tokenizer;
 
 use super::{DataError, gguf};
 use crate::chat::{Chat, ChatError, ChatTemplate, ChatTokens, Rendered};
+use crate::policy::has_vision;
 
-/// A tokenizer whose control tokens user text cannot produce, and the chat template that can.
+/// A tokenizer whose control tokens user text cannot produce, the chat template that can, and the processor of images and
+/// videos: all that a checkpoint says of what its model reads.
 #[derive(Clone)]
 pub struct TextCodec {
     tokenizer: Tokenizer,
@@ -22,6 +27,8 @@ pub struct TextCodec {
     /// `bos_token` and so on, as `tokenizer_config.json` names them.
     named_tokens: BTreeMap<String, String>,
     chat: Option<ChatTemplate>,
+    /// How images and videos become prompts, or why that is unknown; `None` for models of text.
+    vision: Option<Result<Arc<Processor>, String>>,
 }
 
 /// The built-in tokenizers' only control token. (Without padding none is needed for it, and a policy would find
@@ -88,7 +95,8 @@ impl TextCodec {
     }
 
     /// As [`TextCodec::open`], for a Hugging Face directory: `tokenizer.json`, `tokenizer_config.json` and
-    /// `chat_template.jinja`, of which only the first must be there.
+    /// `chat_template.jinja`, of which only the first must be there, and what [`Processor::from_dir`] reads, which prompts
+    /// with images and videos need.
     ///
     /// # Errors
     /// As [`TextCodec::open`].
@@ -102,7 +110,11 @@ impl TextCodec {
         if stop.is_empty() {
             return Err(DataError::Tokenizer(format!("{} names no eos_token_id", dir.display())));
         }
-        let codec = Self::from_bytes(bytes.as_bytes(), stop)?;
+        let mut codec = Self::from_bytes(bytes.as_bytes(), stop)?;
+        if has_vision(dir) {
+            let processor = VlConfig::from_dir(dir).and_then(|model| Processor::from_dir(dir, model));
+            codec.vision = Some(processor.map(Arc::new).map_err(|e| e.to_string()));
+        }
         let config: Map<String, Value> = match optional("tokenizer_config.json")? {
             Some(text) => serde_json::from_str(&text).map_err(|e| {
                 DataError::Tokenizer(format!("{}: {e}", dir.join("tokenizer_config.json").display()))
@@ -149,7 +161,8 @@ impl TextCodec {
             Tokenizer::from_bytes(file.to_string()).map_err(|e| DataError::Tokenizer(e.to_string()))?;
         // User text that spells a control token must not become one.
         tokenizer.set_encode_special_tokens(true);
-        Ok(Self { tokenizer, drops_unknown, prefix_space, stop, named_tokens: BTreeMap::new(), chat: None })
+        let named_tokens = BTreeMap::new();
+        Ok(Self { tokenizer, drops_unknown, prefix_space, stop, named_tokens, chat: None, vision: None })
     }
 
     /// With the chat template of `sources`, when there is one.
@@ -168,6 +181,24 @@ impl TextCodec {
         }
         self.named_tokens = named_tokens;
         Ok(self)
+    }
+
+    /// With a processor of images and videos.
+    #[must_use]
+    pub fn with_processor(self, processor: Processor) -> Self {
+        Self { vision: Some(Ok(Arc::new(processor))), ..self }
+    }
+
+    /// How the model wants images and videos.
+    ///
+    /// # Errors
+    /// When it reads text alone, or its directory lacks a file that says so, which is named.
+    pub fn processor(&self) -> Result<&Processor, DataError> {
+        match &self.vision {
+            Some(Ok(processor)) => Ok(processor),
+            Some(Err(reason)) => Err(DataError::Vision(reason.clone())),
+            None => Err(DataError::TextOnly),
+        }
     }
 
     /// How the model wants conversations written.
@@ -276,7 +307,7 @@ impl TextCodec {
         gguf::write(&file, &self.named_tokens, &self.stop, template, rows).map_err(DataError::Tokenizer)
     }
 
-    /// Writes `tokenizer.json` and `tokenizer_config.json` as transformers reads them.
+    /// Writes `tokenizer.json` and `tokenizer_config.json` as transformers reads them, and the processor's files.
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -300,6 +331,9 @@ impl TextCodec {
         for (name, content) in [("tokenizer.json", file), ("tokenizer_config.json", config)] {
             let path = dir.join(name);
             std::fs::write(&path, format!("{content:#}")).map_err(|source| DataError::Io { path, source })?;
+        }
+        if let Some(Ok(processor)) = &self.vision {
+            processor.save(dir).map_err(|e| DataError::Vision(e.to_string()))?;
         }
         Ok(())
     }

@@ -4,18 +4,25 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rand::Rng;
+use rayon::prelude::*;
 use rollout_engine::random::{Stream, keyed_rng};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{DataError, PromptSource, TextCodec, beginning, prompt_tokens};
+use super::visual::{files_of, message_with, take_files, text_of};
+use super::{
+    DataError, Media, MediaFile, PromptSource, TextCodec, beginning, conversation_tokens, prompt_tokens,
+};
+use crate::chat::message;
 use crate::config::{Data, TooLong};
 use crate::types::{Images, Prompt};
 
-/// Prompts of a file in shuffled epochs.
+/// Prompts of a file in shuffled epochs. Images and videos are read anew whenever a prompt is drawn: only those of the
+/// held-out prompts stay in memory.
 pub struct FileSource {
-    prompts: Vec<Prompt>,
+    prompts: Vec<Row>,
     held_out: Vec<Prompt>,
+    codec: TextCodec,
     shuffle: bool,
     seed: u64,
     /// Prompts dropped because they were too long.
@@ -30,6 +37,27 @@ struct State {
     epoch: u32,
     position: usize,
     prompts: usize,
+}
+
+/// A prompt without its images and videos.
+#[derive(Clone)]
+struct Row {
+    prompt: Prompt,
+    files: Vec<MediaFile>,
+    /// Its tokens with one placeholder for each file.
+    template: Vec<u32>,
+}
+
+impl Row {
+    /// The prompt as the model reads it.
+    fn load(&self, codec: &TextCodec) -> Result<Prompt, DataError> {
+        let mut prompt = self.prompt.clone();
+        if !self.files.is_empty() {
+            let media = Media::read(&self.files, codec.processor()?)?;
+            (prompt.tokens, prompt.images) = codec.with_media(self.template.clone(), &media)?;
+        }
+        Ok(prompt)
+    }
 }
 
 /// One row of a data file: its columns by name.
@@ -59,14 +87,29 @@ struct Reader<'a> {
     template: Option<minijinja::Environment<'a>>,
 }
 
+/// What a row asks.
+enum Question {
+    Text(String),
+    Messages(Vec<Value>),
+}
+
 impl Reader<'_> {
-    fn read(&self, path: &Path, dropped: &mut usize) -> Result<Vec<Prompt>, DataError> {
-        let mut prompts = Vec::new();
-        for (line, row) in read_rows(path)? {
-            let fault = |reason: String| DataError::Line { path: path.to_path_buf(), line, reason };
-            let prompt = self.prompt(prompts.len() as u64, row).map_err(fault)?;
+    fn read(&self, path: &Path, dropped: &mut usize) -> Result<Vec<Row>, DataError> {
+        let dir = path.parent().unwrap_or(Path::new(""));
+        let rows: Vec<Result<Row, DataError>> = read_rows(path)?
+            .into_par_iter()
+            .map(|(line, columns)| {
+                let fault = |reason: String| DataError::Line { path: path.to_path_buf(), line, reason };
+                self.row(dir, columns).map_err(fault)
+            })
+            .collect();
+        let mut kept = Vec::new();
+        for row in rows {
+            let mut row = row?;
+            row.prompt.id = kept.len() as u64;
+            let prompt = &row.prompt;
             if prompt.tokens.len() + self.max_new <= self.context {
-                prompts.push(prompt);
+                kept.push(row);
             } else if self.settings.too_long == TooLong::Drop {
                 *dropped += 1;
             } else {
@@ -79,34 +122,29 @@ impl Reader<'_> {
                 });
             }
         }
-        Ok(prompts)
+        Ok(kept)
     }
 
-    fn prompt(&self, id: u64, mut columns: Columns) -> Result<Prompt, String> {
-        let text = match &self.template {
-            Some(environment) => {
-                let template = environment.get_template("prompt").map_err(|e| e.to_string())?;
-                template
-                    .render(minijinja::value::Serde(&columns))
-                    .map_err(|e| format!("data.template: {e}"))?
+    /// Reads everything once, so that a broken file is found before the run starts; its pixels are let go.
+    fn row(&self, dir: &Path, mut columns: Columns) -> Result<Row, String> {
+        let files = |kind, name: &String| files_of(kind, columns.get(name), dir);
+        let images = files("image", &self.settings.image_column)?;
+        let videos = files("video", &self.settings.video_column)?;
+        let (text, files, template) = match self.question(&mut columns)? {
+            Question::Text(text) => {
+                let files: Vec<MediaFile> = images.into_iter().chain(videos).collect();
+                let template = self.tokens(&text, &files).map_err(|e| e.to_string())?;
+                (text, files, template)
             }
-            None => match columns.remove(&self.settings.prompt_column) {
-                Some(Value::String(text)) => text,
-                Some(other) => {
-                    return Err(format!(
-                        "column `{}` is {other}, expected a string",
-                        self.settings.prompt_column
-                    ));
+            Question::Messages(mut messages) => {
+                let files = take_files(&mut messages, dir, images, videos)?;
+                let text = text_of(&messages);
+                if !self.settings.system.is_empty() {
+                    messages.insert(0, message("system", &self.settings.system));
                 }
-                None => {
-                    let known: Vec<&str> = columns.keys().map(String::as_str).collect();
-                    return Err(format!(
-                        "no column `{}` (there are: {})",
-                        self.settings.prompt_column,
-                        known.join(", ")
-                    ));
-                }
-            },
+                let template = conversation_tokens(self.settings, self.codec, messages);
+                (text, files, template.map_err(|e| e.to_string())?)
+            }
         };
         if text.is_empty() {
             return Err("the prompt is empty".into());
@@ -116,8 +154,46 @@ impl Reader<'_> {
             Some(Value::String(text)) => Some(text),
             Some(other) => Some(other.to_string()),
         };
-        let tokens = prompt_tokens(self.settings, self.codec, &text).map_err(|e| e.to_string())?;
-        Ok(Prompt { id, task: "data".into(), tokens, text, answer, images: Images::default(), columns })
+        let tokens = template.clone();
+        let prompt =
+            Prompt { id: 0, task: "data".into(), tokens, text, answer, images: Images::default(), columns };
+        let mut row = Row { prompt, files, template };
+        row.prompt.tokens = row.load(self.codec).map_err(|e| e.to_string())?.tokens;
+        Ok(row)
+    }
+
+    /// The tokens of a text behind its images and videos.
+    fn tokens(&self, text: &str, files: &[MediaFile]) -> Result<Vec<u32>, DataError> {
+        if files.is_empty() {
+            return prompt_tokens(self.settings, self.codec, text);
+        }
+        if !self.settings.chat {
+            return Ok([self.codec.placeholders(files)?, self.codec.encode(text)?].concat());
+        }
+        let system = (!self.settings.system.is_empty()).then(|| message("system", &self.settings.system));
+        let messages = system.into_iter().chain([message_with(files, text)]).collect();
+        conversation_tokens(self.settings, self.codec, messages)
+    }
+
+    fn question(&self, columns: &mut Columns) -> Result<Question, String> {
+        if let Some(environment) = &self.template {
+            let template = environment.get_template("prompt").map_err(|e| e.to_string())?;
+            let text = template.render(minijinja::value::Serde(&columns));
+            return text.map(Question::Text).map_err(|e| format!("data.template: {e}"));
+        }
+        let name = &self.settings.prompt_column;
+        match columns.remove(name) {
+            Some(Value::String(text)) => Ok(Question::Text(text)),
+            Some(Value::Array(messages)) if self.settings.chat => Ok(Question::Messages(messages)),
+            Some(Value::Array(_)) => {
+                Err(format!("column `{name}` is a conversation, which takes data.chat = true"))
+            }
+            Some(other) => Err(format!("column `{name}` is {other}, expected a string")),
+            None => {
+                let known: Vec<&str> = columns.keys().map(String::as_str).collect();
+                Err(format!("no column `{name}` (there are: {})", known.join(", ")))
+            }
+        }
     }
 }
 
@@ -153,8 +229,8 @@ impl FileSource {
             // Every n-th prompt: the split does not depend on the seed.
             let share = settings.eval_share;
             let taken = |i: usize| ((i + 1) as f64 * share).floor() > (i as f64 * share).floor();
-            let (out, train): (Vec<Prompt>, Vec<Prompt>) =
-                prompts.into_iter().partition(|p| taken(p.id as usize));
+            let (out, train): (Vec<Row>, Vec<Row>) =
+                prompts.into_iter().partition(|row| taken(row.prompt.id as usize));
             prompts = train;
             out
         } else {
@@ -165,10 +241,13 @@ impl FileSource {
             let detail = if dropped > 0 { format!(" ({dropped} were too long)") } else { String::new() };
             return Err(DataError::Empty { path, detail });
         }
+        let held_out: Result<Vec<Prompt>, DataError> =
+            kept_out.par_iter().map(|row| row.load(codec)).collect();
         let mut source = Self {
             state: State { prompts: prompts.len(), ..State::default() },
             prompts,
-            held_out: kept_out,
+            held_out: held_out?,
+            codec: codec.clone(),
             shuffle: settings.shuffle,
             seed,
             dropped,
@@ -198,18 +277,26 @@ impl FileSource {
 
 impl PromptSource for FileSource {
     fn next(&mut self, count: usize) -> Result<Vec<(Prompt, u32)>, DataError> {
-        let mut out = Vec::with_capacity(count);
+        let mut out: Vec<(usize, u32)> = Vec::with_capacity(count);
         while out.len() < count {
             if self.state.position == self.prompts.len() {
                 self.state.epoch += 1;
                 self.state.position = 0;
                 self.order = self.order_of(self.state.epoch);
             }
-            let prompt = &self.prompts[self.order[self.state.position] as usize];
-            out.push((prompt.clone(), self.state.epoch));
+            out.push((self.order[self.state.position] as usize, self.state.epoch));
             self.state.position += 1;
         }
-        Ok(out)
+        let load = |(row, epoch): (usize, u32)| {
+            let row = &self.prompts[row];
+            let prompt = row.load(&self.codec)?;
+            if prompt.tokens != row.prompt.tokens {
+                let reason = format!("an image or video of prompt {} was changed during the run", prompt.id);
+                return Err(DataError::Vision(reason));
+            }
+            Ok((prompt, epoch))
+        };
+        out.into_par_iter().map(load).collect()
     }
 
     fn observe(&mut self, _: &[(&Prompt, bool)]) -> Option<String> {

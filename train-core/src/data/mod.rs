@@ -6,11 +6,13 @@ mod generated;
 mod gguf;
 mod shapes;
 mod task;
+mod visual;
 
 pub use codec::TextCodec;
 pub use file::{Columns, FileSource, read_rows};
 pub use generated::GeneratedSource;
 pub use task::{TASKS, Task};
+pub use visual::{Media, MediaFile, message_with};
 
 use std::path::PathBuf;
 
@@ -18,6 +20,7 @@ use serde_json::Value;
 
 use crate::chat::{Chat, ChatError};
 use crate::config::Data;
+use crate::media::MediaError;
 use crate::types::Prompt;
 
 /// What can go wrong with data.
@@ -71,6 +74,15 @@ pub enum DataError {
     /// A conversation that cannot be rendered.
     #[error(transparent)]
     Chat(#[from] ChatError),
+    /// An image or a video that cannot be read.
+    #[error(transparent)]
+    Media(#[from] MediaError),
+    /// Images or videos for a model of text.
+    #[error("images and videos need a model with a vision tower, and this one reads text alone")]
+    TextOnly,
+    /// Images and videos that do not become a prompt.
+    #[error("images and videos: {0}")]
+    Vision(String),
     /// State of another source.
     #[error("the data's saved state does not fit this configuration: {0}")]
     State(String),
@@ -112,9 +124,18 @@ pub fn prompt_tokens(settings: &Data, codec: &TextCodec, text: &str) -> Result<V
     if !settings.chat {
         return codec.encode(text);
     }
+    conversation_tokens(settings, codec, Chat::prompt(&settings.system, text).messages)
+}
+
+/// The tokens of a conversation, up to the turn of the assistant, with `data.chat_variables`.
+fn conversation_tokens(
+    settings: &Data,
+    codec: &TextCodec,
+    messages: Vec<Value>,
+) -> Result<Vec<u32>, DataError> {
     let variables = serde_json::to_value(&settings.chat_variables).unwrap_or_default();
     let variables = variables.as_object().cloned().unwrap_or_default();
-    codec.encode_chat(&Chat { variables, ..Chat::prompt(&settings.system, text) })
+    codec.encode_chat(&Chat { messages, variables, add_generation_prompt: true, ..Chat::default() })
 }
 
 /// The beginning of a text, for messages.

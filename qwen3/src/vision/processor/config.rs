@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::expand::VideoWrapper;
 use super::frames::FrameRate;
@@ -106,6 +106,44 @@ impl Processor {
         }
         Ok(processor)
     }
+}
+
+impl Processor {
+    /// Writes what [`Processor::from_dir`] reads, as transformers does too. (Of [`VideoBudget::PerFrame`] and
+    /// [`VideoWrapper`] the files know nothing.)
+    pub fn save(&self, dir: &Path) -> Result<()> {
+        let common = |bounds: PixelBounds, patching: Patching| {
+            json!({
+                "size": { "shortest_edge": bounds.least, "longest_edge": bounds.most },
+                "patch_size": patching.patch, "temporal_patch_size": patching.temporal,
+                "merge_size": patching.merge,
+                "image_mean": patching.mean.map(shortest), "image_std": patching.std.map(shortest),
+                "processor_class": "Qwen3VLProcessor",
+            })
+        };
+        let mut image = common(self.image_bounds, self.image);
+        image["image_processor_type"] = json!("Qwen2VLImageProcessor");
+        let mut video = common(self.video_bounds, self.video);
+        video["video_processor_type"] = json!("Qwen3VLVideoProcessor");
+        let FrameRate { fps, min_frames, max_frames } = self.frame_rate;
+        (video["fps"], video["min_frames"], video["max_frames"]) =
+            (json!(fps), json!(min_frames), json!(max_frames));
+        if self.video_budget == VideoBudget::CapPerFrame {
+            video["cap_pixels_per_frame"] = json!(true);
+        }
+        for (name, content) in
+            [("preprocessor_config.json", image), ("video_preprocessor_config.json", video)]
+        {
+            let path = dir.join(name);
+            std::fs::write(&path, format!("{content:#}")).map_err(|e| Error::io(&path, e))?;
+        }
+        Ok(())
+    }
+}
+
+/// The number that a 32-bit float is written as: 0.1, not the 64-bit number next to it.
+fn shortest(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(f64::from(value))
 }
 
 impl File {

@@ -50,6 +50,8 @@ pub struct Video {
     frames: Vec<Image>,
     indices: Vec<usize>,
     fps: f64,
+    /// Height and width of the frames before they were resized.
+    source: (usize, usize),
 }
 
 impl Video {
@@ -72,7 +74,21 @@ impl Video {
             );
             return Err(Error::visual("video", reason));
         }
-        Ok(Self { frames, indices, fps })
+        let source = size(first);
+        Ok(Self { frames, indices, fps, source })
+    }
+
+    /// Says that the frames were `height` by `width` pixels before they were resized as
+    /// [`Processor::video_frame_size`](super::Processor::video_frame_size) wants them: a long video need never be in memory
+    /// in its own size.
+    #[must_use]
+    pub fn resized_from(self, (height, width): (usize, usize)) -> Self {
+        Self { source: (height, width), ..self }
+    }
+
+    /// Height and width that the processor's size follows from.
+    pub(super) fn source(&self) -> (usize, usize) {
+        self.source
     }
 
     /// All `frames`, which lie `1 / fps` seconds apart.

@@ -74,6 +74,11 @@ pub struct Prompt {
 }
 
 impl Processor {
+    /// The model that prompts are made for.
+    pub fn model(&self) -> &VlConfig {
+        &self.config
+    }
+
     /// The patches of an image, and its size.
     pub fn image(&self, image: &Image) -> Result<Patches> {
         let (height, width) =
@@ -84,20 +89,24 @@ impl Processor {
     /// The patches of a video, and its size.
     pub fn video(&self, video: &Video) -> Result<Patches> {
         let frames = video.frames();
-        let size = (frames[0].height(), frames[0].width());
-        let (factor, temporal) = (self.video.factor(), self.video.temporal);
-        let PixelBounds { least, most } = self.video_bounds;
-        let (height, width) = match self.video_budget {
-            VideoBudget::Total => video_size(frames.len(), size, temporal, factor, self.video_bounds)?,
-            VideoBudget::CapPerFrame => {
-                let share = (768 * factor * factor).min(most / frames.len());
-                let most = share.max((least as f64 * 1.05) as usize) * frames.len();
-                video_size(frames.len(), size, temporal, factor, PixelBounds { least, most })?
-            }
-            VideoBudget::PerFrame => frame_size(frames.len(), size, temporal, factor, most)?,
-        };
+        let (height, width) = self.video_frame_size(frames.len(), video.source())?;
         let resized: Vec<Image> = frames.iter().map(|f| f.resize(height, width)).collect::<Result<_>>()?;
         Ok(self.video.of(&resized))
+    }
+
+    /// Height and width that `frames` frames of `size` (height, width) are resized to.
+    pub fn video_frame_size(&self, frames: usize, size: (usize, usize)) -> Result<(usize, usize)> {
+        let (factor, temporal) = (self.video.factor(), self.video.temporal);
+        let PixelBounds { least, most } = self.video_bounds;
+        match self.video_budget {
+            VideoBudget::Total => video_size(frames, size, temporal, factor, self.video_bounds),
+            VideoBudget::CapPerFrame => {
+                let share = (768 * factor * factor).min(most / frames.max(1));
+                let most = share.max((least as f64 * 1.05) as usize) * frames;
+                video_size(frames, size, temporal, factor, PixelBounds { least, most })
+            }
+            VideoBudget::PerFrame => frame_size(frames, size, temporal, factor, most),
+        }
     }
 
     /// Expands a prompt that has one placeholder for each image and one for each video, in their order.
