@@ -6,7 +6,7 @@
 //!
 //! The one design decision: **every objective is a function of per-token log-probabilities (and entropies) alone**,
 //! so the whole crate works on small `[tokens]` arrays and gives `∂L/∂logp` and `∂L/∂entropy`; what turns those into
-//! gradients of logits is the same for all of them (module `op`, with the feature `candle`).
+//! gradients of logits is the same for all of them ([`logits`], and module `op` with the feature `candle`).
 //!
 //! A loss is data ([`LossConfig`]), checked once ([`LossConfig::validate`]); only the checked [`PolicyLoss`] can be
 //! evaluated. Masked positions are never read, denominators can be global ([`Normalizer`]), metrics add up
@@ -38,8 +38,7 @@ mod error;
 mod evaluate;
 #[cfg(any(test, feature = "cuda"))]
 pub mod kernels;
-#[cfg(any(test, feature = "candle"))]
-mod logits;
+pub mod logits;
 mod measure;
 mod metrics;
 mod objective;

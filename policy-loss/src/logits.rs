@@ -1,78 +1,213 @@
-//! A row of logits on the CPU: the fast path that the candle operations run.
+//! A row of logits on the CPU: the log-probability of a token, the entropy, and the gradient of both.
+//!
+//! The one definition in f32, for any head that makes the row: the operations of `op` (feature `candle`) run it, and so
+//! may a model's own head, compiled for the instructions and with the exponential it chooses: every function here is
+//! inlined into its caller, and sums run in eight lanes, then over the lanes in order, so that they vectorise with a
+//! vectorisable `exp` and have the same bits with any instructions. [`reference::logit_row`](crate::reference::logit_row)
+//! is the same in f64.
+//!
+//! ```
+//! use policy_loss::logits::{row_grad, row_stats};
+//! let mut row = [2.0f32, 1.0, 0.0, f32::NEG_INFINITY];
+//! let stats = row_stats(&row, 1.0 / 0.7, f32::exp);
+//! assert!((stats.log_prob(row[1]) + 1.688_69).abs() < 1e-5);
+//! assert_eq!(stats.log_prob(row[3]), f32::NEG_INFINITY);
+//! row_grad(&mut row, 1, &stats, [1.0, 0.0], f32::exp);
+//! assert!(row[1] > 0.0 && row[0] < 0.0 && row[3] == 0.0);
+//! ```
 
-use half::bf16;
-
-/// The element types of logits. Arithmetic is f32, rounded once.
-pub(crate) trait Logit: Copy + Send + Sync {
+/// The element types of logits: `f32`, and `bf16` with the feature `candle`. Arithmetic is f32, rounded once.
+pub trait Logit: Copy + Send + Sync {
+    /// The same number in f32.
     fn wide(self) -> f32;
+    /// The nearest number of this type.
     fn round(value: f32) -> Self;
 }
 
 impl Logit for f32 {
+    #[inline(always)]
     fn wide(self) -> f32 {
         self
     }
+    #[inline(always)]
     fn round(value: f32) -> Self {
         value
     }
 }
 
-impl Logit for bf16 {
+#[cfg(any(test, feature = "candle"))]
+impl Logit for half::bf16 {
+    #[inline(always)]
     fn wide(self) -> f32 {
         self.to_f32()
     }
+    #[inline(always)]
     fn round(value: f32) -> Self {
         Self::from_f32(value)
     }
 }
 
-/// Log-probability of the target, entropy, largest logit, and the logarithm of the sum of exponentials relative to it.
-/// The last two are kept apart because their sum has lost the digits of the second where logits are large.
-pub(crate) type Scores = [f32; 4];
+/// Below this, `eˣ` is no normal f32: beside an `e⁰` it adds nothing, and an `exp` may saturate. It counts as 0.
+const NEGLIGIBLE: f32 = -87.0;
 
-/// Scores of `softmax(row / temperature)` in one pass, rescaled when the maximum grows.
-pub(crate) fn row_stats<T: Logit>(row: &[T], target: usize, inv_temperature: f32) -> Scores {
-    let (mut top, mut sum, mut weighted) = (f32::NEG_INFINITY, 0f32, 0f32);
-    for logit in row.iter().map(|a| a.wide()) {
-        if logit == f32::NEG_INFINITY {
-            continue;
-        }
-        if logit > top {
-            if sum > 0.0 {
-                let x = (top - logit) * inv_temperature;
-                let shrink = x.exp();
-                weighted = shrink * (weighted + x * sum);
-                sum *= shrink;
-            }
-            top = logit;
-        }
-        let x = (logit - top) * inv_temperature;
-        let e = x.exp();
-        sum += e;
-        weighted += e * x;
-    }
-    let log_sum = sum.ln();
-    [(row[target].wide() - top) * inv_temperature - log_sum, log_sum - weighted / sum, top, log_sum]
+/// What is known of `softmax(row / temperature)`. Logarithms are natural.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RowStats {
+    /// The largest logit, not divided by the temperature.
+    pub top: f32,
+    /// `log Σ exp((z − top) / T)`. Apart from `top`, because their sum has lost its digits where logits are large.
+    pub log_sum: f32,
+    /// `−Σ p log p`, in nats.
+    pub entropy: f32,
+    /// `1 / T`.
+    pub inv_temperature: f32,
 }
 
-/// Replaces a row of logits by the gradient of a loss with `∂L/∂logp = g` and `∂L/∂entropy = h`.
-pub(crate) fn row_grad<T: Logit>(
+impl RowStats {
+    /// The log-probability of a token with this logit.
+    #[inline(always)]
+    pub fn log_prob(&self, logit: f32) -> f32 {
+        (logit - self.top) * self.inv_temperature - self.log_sum
+    }
+
+    /// `p·(g + h·(log p + H))` of a token with this logit.
+    #[inline(always)]
+    fn share(&self, logit: f32, [g, h]: [f32; 2], exp: &impl Fn(f32) -> f32) -> f32 {
+        let log_p = self.log_prob(logit);
+        let share = exp(log_p) * (g + h * (log_p + self.entropy));
+        if log_p < NEGLIGIBLE { 0.0 } else { share }
+    }
+}
+
+/// The largest logit; `-inf` for an empty row. `NaN` is passed over.
+#[inline(always)]
+pub fn max<T: Logit>(row: &[T]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; 8];
+    let chunks = row.chunks_exact(8);
+    let mut top = f32::NEG_INFINITY;
+    for v in chunks.remainder() {
+        top = if v.wide() > top { v.wide() } else { top };
+    }
+    for chunk in chunks {
+        for lane in 0..8 {
+            let v = chunk[lane].wide();
+            lanes[lane] = if v > lanes[lane] { v } else { lanes[lane] };
+        }
+    }
+    for v in lanes {
+        top = if v > top { v } else { top };
+    }
+    top
+}
+
+/// Statistics of `softmax(row · inv_temperature)`, in one pass after the maximum. A logit of `-inf` is a banned token: its
+/// probability is 0, and it adds nothing to the entropy. At least one must be finite, and none `NaN` or `+inf`; other rows
+/// give `NaN`. `exp` is called with arguments of at most 0, and need not be right below -87.
+#[inline(always)]
+pub fn row_stats<T: Logit>(row: &[T], inv_temperature: f32, exp: impl Fn(f32) -> f32) -> RowStats {
+    let top = max(row);
+    let (mut sums, mut weighted) = ([0f32; 8], [0f32; 8]);
+    let chunks = row.chunks_exact(8);
+    let (mut sum, mut weight) = (0f32, 0f32);
+    for v in chunks.remainder() {
+        let [e, term] = terms((v.wide() - top) * inv_temperature, &exp);
+        sum += e;
+        weight += term;
+    }
+    for chunk in chunks {
+        for lane in 0..8 {
+            let [e, term] = terms((chunk[lane].wide() - top) * inv_temperature, &exp);
+            sums[lane] += e;
+            weighted[lane] += term;
+        }
+    }
+    for lane in 0..8 {
+        sum += sums[lane];
+        weight += weighted[lane];
+    }
+    let log_sum = sum.ln();
+    RowStats { top, log_sum, entropy: log_sum - weight / sum, inv_temperature }
+}
+
+/// `eˣ` and `x·eˣ`. Both are computed before the choice, so that a loop over them has no branch.
+#[inline(always)]
+fn terms(x: f32, exp: &impl Fn(f32) -> f32) -> [f32; 2] {
+    let e = exp(x);
+    let term = e * x;
+    if x < NEGLIGIBLE { [0.0, 0.0] } else { [e, term] }
+}
+
+/// Replaces a row of logits by the gradient of a loss with `∂L/∂logp = g` of the token `target` and `∂L/∂entropy = h`:
+/// `dz_v = (g·(1{v = target} − p_v) − h·p_v·(log p_v + H)) / T`, given the row's [`row_stats`].
+///
+/// Where `g` and `h` are 0 the row is not read, and its gradient is `+0.0`.
+///
+/// # Panics
+/// When `target` is outside the row.
+#[inline(always)]
+pub fn row_grad<T: Logit>(
     row: &mut [T],
     target: usize,
-    inv_temperature: f32,
-    [_, entropy, top, log_sum]: Scores,
-    [g, h]: [f32; 2],
+    stats: &RowStats,
+    upstream: [f32; 2],
+    exp: impl Fn(f32) -> f32,
 ) {
-    if g == 0.0 && h == 0.0 {
+    if upstream == [0.0; 2] {
         row.fill(T::round(0.0));
         return;
     }
-    for (v, a) in row.iter_mut().enumerate() {
-        let log_p = (a.wide() - top) * inv_temperature - log_sum;
-        let p = log_p.exp();
-        let hit = if v == target { g } else { 0.0 };
-        // Where p is 0, log_p may be -inf, and 0·log 0 is 0.
-        let rest = if p > 0.0 { p * (g + h * (log_p + entropy)) } else { 0.0 };
-        *a = T::round((hit - rest) * inv_temperature + 0.0);
+    let upstream = upstream.map(|d| d * stats.inv_temperature);
+    let own = row[target].wide();
+    for z in row.iter_mut() {
+        // From +0.0, so that a gradient of 0 is +0.0.
+        *z = T::round(0.0 - stats.share(z.wide(), upstream, &exp));
+    }
+    row[target] = T::round(upstream[0] - stats.share(own, upstream, &exp));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_f32_can_hold_is_a_banned_token() {
+        // The lowest f32 is what some code masks with; divided by a temperature it is -inf. `exp` saturates as fast ones do.
+        let exp = |x: f32| x.max(-87.0).exp();
+        for low in [f32::MIN, -1e30, f32::NEG_INFINITY] {
+            for n in [3, 8, 19] {
+                let mut row: Vec<f32> =
+                    (0..n).map(|i| if i % 3 == 1 { low } else { i as f32 / 8.0 }).collect();
+                let mut kept: Vec<f32> = row.iter().copied().filter(|z| *z > -1.0).collect();
+                let (found, want) = (row_stats(&row, 4.0, exp), row_stats(&kept, 4.0, exp));
+                assert_eq!(found.log_prob(kept[0]), want.log_prob(kept[0]));
+                assert!(
+                    (found.entropy - want.entropy).abs() < 1e-6,
+                    "{} and {}",
+                    found.entropy,
+                    want.entropy
+                );
+                row_grad(&mut row, 0, &found, [0.5, 0.25], exp);
+                row_grad(&mut kept, 0, &want, [0.5, 0.25], exp);
+                let mut want = kept.into_iter();
+                for (i, d) in row.into_iter().enumerate() {
+                    let want = if i % 3 == 1 { 0.0 } else { want.next().unwrap() };
+                    assert!((d - want).abs() < 1e-6, "{low}, {n} logits, {i}: {d} and {want}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_logit_that_is_no_number_shows() {
+        for bad in [f32::NAN, f32::INFINITY] {
+            for at in [0, 5, 16] {
+                let mut row = vec![0.5f32; 17];
+                row[at] = bad;
+                let stats = row_stats(&row, 1.0, f32::exp);
+                assert!(stats.log_sum.is_nan() && stats.entropy.is_nan());
+                row_grad(&mut row, 3, &stats, [1.0, 0.0], f32::exp);
+                assert!(row.iter().all(|d| d.is_nan()));
+            }
+        }
     }
 }

@@ -12,6 +12,10 @@ use super::log_probs::LogProbs;
 /// take `8·rows·hidden size·vocabulary` flops. Masked rows take no part in the products. Logits have the type of
 /// `hidden`; the gradient of the weight is summed over chunks in `f32`.
 ///
+/// Products are candle's, on whatever device the tensors are: the head for a model of any candle code. What a row of logits
+/// gives is [`logits`](crate::logits), as for a model that has its own chunks over its own products, for example because
+/// the bits of a row must not depend on the batch, which those of candle's products do.
+///
 /// # Errors
 /// As [`masked_log_probs`](super::masked_log_probs), and for a `chunk` of 0.
 pub fn linear_log_probs(

@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, CustomOp1, InplaceOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use crate::logits::{Logit, Scores, row_grad, row_stats};
+use crate::logits::{Logit, RowStats, row_grad, row_stats};
 
 #[cfg(feature = "candle-cuda")]
 mod cuda;
@@ -37,6 +37,9 @@ pub fn masked_log_probs(
     let op = LogProbs::new(targets, mask, vocabulary, temperature)?;
     logits.apply_op1(op)?.narrow(1, 0, 2)
 }
+
+/// Log-probability of the target, entropy, and `top` and `log_sum` of [`RowStats`].
+type Scores = [f32; 4];
 
 /// `[rows, vocabulary]` to [`Scores`] of each row: what the backward needs rides along.
 #[derive(Clone)]
@@ -89,7 +92,10 @@ impl LogProbs {
 
     fn stats<T: Logit>(&self, logits: &[T], vocabulary: usize) -> Vec<f32> {
         let row = |(row, target): (&[T], &i32)| match usize::try_from(*target) {
-            Ok(target) => row_stats(row, target, self.inv_temperature()),
+            Ok(target) => {
+                let stats = row_stats(row, self.inv_temperature(), f32::exp);
+                [stats.log_prob(row[target].wide()), stats.entropy, stats.top, stats.log_sum]
+            }
             Err(_) => [0.0; 4],
         };
         let rows = logits.par_chunks(vocabulary.max(1)).zip(&self.targets);
@@ -103,8 +109,9 @@ impl LogProbs {
                 Ok(target) => (target, [upstream[2 * i], upstream[2 * i + 1]]),
                 Err(_) => (0, [0.0; 2]),
             };
-            let scores = [0, 1, 2, 3].map(|k| scores[4 * i + k]);
-            row_grad(row, target, self.inv_temperature(), scores, upstream);
+            let [entropy, top, log_sum] = [1, 2, 3].map(|k| scores[4 * i + k]);
+            let stats = RowStats { top, log_sum, entropy, inv_temperature: self.inv_temperature() };
+            row_grad(row, target, &stats, upstream, f32::exp);
         });
     }
 

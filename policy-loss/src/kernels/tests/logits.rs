@@ -6,7 +6,7 @@ use half::bf16;
 
 use super::noise;
 use crate::kernels::{Dtype, LogitKernels, Rows};
-use crate::logits::{self, Logit};
+use crate::logits::{Logit, row_grad, row_stats};
 use crate::reference::{LogitRow, logit_row};
 use crate::sources::LOGITS;
 
@@ -81,9 +81,9 @@ impl<T: Element> Case<T> {
                 row.fill(T::round(0.0));
                 continue;
             };
-            let found = logits::row_stats(row, target, inv);
-            logits::row_grad(row, target, inv, found, [self.upstream[2 * r], self.upstream[2 * r + 1]]);
-            scores.extend(found);
+            let found = row_stats(row, inv, f32::exp);
+            scores.extend([found.log_prob(row[target].wide()), found.entropy, found.top, found.log_sum]);
+            row_grad(row, target, &found, [self.upstream[2 * r], self.upstream[2 * r + 1]], f32::exp);
         }
         (scores, grad)
     }
