@@ -228,9 +228,9 @@ impl Engine {
     fn continue_running(&mut self, step: &Step) -> Result<Vec<Generation>> {
         let hidden = self.decoder.config().hidden_size;
         let count = self.running.len();
-        let mut logits = self.decoder.logits(&step.states[..count * hidden]);
+        let logits = self.decoder.logits(&step.states[..count * hidden]);
         let draws: Vec<Draw> = logits
-            .par_chunks_mut(self.decoder.config().vocab_size)
+            .par_chunks(self.decoder.config().vocab_size)
             .zip(&self.running)
             .map(|(row, sequence)| next_token(row, sequence))
             .collect::<Result<_>>()?;
@@ -278,7 +278,7 @@ impl Engine {
             let logits = self.decoder.logits(&step.states[last_row * hidden..][..hidden]);
             for sequence in start(prefill) {
                 let mut sequence = sequence;
-                let first_token = next_token(&mut logits.clone(), &sequence)?;
+                let first_token = next_token(&logits, &sequence)?;
                 if sequence.accept(first_token, max_len) {
                     finished.push(sequence.generation);
                 } else {
@@ -342,7 +342,7 @@ fn start(prefill: Prefill) -> Vec<Sequence> {
         .collect()
 }
 
-fn next_token(logits: &mut [f32], sequence: &Sequence) -> Result<Draw> {
+fn next_token(logits: &[f32], sequence: &Sequence) -> Result<Draw> {
     let position = sequence.generation.tokens.len() as u64;
     let uniform = uniform_at(sequence.seed, Stream::Sample, sequence.key, position);
     draw(logits, &sequence.params, uniform)

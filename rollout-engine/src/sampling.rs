@@ -1,7 +1,7 @@
 //! From one row of logits to one token.
 
 use qwen3::kernel::activation::exp;
-use qwen3::kernel::softmax::{max, row_stats, scale_row};
+use qwen3::kernel::softmax::row_stats;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -43,7 +43,7 @@ impl SamplingParams {
         let bad = |name: &'static str, value: f64, expected: &'static str| {
             Err(Error::Parameter { name, value, expected })
         };
-        // Below this, logits over the temperature could leave the range of f32.
+        // Below this, differences of logits over the temperature could leave the range of f32.
         if !(self.temperature == 0.0 || (1e-4..=1e4).contains(&self.temperature)) {
             return bad("temperature", self.temperature.into(), "0 (greedy), or from 1e-4 to 1e4");
         }
@@ -79,26 +79,23 @@ pub struct Draw {
     pub entropy: f32,
 }
 
-/// Draws from a row of logits, which is used as scratch. `uniform` in `[0, 1)` decides.
+/// Draws from a row of logits. `uniform` in `[0, 1)` decides.
 ///
 /// Errors when the row holds `NaN` or `+inf`, or nothing finite.
-pub fn draw(logits: &mut [f32], params: &SamplingParams, uniform: f64) -> Result<Draw> {
-    if logits.iter().any(|z| z.is_nan() || *z == f32::INFINITY) || max(logits) == f32::NEG_INFINITY {
+pub fn draw(logits: &[f32], params: &SamplingParams, uniform: f64) -> Result<Draw> {
+    let greedy = params.temperature == 0.0;
+    let stats = row_stats(logits, if greedy { 1.0 } else { 1.0 / params.temperature });
+    // Where one logit is NaN or +inf, or none is finite, no sum is a number.
+    if !stats.log_sum.is_finite() {
         return Err(Error::NonFiniteLogits);
     }
-    let greedy = params.temperature == 0.0;
-    if !greedy && params.temperature != 1.0 {
-        scale_row(logits, 1.0 / params.temperature);
-    }
-    let stats = row_stats(logits);
     let done = |token: usize, kept_mass: f64| {
         let logp = stats.log_prob(logits[token]);
         let truncated_logp = if kept_mass == 1.0 { logp } else { (f64::from(logp) - kept_mass.ln()) as f32 };
         Draw { token: token as u32, logp, truncated_logp, entropy: stats.entropy }
     };
     if greedy {
-        let top = max(logits);
-        let token = logits.iter().position(|z| *z == top).unwrap_or(0);
+        let token = logits.iter().position(|z| *z == stats.top).unwrap_or(0);
         return Ok(Draw { truncated_logp: 0.0, ..done(token, 1.0) });
     }
     // The kernel's `exp` never reaches 0, so a banned token is told apart by its logit.
@@ -174,14 +171,14 @@ mod tests {
     fn rounding_at_the_end_of_the_distribution_never_draws_an_unlikely_or_banned_token() {
         let probabilities = [0.25, 0.5, 0.25 - 1e-7, 0.0];
         assert_eq!(pick(0..4, |t| probabilities[t], 1.0 - 1e-12, 1.0), 1);
-        let mut logits = vec![0.0, 1.0, f32::NEG_INFINITY, f32::NEG_INFINITY];
+        let logits = [0.0, 1.0, f32::NEG_INFINITY, f32::NEG_INFINITY];
         for uniform in [0.0, 0.5, 1.0 - f64::EPSILON] {
-            let draw = draw(&mut logits.clone(), &SamplingParams::default(), uniform).unwrap();
+            let draw = draw(&logits, &SamplingParams::default(), uniform).unwrap();
             assert!(draw.token < 2 && draw.logp.is_finite());
         }
         // The same, where a truncation keeps more than the tokens that are left.
         let params = SamplingParams { top_k: 3, ..SamplingParams::default() };
-        assert!(draw(&mut logits, &params, 1.0 - f64::EPSILON).unwrap().token < 2);
+        assert!(draw(&logits, &params, 1.0 - f64::EPSILON).unwrap().token < 2);
     }
 
     #[test]

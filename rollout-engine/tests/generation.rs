@@ -137,8 +137,7 @@ fn samples_follow_the_distribution() {
 #[test]
 fn truncation_keeps_what_it_says() {
     let logits = [1.0f32, 3.0, 2.0, 2.0, -1.0];
-    let draw =
-        |params: &SamplingParams, u: f64| rollout_engine::draw(&mut logits.clone(), params, u).unwrap();
+    let draw = |params: &SamplingParams, u: f64| rollout_engine::draw(&logits, params, u).unwrap();
     let tokens = |params: SamplingParams| -> Vec<u32> {
         let mut seen: Vec<u32> = (0..1000).map(|i| draw(&params, f64::from(i) / 1000.0).token).collect();
         seen.sort_unstable();
@@ -207,9 +206,9 @@ fn bad_requests_are_named() {
         refuse(vec![1], &with(&|p| p.max_new_tokens = 0))
             .starts_with("sampling parameter max_new_tokens is 0")
     );
-    let nothing = rollout_engine::draw(&mut [f32::NEG_INFINITY; 3], &good, 0.5);
+    let nothing = rollout_engine::draw(&[f32::NEG_INFINITY; 3], &good, 0.5);
     assert!(matches!(nothing, Err(Error::NonFiniteLogits)));
-    assert!(matches!(rollout_engine::draw(&mut [0.0, f32::NAN], &good, 0.5), Err(Error::NonFiniteLogits)));
+    assert!(matches!(rollout_engine::draw(&[0.0, f32::NAN], &good, 0.5), Err(Error::NonFiniteLogits)));
 }
 
 #[test]

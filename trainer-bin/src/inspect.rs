@@ -103,9 +103,8 @@ pub(crate) fn sample(path: &Path, prompt: Option<&str>, top: usize, args: &SetAr
     writeln!(out, "{:<10} {:>8} {:>8}  likeliest", "token", "p", "entropy")?;
     for (i, token) in sample.response.iter().enumerate() {
         let row = &logits[prompt.tokens.len() - 1 + i];
-        let scaled: Vec<f32> = row.iter().map(|z| z / config.rollout.temperature).collect();
-        let stats = qwen3::kernel::softmax::row_stats(&scaled);
-        let p = |t: usize| stats.log_prob(scaled[t]).exp();
+        let stats = qwen3::kernel::softmax::row_stats(row, 1.0 / config.rollout.temperature);
+        let p = |t: usize| stats.log_prob(row[t]).exp();
         let mut order: Vec<usize> = (0..row.len()).collect();
         order.sort_by(|a, b| row[*b].total_cmp(&row[*a]));
         let best: Vec<String> =

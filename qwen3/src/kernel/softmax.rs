@@ -1,5 +1,8 @@
 //! Row reductions with a fixed order: dot, maximum, soft-max, log-probabilities and entropy.
 
+pub use policy_loss::logits::RowStats;
+use policy_loss::logits::{self, max};
+
 use super::activation::exp;
 use super::multiversion;
 
@@ -23,77 +26,16 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     sum
 }
 
-/// The largest element; `-inf` for an empty row. `NaN` elements are ignored.
-#[inline(always)]
-pub fn max(row: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; 8];
-    let chunks = row.chunks_exact(8);
-    let mut top = f32::NEG_INFINITY;
-    for &v in chunks.remainder() {
-        top = if v > top { v } else { top };
-    }
-    for chunk in chunks {
-        for lane in 0..8 {
-            lanes[lane] = if chunk[lane] > lanes[lane] { chunk[lane] } else { lanes[lane] };
-        }
-    }
-    for v in lanes {
-        top = if v > top { v } else { top };
-    }
-    top
-}
-
-/// The statistics of one row of logits.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RowStats {
-    /// `log Σ exp(z)`.
-    pub log_sum_exp: f32,
-    /// `-Σ p log p`, in nats.
-    pub entropy: f32,
-}
-
-impl RowStats {
-    /// The log-probability of a token with logit `z`.
-    #[inline]
-    pub fn log_prob(&self, z: f32) -> f32 {
-        z - self.log_sum_exp
-    }
-}
-
 multiversion! {
-    /// Scales a row of logits by `1 / temperature` in place.
-    pub fn scale_row(row: &mut [f32], factor: f32) {
-        for v in row {
-            *v *= factor;
-        }
+    /// [`policy_loss::logits::row_stats`] with this crate's exponential: what training and sampling take from a row of
+    /// logits, so that a log-probability has the same bits in both.
+    pub fn row_stats(row: &[f32], inv_temperature: f32) -> RowStats {
+        logits::row_stats(row, inv_temperature, exp)
     }
 
-    /// Log-sum-exp and entropy of a row of (already scaled) logits, in one pass after the maximum. A logit of
-    /// `-inf` has probability 0 and adds nothing to the entropy; at least one must be finite.
-    pub fn row_stats(row: &[f32]) -> RowStats {
-        let top = max(row);
-        let (mut sums, mut weighted) = ([0f32; 8], [0f32; 8]);
-        let chunks = row.chunks_exact(8);
-        let (mut sum, mut weight) = (0f32, 0f32);
-        for &v in chunks.remainder() {
-            let e = exp(v - top);
-            sum += e;
-            weight += if v > f32::NEG_INFINITY { e * (v - top) } else { 0.0 };
-        }
-        for chunk in chunks {
-            for lane in 0..8 {
-                let e = exp(chunk[lane] - top);
-                sums[lane] += e;
-                let term = e * (chunk[lane] - top);
-                weighted[lane] += if chunk[lane] > f32::NEG_INFINITY { term } else { 0.0 };
-            }
-        }
-        for lane in 0..8 {
-            sum += sums[lane];
-            weight += weighted[lane];
-        }
-        let log_sum = sum.ln();
-        RowStats { log_sum_exp: top + log_sum, entropy: log_sum - weight / sum }
+    /// [`policy_loss::logits::row_grad`] with this crate's exponential.
+    pub fn row_grad(row: &mut [f32], target: usize, stats: &RowStats, upstream: [f32; 2]) {
+        logits::row_grad(row, target, stats, upstream, exp);
     }
 
     /// Turns scores into probabilities in place; returns the log-sum-exp.
@@ -122,19 +64,6 @@ multiversion! {
         }
         top + sum.ln()
     }
-
-    /// The gradient of `(log_prob of target, entropy)` to a row of logits, in place over the logits.
-    ///
-    /// `dz = d_logp · (onehot − p) − d_entropy · p · (log p + entropy)`; 0 for a logit of `-inf`.
-    pub fn log_prob_row_backward(row: &mut [f32], target: usize, stats: RowStats, d_logp: f32, d_entropy: f32) {
-        for z in row.iter_mut() {
-            let log_p = *z - stats.log_sum_exp;
-            let p = exp(log_p);
-            let d = -p * (d_logp + d_entropy * (log_p + stats.entropy));
-            *z = if *z > f32::NEG_INFINITY { d } else { 0.0 };
-        }
-        row[target] += d_logp;
-    }
 }
 
 #[cfg(test)]
@@ -150,13 +79,13 @@ mod tests {
                 all.iter().enumerate().map(|(i, z)| if masked(i) { f32::NEG_INFINITY } else { *z }).collect();
             let without: Vec<f32> =
                 all.iter().enumerate().filter(|(i, _)| !masked(*i)).map(|(_, z)| *z).collect();
-            let (a, b) = (row_stats(&with), row_stats(&without));
-            assert!((a.log_sum_exp - b.log_sum_exp).abs() < 1e-6);
+            let (a, b) = (row_stats(&with, 1.25), row_stats(&without, 1.25));
+            assert!((a.log_sum - b.log_sum).abs() < 1e-6);
             assert!((a.entropy - b.entropy).abs() < 1e-6, "length {n}: {} and {}", a.entropy, b.entropy);
             for d_entropy in [0.0, 0.5] {
                 let (mut dz, mut want) = (with.clone(), without.clone());
-                log_prob_row_backward(&mut dz, 0, a, 1.0, d_entropy);
-                log_prob_row_backward(&mut want, 0, b, 1.0, d_entropy);
+                row_grad(&mut dz, 0, &a, [1.0, d_entropy]);
+                row_grad(&mut want, 0, &b, [1.0, d_entropy]);
                 let mut want = want.into_iter();
                 for (i, d) in dz.into_iter().enumerate() {
                     let want = if masked(i) { 0.0 } else { want.next().unwrap() };
@@ -180,12 +109,13 @@ mod tests {
                     -l.exp() * l
                 })
                 .sum();
-            let stats = row_stats(&row);
-            assert!((f64::from(stats.log_sum_exp) - lse).abs() < 2e-6 * (1.0 + lse.abs()), "length {n}");
+            let stats = row_stats(&row, 1.0);
+            let found = stats.top + stats.log_sum;
+            assert!((f64::from(found) - lse).abs() < 2e-6 * (1.0 + lse.abs()), "length {n}");
             assert!((f64::from(stats.entropy) - entropy).abs() < 1e-5, "length {n}");
             let mut p = row.clone();
             let also = softmax_row(&mut p);
-            assert!((also - stats.log_sum_exp).abs() < 2e-6 * (1.0 + lse.abs() as f32));
+            assert!((also - found).abs() < 2e-6 * (1.0 + lse.abs() as f32));
             assert!((p.iter().sum::<f32>() - 1.0).abs() < 1e-5);
         }
     }

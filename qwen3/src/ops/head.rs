@@ -5,13 +5,17 @@ use rayon::prelude::*;
 
 use super::{read, slice, span};
 use crate::kernel::MatmulPrecision;
-use crate::kernel::softmax::{log_prob_row_backward, row_stats, scale_row};
+use crate::kernel::softmax::{row_grad, row_stats};
 
 /// Log-probability of one target and entropy for each row, without the logits: hidden states `[rows, n]` and
 /// head `[vocabulary, n]` to `[rows, 2]`, columns `(log_prob, entropy)`, in nats, of `softmax(y·wᵀ / T)`.
 ///
 /// Works on `chunk` rows at a time, so that at most `chunk · vocabulary` logits exist; the backward computes
 /// them again (one more projection) and adds the chunks' weight gradients in order.
+///
+/// What a row of logits gives is `policy_loss::logits`. The chunks are cut here and not by
+/// `policy_loss::op::linear_log_probs`, because that multiplies with candle, whose bits of a row depend on the rows beside
+/// it; here they are the decoder's, so training finds the log-probabilities of generation bit for bit.
 #[derive(Clone, Debug)]
 pub struct HeadLogProbs {
     /// The token each row is scored on.
@@ -28,9 +32,6 @@ impl HeadLogProbs {
     fn chunk_logits(&self, y: &[f32], w: &[f32], rows: usize, vocabulary: usize, n: usize, z: &mut Vec<f32>) {
         z.resize(rows * vocabulary, 0.0);
         self.precision.nt(y, w, z, [rows, vocabulary, n], false);
-        if self.temperature != 1.0 {
-            z.par_chunks_mut(vocabulary).for_each(|row| scale_row(row, 1.0 / self.temperature));
-        }
     }
 }
 
@@ -71,7 +72,7 @@ impl CustomOp2 for HeadLogProbs {
                 .zip(z.par_chunks(vocabulary))
                 .enumerate()
                 .for_each(|(i, (out, z))| {
-                    let stats = row_stats(z);
+                    let stats = row_stats(z, 1.0 / self.temperature);
                     out[0] = stats.log_prob(z[self.targets[first + i] as usize]);
                     out[1] = stats.entropy;
                 });
@@ -98,11 +99,8 @@ impl CustomOp2 for HeadLogProbs {
             let y = &ys[first * n..][..count * n];
             self.chunk_logits(y, ws, count, vocabulary, n, &mut z);
             z.par_chunks_mut(vocabulary).enumerate().for_each(|(i, z)| {
-                let (row, stats) = (first + i, row_stats(z));
-                log_prob_row_backward(z, self.targets[row] as usize, stats, ds[2 * row], ds[2 * row + 1]);
-                if self.temperature != 1.0 {
-                    scale_row(z, 1.0 / self.temperature);
-                }
+                let (row, stats) = (first + i, row_stats(z, 1.0 / self.temperature));
+                row_grad(z, self.targets[row] as usize, &stats, [ds[2 * row], ds[2 * row + 1]]);
             });
             self.precision.nn(&z, ws, &mut dy[first * n..][..count * n], [count, vocabulary, n], false);
             self.precision.tn(&z, y, &mut dw, [count, vocabulary, n], true);
