@@ -26,14 +26,18 @@ impl Gradients {
 
     /// Adds the gradients of a backward pass, each of which is freed as soon as it is added.
     ///
+    /// A parameter without one takes no part in the pass, which [`Policy::check_gradients`] has made sure of.
+    ///
     /// # Errors
-    /// When a parameter has none: something on its path has detached it.
+    /// When candle refuses.
     pub fn add(&mut self, model: &Policy, mut store: GradStore) -> qwen3::Result<()> {
         let parameters: usize = model.parameters().iter().map(|p| p.var.elem_count()).sum();
         let _span = tracing::trace_span!("gradient sums", bytes = 8 * parameters as u64).entered();
-        model.check_gradients(&store)?;
         for (sum, parameter) in self.0.iter_mut().zip(model.parameters()) {
-            let Some(gradient) = store.remove(parameter.var.as_tensor()) else { continue };
+            let Some(gradient) = store.remove(parameter.var.as_tensor()) else {
+                sum.resize(parameter.var.elem_count(), 0.0);
+                continue;
+            };
             let gradient = gradient.contiguous()?;
             let (storage, layout) = gradient.storage_and_layout();
             let (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) =

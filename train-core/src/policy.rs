@@ -114,14 +114,14 @@ impl Policy {
         self.text().log_probs(states, targets, temperature)
     }
 
-    /// Refuses gradients in which a parameter is absent.
+    /// Refuses gradients in which a parameter is absent, after a pass with these items.
     ///
     /// # Errors
     /// Their names.
-    pub fn check_gradients(&self, gradients: &GradStore) -> Result<()> {
+    pub fn check_gradients(&self, gradients: &GradStore, items: &VisualItems) -> Result<()> {
         match self {
             Self::Text(model) => model.check_gradients(gradients),
-            Self::Vision(model) => model.check_gradients(gradients),
+            Self::Vision(model) => model.check_gradients(gradients, items),
         }
     }
 

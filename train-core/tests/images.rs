@@ -109,6 +109,31 @@ fn own_images_and_videos_train() {
     assert!(weights(&resumed) == weights(&whole), "the weights differ");
 }
 
+/// A batch without any item trains the decoder, and leaves the tower as it is.
+#[test]
+fn text_alone_trains_the_decoder() {
+    let dir = tempfile::tempdir().unwrap();
+    media(dir.path());
+    let text = |n: usize| json!({ "prompt": format!("t{n}?"), "answer": "x" });
+    let data = lines(dir.path(), &[text(1), text(2), text(3), text(4)]);
+    let mut trainer = Trainer::create(
+        config(&data, &["update.weight_decay=0.0"]),
+        RunDir::create(dir.path(), "run").unwrap(),
+    )
+    .unwrap();
+    let values = |trainer: &Trainer, tower: bool| -> Vec<Vec<f32>> {
+        let parameters = trainer.learner.model.parameters().iter();
+        let of = parameters.filter(|p| p.name.starts_with("model.visual.") == tower);
+        of.map(|p| p.var.flatten_all().unwrap().to_vec1().unwrap()).collect()
+    };
+    let before = (values(&trainer, false), values(&trainer, true));
+    for _ in 0..2 {
+        trainer.step().unwrap();
+    }
+    assert!(values(&trainer, false) != before.0, "nothing was learned");
+    assert!(values(&trainer, true) == before.1, "the tower moved without a gradient");
+}
+
 /// A video's prompt is groups of frames behind their times, and its pixels reach the policy: other pixels, other
 /// log-probabilities; the samples of a video train on what they were sampled with.
 #[test]

@@ -153,6 +153,7 @@ fn train(policy: &Policy, args: &BenchArgs) -> Result<Training> {
             let loss = scores.logp.sum_all()?.affine(-1.0 / targets.len() as f64, 0.0)?;
             let forward = start.elapsed().as_secs_f64();
             let store = loss.backward()?;
+            policy.check_gradients(&store, &VisualItems::default())?;
             let backward = start.elapsed().as_secs_f64();
             let mut gradients = Gradients::new(policy);
             gradients.add(policy, store)?;

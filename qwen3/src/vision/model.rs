@@ -10,7 +10,7 @@ use mrope::{Grid, Positions};
 use super::config::VlConfig;
 use super::join::{VisualItems, VisualRows};
 use super::tower::{VisionTower, VisualFeatures};
-use super::weights::{file_specs, parameter_specs, tower_specs, transpose_experts};
+use super::weights::{TOWER, file_specs, parameter_specs, tower_specs, transpose_experts};
 use crate::error::{Error, Result};
 use crate::kernel::MatmulPrecision;
 use crate::kernel::rope::RopeTable;
@@ -187,9 +187,11 @@ impl VlModel {
         self.text.log_probs(states, targets, temperature)
     }
 
-    /// Refuses gradients in which a parameter is absent: an operation on its path has detached it.
-    pub fn check_gradients(&self, gradients: &GradStore) -> Result<()> {
-        let absent = |p: &&Parameter| gradients.get(p.var.as_tensor()).is_none();
+    /// Refuses gradients in which a parameter is absent: an operation on its path has detached it. The tower has none
+    /// after a pass without images and videos.
+    pub fn check_gradients(&self, gradients: &GradStore, items: &VisualItems) -> Result<()> {
+        let needed = |p: &Parameter| !items.is_empty() || !p.name.starts_with(TOWER);
+        let absent = |p: &&Parameter| needed(p) && gradients.get(p.var.as_tensor()).is_none();
         let names: Vec<String> = self.parameters().iter().filter(absent).map(|p| p.name.clone()).collect();
         if names.is_empty() { Ok(()) } else { Err(Error::NoGradient(names)) }
     }

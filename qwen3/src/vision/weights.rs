@@ -4,6 +4,8 @@ use super::config::{VisionConfig, VlConfig};
 use crate::weights::{NamedTensor, ParameterGroup, ParameterSpec, parameter_specs as text_specs};
 
 const TEXT: &str = "model.language_model.";
+/// What names of the tower, mergers included, begin with.
+pub(super) const TOWER: &str = "model.visual.";
 
 fn rename(name: &str) -> String {
     match name.strip_prefix("model.") {
@@ -59,7 +61,7 @@ pub(super) fn tower_specs(v: &VisionConfig) -> Vec<ParameterSpec> {
     let (d, out, merged) = (v.hidden_size, v.out_hidden_size, v.hidden_size * v.patches_per_token());
     let mut specs = Vec::new();
     let mut push = |name: String, group, shape: Vec<usize>| {
-        let name = format!("model.visual.{name}");
+        let name = format!("{TOWER}{name}");
         specs.push(ParameterSpec { parts: vec![(name.clone(), shape.clone())], name, group, shape });
     };
     let mut pair = |name: String, group, shape: Vec<usize>| {

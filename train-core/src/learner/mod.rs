@@ -245,7 +245,9 @@ impl Learner {
             let scores = self.model.log_probs(&states, &packed.targets, 1.0)?;
             let loss = scores.logp.sum_all()?.affine(-1.0 / tokens as f64, 0.0)?;
             total += f64::from(loss.to_scalar::<f32>()?);
-            gradients.add(&self.model, loss.backward()?)?;
+            let store = loss.backward()?;
+            self.model.check_gradients(&store, &packed.items)?;
+            gradients.add(&self.model, store)?;
         }
         let norm = gradients.norm();
         let clip = self.settings.clip_norm;

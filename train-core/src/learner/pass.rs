@@ -123,6 +123,7 @@ impl Learner {
         let (scalar, routing) = self.router_terms(scalar, micro, &packed, &hidden, share)?;
         let forward = start.elapsed().as_secs_f64();
         let gradients = scalar.backward()?;
+        self.model.check_gradients(&gradients, &packed.items)?;
         let backward = start.elapsed().as_secs_f64() - forward;
         let pass = Pass {
             loss: out.loss,
