@@ -17,7 +17,7 @@ parser.add_argument("batch", type=int)
 parser.add_argument("length", type=int)
 parser.add_argument("steps", type=int)
 parser.add_argument("--compile", action="store_true")
-parser.add_argument("--experts", help="transformers' implementation of experts: eager, grouped_mm, batched_mm")
+parser.add_argument("--experts", help="transformers' implementation of experts: eager, grouped_mm")
 parser.add_argument("--threads", type=int, default=2)
 args = parser.parse_args()
 
