@@ -100,7 +100,7 @@ fn of_kind(vocabulary: &Vocabulary, kind: Kind) -> usize {
 }
 
 #[test]
-fn counts_are_those_of_the_specification() {
+fn counts_of_real_vocabularies() {
     let Some(folder) = tokenizers() else { return };
     for expected in &EXPECTED {
         let name = expected.name;

@@ -4,7 +4,8 @@ mod gate;
 mod logprob;
 mod sample;
 
-use cuda_twin::{Error, Gpu, Options, Result, devices, mutants};
+use cuda_twin::testing::{everywhere, no_barrier_can_be_removed, same_bits};
+use cuda_twin::{Gpu, Options, Result};
 use half::bf16;
 
 use super::Dtype;
@@ -81,41 +82,6 @@ fn set(table: &FamilyTable, names: &[&str]) -> FamilySet {
     table.taxonomy().set(names, "test").unwrap()
 }
 
-/// On every checked order, unchecked, and on a GPU where there is one.
-fn everywhere(test: impl Fn(&Gpu) -> Result<()>) -> Result<()> {
-    let unchecked = Gpu::emulated(Options::unchecked());
-    devices()?.iter().chain([&unchecked]).try_for_each(test)
-}
-
-/// The same in every order of the emulator; on a GPU bits may differ from it.
-fn same_bits<T: PartialEq + std::fmt::Debug>(run: impl Fn(&Gpu) -> Result<T>) -> Result<()> {
-    let mut runs = Options::orders().map(|options| run(&Gpu::emulated(options))).into_iter();
-    let first = runs.next().unwrap()?;
-    runs.try_for_each(|next| {
-        assert_eq!(next?, first, "bits depend on the order");
-        Ok(())
-    })
-}
-
-/// Each of `count` barriers is needed: without it every order reports a fault.
-fn no_barrier_can_be_removed(
-    source: &str,
-    count: usize,
-    run: impl Fn(&Gpu, &str) -> Result<()>,
-) -> Result<()> {
-    let found: Vec<_> = mutants(source).collect();
-    assert_eq!(found.len(), count);
-    for options in Options::orders() {
-        let gpu = Gpu::emulated(options);
-        run(&gpu, source)?;
-        for mutant in &found {
-            let done = run(&gpu, &mutant.source);
-            assert!(matches!(done, Err(Error::Fault(_))), "without line {}: {done:?}", mutant.line);
-        }
-    }
-    Ok(())
-}
-
 #[track_caller]
 fn close(what: &str, found: f32, expected: f64, relative: f64, absolute: f64) {
     let off = (f64::from(found) - expected).abs();
@@ -140,16 +106,5 @@ fn every_kernel_says_its_block() -> Result<()> {
 #[cfg(feature = "cuda")]
 #[test]
 fn nvrtc_compiles_the_sources() -> Result<()> {
-    use cuda_twin::nvrtc;
-    if !nvrtc::is_present() {
-        eprintln!("skipped: no libnvrtc here (scripts/cuda-wheels.sh installs it; then set CUDA_HOME)");
-        return Ok(());
-    }
-    for (name, source) in SOURCES {
-        for arch in ["sm_80", "sm_90", "sm_100"] {
-            let cubin = nvrtc::cubin(name, source, crate::sources::HEADERS, arch)?;
-            assert_eq!(&cubin[..4], b"\x7fELF", "{name} for {arch}");
-        }
-    }
-    Ok(())
+    cuda_twin::testing::nvrtc_compiles(SOURCES, crate::sources::HEADERS)
 }

@@ -7,8 +7,8 @@ mod permute;
 mod router;
 mod trace;
 
-use cuda_twin::testing::noise;
-use cuda_twin::{Error, Gpu, Options, Result, devices, mutants};
+use cuda_twin::testing::{everywhere, no_barrier_can_be_removed, noise, same_bits};
+use cuda_twin::{Gpu, Options, Result};
 
 use crate::Router;
 use crate::kernels::compile;
@@ -58,41 +58,6 @@ fn routers(experts: usize, k: usize) -> Vec<Router> {
     });
     let limited: Vec<_> = limited.filter(|r| r.validate(experts, k).is_ok()).collect();
     families.into_iter().chain(limited).collect()
-}
-
-/// Runs `test` on every device, and without checks.
-fn everywhere(test: impl Fn(&Gpu) -> Result<()>) -> Result<()> {
-    let unchecked = Gpu::emulated(Options::unchecked());
-    devices()?.iter().chain([&unchecked]).try_for_each(test)
-}
-
-/// The same in every order of the emulator; on a GPU bits may differ from it.
-fn same_bits<T: PartialEq + std::fmt::Debug>(run: impl Fn(&Gpu) -> Result<T>) -> Result<()> {
-    let mut runs = Options::orders().map(|options| run(&Gpu::emulated(options))).into_iter();
-    let first = runs.next().unwrap()?;
-    runs.try_for_each(|next| {
-        assert_eq!(next?, first, "bits depend on the order");
-        Ok(())
-    })
-}
-
-/// Each of `count` barriers is needed: without it every order reports a fault.
-fn no_barrier_can_be_removed(
-    source: &str,
-    count: usize,
-    run: impl Fn(&Gpu, &str) -> Result<()>,
-) -> Result<()> {
-    let found: Vec<_> = mutants(source).collect();
-    assert_eq!(found.len(), count);
-    for options in Options::orders() {
-        let gpu = Gpu::emulated(options);
-        run(&gpu, source)?;
-        for mutant in &found {
-            let done = run(&gpu, &mutant.source);
-            assert!(matches!(done, Err(Error::Fault(_))), "without line {}: {done:?}", mutant.line);
-        }
-    }
-    Ok(())
 }
 
 #[test]
