@@ -5,6 +5,8 @@
 //! sampling equals the one that training computes with the same weights. A decoder of lower [`Precision`] stores fewer
 //! bits, and its log-probabilities are its own; a row's bits still depend on that row alone.
 
+mod cache;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -14,7 +16,7 @@ use rayon::prelude::*;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kernel::activation::swiglu_row;
-use crate::kernel::attention::{HeadShape, Run, attend_row};
+use crate::kernel::attention::{HeadShape, attend_row};
 use crate::kernel::norm::rms_norm_row;
 use crate::kernel::rope::RopeTable;
 pub use crate::kernel::stored::Precision;
@@ -24,6 +26,9 @@ use crate::model::{Model, Routes};
 use crate::ops::QkNormRope;
 use crate::vision::{FrozenVision, VisualItems, VisualPrompt, VlModel};
 use crate::weights::NamedTensor;
+
+use cache::LayerCache;
+pub use cache::{Context, KvCache};
 
 struct Layer {
     input_norm: Vec<f32>,
@@ -37,84 +42,6 @@ struct Layer {
 enum Mlp {
     Dense { gate_up: Stored, down: Stored },
     Experts { router: Stored, gate_up: Stored, down: Stored },
-}
-
-/// Keys and values of one run of tokens, for every layer.
-#[derive(Clone, Debug, Default)]
-pub struct KvCache {
-    layers: Vec<LayerCache>,
-    len: usize,
-    /// The prompt that it starts with, under a vision model: where tokens stand depends on it.
-    prompt: Option<Arc<VisualPrompt>>,
-}
-
-#[derive(Clone, Debug, Default)]
-struct LayerCache {
-    keys: Vec<f32>,
-    values: Vec<f32>,
-}
-
-impl KvCache {
-    /// Number of tokens.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether it holds no token.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-}
-
-/// What one sequence has seen: a prefix that other sequences may share, then its own tokens.
-#[derive(Clone, Debug, Default)]
-pub struct Context {
-    prefix: Option<Arc<KvCache>>,
-    own: KvCache,
-}
-
-impl Context {
-    /// A sequence that starts after a shared prefix.
-    pub fn after(prefix: Arc<KvCache>) -> Self {
-        Self { prefix: Some(prefix), own: KvCache::default() }
-    }
-
-    /// A sequence that is to read a prompt of [`Decoder::prompt`]: its tokens are fed first.
-    pub fn reading(prompt: Arc<VisualPrompt>) -> Self {
-        Self { prefix: None, own: KvCache { prompt: Some(prompt), ..KvCache::default() } }
-    }
-
-    fn prompt(&self) -> Option<&VisualPrompt> {
-        self.prefix.as_deref().unwrap_or(&self.own).prompt.as_deref()
-    }
-
-    /// Number of tokens seen.
-    pub fn len(&self) -> usize {
-        self.prefix.as_ref().map_or(0, |p| p.len) + self.own.len
-    }
-
-    /// Whether nothing was seen yet.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The tokens seen so far as a prefix to share; `None` when this context itself started after one.
-    pub fn into_prefix(self) -> Option<Arc<KvCache>> {
-        match self.prefix {
-            None => Some(Arc::new(self.own)),
-            Some(_) => None,
-        }
-    }
-
-    fn runs<'a>(&'a self, layer: usize, width: usize, own: usize) -> Vec<Run<'a>> {
-        let run = |cache: &'a KvCache, len: usize| Run {
-            keys: &cache.layers[layer].keys,
-            values: &cache.layers[layer].values,
-            stride: width,
-            len,
-        };
-        self.prefix.iter().map(|p| run(p, p.len)).chain([run(&self.own, own)]).collect()
-    }
 }
 
 /// One token to feed: which context it extends, and its id. Rows of one context come in order.

@@ -69,7 +69,7 @@ pub fn matmul_tn(dy: &[f32], x: &[f32], dw: &mut [f32], m: usize, n: usize, k: u
 
 fn rounded<const ROWS_ALONE: bool>(a: View, b: View, c: &mut [f32], [m, n, k]: [usize; 3], accumulate: bool) {
     #[cfg(target_arch = "x86_64")]
-    if is_native() {
+    if is_native() && m * n * k > 0 {
         return packed_product(a, b, c, [m, n, k], accumulate);
     }
     portable::<ROWS_ALONE>(a, b, c, [m, n, k], accumulate);
@@ -164,15 +164,6 @@ unsafe fn pack<const W: usize>(
 
 #[cfg(target_arch = "x86_64")]
 fn packed_product(a: View, b: View, c: &mut [f32], [m, n, k]: [usize; 3], accumulate: bool) {
-    if m == 0 || n == 0 {
-        return;
-    }
-    if k == 0 {
-        if !accumulate {
-            c[..m * n].fill(0.0);
-        }
-        return;
-    }
     let out = SharedMut::new(c);
     let (mut left, mut right) = (Vec::new(), Vec::new());
     for first in (0..n).step_by(WIDE) {
