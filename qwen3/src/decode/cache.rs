@@ -45,7 +45,7 @@ impl Context {
         Self { prefix: Some(prefix), own: KvCache::default() }
     }
 
-    /// A sequence that is to read a prompt of [`Decoder::prompt`]: its tokens are fed first.
+    /// A sequence that is to read a prompt of [`Decoder::prompt`](super::Decoder::prompt): its tokens are fed first.
     pub fn reading(prompt: Arc<VisualPrompt>) -> Self {
         Self { prefix: None, own: KvCache { prompt: Some(prompt), ..KvCache::default() } }
     }
