@@ -42,7 +42,7 @@ pub mod kernel;
 mod layer;
 mod model;
 pub mod ops;
-mod recompute;
+mod part;
 pub mod reference;
 pub mod vision;
 pub mod weights;

@@ -14,7 +14,6 @@ use crate::kernel::attention::HeadShape;
 use crate::kernel::rope::RopeTable;
 use crate::layer::{Chosen, Layer, Mlp, Pass};
 use crate::ops::{GatherRows, HeadLogProbs, Linear, QkNormRope, RmsNorm, Segments};
-use crate::recompute::recompute;
 use crate::vision::VisualRows;
 use crate::weights::{self, NamedTensor, ParameterGroup, SaveType};
 
@@ -377,33 +376,15 @@ impl Model {
         if let Some(visual) = visual {
             x = visual.replace(&x)?;
         }
-        let pass = Arc::new(Pass { rms, linear, prepare, segments });
+        let pass = Arc::new(Pass { rms, linear, prepare, segments, recompute: self.recompute });
         for (index, layer) in self.layers.iter().enumerate() {
-            let mut chosen = None;
-            let choose = |logits: &Tensor| {
-                let routed = self.route(plan.as_ref(), logits, routes.len(), index)?;
-                let chosen = chosen.insert(routed);
-                Ok((chosen.gates(logits)?, chosen.dispatch.clone()))
-            };
-            let again = self.recompute && !options.no_grad;
-            let mut output = match again {
-                false => layer.forward(&x, &pass, options.no_grad, choose)?,
-                true => layer.forward(&x.detach(), &pass, true, choose)?,
-            };
-            if again {
-                let (layer, pass, chosen) = (layer.clone(), pass.clone(), chosen.clone());
-                let parameters = layer.parameters();
-                output = recompute(&x, &parameters, output, move |x| {
-                    layer.forward(x, &pass, false, |logits| match &chosen {
-                        Some(chosen) => Ok((chosen.gates(logits)?, chosen.dispatch.clone())),
-                        None => Err(Error::Batch("the layer has no experts".into())),
-                    })
-                })?;
+            let choose = |logits: &[f32]| self.route(plan.as_ref(), logits, batch, routes.len(), index);
+            let (out, routed) = layer.apply(&x, &pass, options.no_grad, choose)?;
+            x = out;
+            if let Some((logits, chosen)) = routed {
+                router_logits.push(logits);
+                routes.push(chosen.ids);
             }
-            let mut output = output.into_iter();
-            x = output.next().ok_or_else(|| Error::Batch("a layer has no output".into()))?;
-            router_logits.extend(output);
-            routes.extend(chosen.map(|chosen| chosen.ids));
             if let Some(level) = visual.and_then(|visual| visual.levels.get(index)) {
                 x = (x + level)?;
             }
@@ -435,16 +416,16 @@ impl Model {
     fn route(
         &self,
         plan: Option<&RoutePlan<'_>>,
-        logits: &Tensor,
+        logits: &[f32],
+        batch: &Batch,
         ordinal: usize,
         layer: usize,
     ) -> Result<Chosen> {
         let plan = plan.ok_or_else(|| Error::Batch("the model has no experts".into()))?;
         let (experts, k) = (plan.shape().experts(), plan.shape().top_k());
         let in_layer = |source| Error::Router { layer, source };
-        let values = logits.detach().flatten_all()?.to_vec1::<f32>()?;
-        let ids = plan.ids(ordinal, &values).map_err(in_layer)?;
-        let dispatch = Dispatch::new(&ids, logits.dim(0)?, experts, k).map_err(in_layer)?;
+        let ids = plan.ids(ordinal, logits).map_err(in_layer)?;
+        let dispatch = Dispatch::new(&ids, batch.tokens.len(), experts, k).map_err(in_layer)?;
         Ok(Chosen { ids, top_k: k, router: plan.router().clone(), dispatch: Arc::new(dispatch) })
     }
 
