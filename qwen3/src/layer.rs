@@ -18,6 +18,7 @@ use crate::ops::{
     up_backward,
 };
 use crate::part::{Output, Part, link, lock};
+use crate::sink::deposit;
 
 pub(crate) struct Layer {
     pub(crate) input_norm: Tensor,
@@ -310,8 +311,7 @@ impl Part for Differentiable {
         let d_logits =
             d_logits.as_ref().map(|d| d.slice("the gradient of the router's logits")).transpose()?;
         let (dx, of_parameters) = layer.backward(rows, dy, d_logits, kept, pass)?;
-        let tensors = layer.parameters().into_iter().zip(of_parameters);
-        let tensors = tensors.map(|(p, d)| Tensor::from_vec(d, p.shape(), &Device::Cpu).map(Some));
+        let tensors = layer.parameters().into_iter().zip(of_parameters).map(|(p, d)| deposit(&p, d));
         let of_x = Tensor::from_vec(dx, x.shape(), &Device::Cpu)?;
         Ok((of_x, tensors.collect::<candle_core::Result<_>>()?))
     }

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
 use moe_routing::{Coverage, Dispatch, RouteMode, RoutePlan, RouteTrace};
 
@@ -14,6 +13,7 @@ use crate::kernel::attention::HeadShape;
 use crate::kernel::rope::RopeTable;
 use crate::layer::{Chosen, Layer, Mlp, Pass};
 use crate::ops::{GatherRows, HeadLogProbs, Linear, QkNormRope, RmsNorm, Segments};
+use crate::sink;
 use crate::vision::VisualRows;
 use crate::weights::{self, NamedTensor, ParameterGroup, SaveType};
 
@@ -211,7 +211,7 @@ pub struct Model {
     recompute: bool,
 }
 
-/// Rows of logits that [`Model::log_probs`] holds at once.
+/// Rows of a tile of logits in [`Model::log_probs`].
 const HEAD_CHUNK: usize = 1024;
 
 impl Model {
@@ -442,11 +442,10 @@ impl Model {
         batch.sequences().iter().map(of_sequence).collect()
     }
 
-    /// Refuses gradients in which a parameter is absent: an operation on its path has detached it.
-    pub fn check_gradients(&self, gradients: &GradStore) -> Result<()> {
-        let absent = |p: &&Parameter| gradients.get(p.var.as_tensor()).is_none();
-        let names: Vec<String> = self.parameters.iter().filter(absent).map(|p| p.name.clone()).collect();
-        if names.is_empty() { Ok(()) } else { Err(Error::NoGradient(names)) }
+    /// The gradient of every parameter, in order: what `loss.backward()` gives, with less memory and copying. Refuses a
+    /// loss that does not depend on all of them: an operation on their path has detached them.
+    pub fn gradients(&self, loss: &Tensor) -> Result<Vec<Vec<f32>>> {
+        sink::gradients(loss, &self.parameters, |_| true)
     }
 
     /// Logits of some rows of states: `[rows, hidden_size]` to `[rows, vocab_size]`.
@@ -458,12 +457,7 @@ impl Model {
     /// `softmax(logits / temperature)`, without ever holding all logits.
     pub fn log_probs(&self, states: &Tensor, targets: &[u32], temperature: f64) -> Result<LogProbs> {
         let head = if states.track_op() { self.head.clone() } else { self.head.detach() };
-        let op = HeadLogProbs {
-            targets: targets.into(),
-            temperature: temperature as f32,
-            chunk: HEAD_CHUNK,
-            precision: self.precision,
-        };
+        let op = HeadLogProbs::new(targets.into(), temperature as f32, HEAD_CHUNK, self.precision);
         let both = states.apply_op2(&head, op)?;
         Ok(LogProbs { logp: both.narrow(1, 0, 1)?.squeeze(1)?, entropy: both.narrow(1, 1, 1)?.squeeze(1)? })
     }

@@ -152,11 +152,10 @@ fn train(policy: &Policy, args: &BenchArgs) -> Result<Training> {
             let scores = policy.log_probs(&hidden.states, &targets, 1.0)?;
             let loss = scores.logp.sum_all()?.affine(-1.0 / targets.len() as f64, 0.0)?;
             let forward = start.elapsed().as_secs_f64();
-            let store = loss.backward()?;
-            policy.check_gradients(&store, &VisualItems::default())?;
+            let of_pass = policy.gradients(&loss, &VisualItems::default())?;
             let backward = start.elapsed().as_secs_f64();
             let mut gradients = Gradients::new(policy);
-            gradients.add(policy, store)?;
+            gradients.add(of_pass);
             optimizer.step(policy, &gradients, 1e-6, 1.0)?;
             let all = start.elapsed().as_secs_f64();
             if step > 0 {

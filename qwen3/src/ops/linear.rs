@@ -2,6 +2,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
 use super::{read, rows_of, slice, span};
 use crate::kernel::MatmulPrecision;
+use crate::sink::deposit;
 
 /// `y = x · wᵀ`: `x` is `[.., k]`, `w` is `[n, k]` as checkpoints store it, the result `[.., n]`.
 ///
@@ -76,9 +77,6 @@ impl CustomOp2 for Linear {
         let m = x.elem_count() / k.max(1);
         let (xr, wr, dyr) = (read(x), read(w), read(&dy));
         let (dx, dw) = self.backward(xr.slice("x")?, wr.slice("w")?, dyr.slice("dy")?, [m, n, k]);
-        Ok((
-            Some(Tensor::from_vec(dx, x.shape(), x.device())?),
-            Some(Tensor::from_vec(dw, (n, k), w.device())?),
-        ))
+        Ok((Some(Tensor::from_vec(dx, x.shape(), x.device())?), deposit(w, dw)?))
     }
 }

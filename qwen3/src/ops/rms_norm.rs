@@ -5,6 +5,7 @@ use super::{read, rows_of, slice, span, sum_over_row_chunks};
 use crate::kernel::norm::{rms_norm_row, rms_norm_row_backward};
 use crate::kernel::softmax::dot;
 use crate::kernel::{ROW_CHUNK, SharedMut};
+use crate::sink::deposit;
 
 /// `y = w · x / sqrt(mean(x²) + eps)` over the last dimension: `x` `[.., n]`, `w` `[n]`.
 #[derive(Clone, Copy, Debug)]
@@ -75,9 +76,6 @@ impl CustomOp2 for RmsNorm {
         let dy = dy.contiguous()?;
         let (xr, wr, dyr) = (read(x), read(w), read(&dy));
         let (dx, dw) = self.backward(xr.slice("x")?, wr.slice("w")?, dyr.slice("dy")?);
-        Ok((
-            Some(Tensor::from_vec(dx, x.shape(), x.device())?),
-            Some(Tensor::from_vec(dw, w.shape(), w.device())?),
-        ))
+        Ok((Some(Tensor::from_vec(dx, x.shape(), x.device())?), deposit(w, dw)?))
     }
 }
