@@ -8,7 +8,7 @@ use qwen3::{Config, ParameterGroup, VlConfig};
 const FLOAT: u64 = 4;
 /// The tile of logits that the head holds in training (`qwen3::Model::log_probs`).
 const HEAD_ROWS: u64 = 1024;
-const HEAD_COLUMNS: u64 = 1024;
+const HEAD_COLUMNS: u64 = 2048;
 
 /// A tensor of a Hugging Face file, and how many layers and experts have one like it.
 #[derive(Clone, Debug, PartialEq, Eq)]

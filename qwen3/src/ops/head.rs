@@ -28,7 +28,7 @@ pub struct HeadLogProbs {
 }
 
 /// Columns of a tile.
-const COLUMNS: usize = BLOCK;
+const COLUMNS: usize = 2 * BLOCK;
 
 impl HeadLogProbs {
     /// `targets` are the tokens that rows are scored on, `temperature` divides the logits, `chunk` is the number of rows in
