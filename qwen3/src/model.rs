@@ -28,15 +28,14 @@ pub struct Parameter {
     pub var: Var,
 }
 
+/// A copy of the value.
+pub(crate) fn copy(p: &Parameter) -> Result<NamedTensor> {
+    let data = p.var.flatten_all()?.to_vec1()?;
+    Ok(NamedTensor { name: p.name.clone(), shape: p.var.dims().to_vec(), data })
+}
+
 /// Copies of the values.
 pub(crate) fn copies(parameters: &[Parameter]) -> Result<Vec<NamedTensor>> {
-    let copy = |p: &Parameter| {
-        Ok(NamedTensor {
-            name: p.name.clone(),
-            shape: p.var.dims().to_vec(),
-            data: p.var.flatten_all()?.to_vec1()?,
-        })
-    };
     parameters.iter().map(copy).collect()
 }
 
@@ -277,7 +276,7 @@ impl Model {
     /// Random weights: normal with the configuration's `initializer_range`, ones for norms. `rng` is asked for
     /// one generator a parameter, by its index.
     pub fn init<R: rand::RngCore>(config: Config, rng: impl FnMut(usize) -> R) -> Result<Self> {
-        let tensors = weights::init(&config, rng);
+        let tensors = weights::init(&config, rng).collect();
         Self::from_tensors(config, tensors)
     }
 

@@ -30,17 +30,37 @@ pub(crate) fn bench(model: &Path, args: &BenchArgs) -> Result<()> {
     if args.length < 2 || args.steps == 0 || args.prompt == 0 || args.decode.contains(&0) {
         bail!("--steps, --prompt and --decode must be 1 or more, --length 2 or more");
     }
-    let mut policy = open(model)?;
-    policy.set_matmul_precision(args.precision.of_products());
-    let context = policy.config().max_position_embeddings;
     let longest = (args.prompt + args.steps + 2).max(args.length);
-    if longest > context {
-        bail!("sequences of {longest} tokens, the model's context is {context}");
-    }
-    let weights: usize = policy.parameters().iter().map(|p| p.var.elem_count()).sum();
-    let training = if args.batch > 0 { Some(train(&policy, args)?) } else { None };
-    let decoder = policy.decoder(Precision::F32)?;
-    drop(policy);
+    let fits = |config: &qwen3::Config| match config.max_position_embeddings {
+        context if longest > context => {
+            bail!("sequences of {longest} tokens, the model's context is {context}")
+        }
+        _ => Ok(()),
+    };
+    let products = args.precision.of_products();
+    let (weights, training, decoder) = match config_of(model)? {
+        // For decoding alone a random model is made as the decoder stores it.
+        Some(config) if args.batch == 0 => {
+            fits(&config)?;
+            let context = config.max_position_embeddings;
+            let tensors: Vec<_> = qwen3::weights::parameter_specs(&config);
+            let weights = tensors.iter().map(|spec| spec.shape.iter().product::<usize>()).sum();
+            let tensors = qwen3::weights::init(&config, random).map(Ok);
+            let decoder = qwen3::Decoder::from_tensors(config, tensors, context, Precision::F32, products)?;
+            (weights, None, decoder)
+        }
+        config => {
+            let mut policy: Policy = match config {
+                Some(config) => Model::init(config, random)?.into(),
+                None => setup::read_policy(&model_of(model)?)?,
+            };
+            policy.set_matmul_precision(products);
+            fits(policy.config())?;
+            let weights: usize = policy.parameters().iter().map(|p| p.var.elem_count()).sum();
+            let training = if args.batch > 0 { Some(train(&policy, args)?) } else { None };
+            (weights, training, policy.decoder(Precision::F32)?)
+        }
+    };
     let decode = |batch: &usize| decode(&decoder, *batch, weights, args);
     let decoding = args.decode.iter().map(decode).collect::<Result<Vec<_>>>()?;
     // Last, so that its buffers are in no peak.
@@ -95,13 +115,17 @@ fn print_decoding(out: &mut impl Write, decoding: &[Decoding], prompt: usize) ->
     Ok(())
 }
 
-fn open(path: &Path) -> Result<Policy> {
-    if path.extension().is_some_and(|e| e == "json") {
-        let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-        let config = qwen3::Config::from_json(&text).with_context(|| path.display().to_string())?;
-        return Ok(Model::init(config, |i| ChaCha8Rng::seed_from_u64(i as u64))?.into());
+/// The architecture, where the model is a `config.json` alone: its weights are random.
+fn config_of(path: &Path) -> Result<Option<qwen3::Config>> {
+    if path.extension().is_none_or(|e| e != "json") {
+        return Ok(None);
     }
-    Ok(setup::read_policy(&model_of(path)?)?)
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    Ok(Some(qwen3::Config::from_json(&text).with_context(|| path.display().to_string())?))
+}
+
+fn random(parameter: usize) -> ChaCha8Rng {
+    ChaCha8Rng::seed_from_u64(parameter as u64)
 }
 
 /// Seconds of the steps of one kind.

@@ -88,7 +88,7 @@ impl VlModel {
     /// Random weights: normal with the text configuration's `initializer_range`, ones for norms, zeros for biases. `rng`
     /// is asked for one generator a parameter, by its index.
     pub fn init<R: rand::RngCore>(config: VlConfig, rng: impl FnMut(usize) -> R) -> Result<Self> {
-        let tensors = init_specs(parameter_specs(&config), config.text.initializer_range, rng);
+        let tensors = init_specs(parameter_specs(&config), config.text.initializer_range, rng).collect();
         Self::from_tensors(config, tensors)
     }
 
