@@ -341,17 +341,25 @@ impl Engine {
             whole.push((prefill.fed == prefill.tokens.len(), row - 1));
         }
         // A prompt that was cut is the last of the chunks, so whole prompts leave from the front.
-        for (_, last_row) in whole.into_iter().filter(|(whole, _)| *whole) {
-            let Some(prefill) = self.waiting.pop_front() else { break };
-            let logits = self.decoder.logits(&step.states[last_row * hidden..][..hidden]);
-            for sequence in start(prefill) {
-                let mut sequence = sequence;
-                let first_token = next_token(&logits, &sequence)?;
-                if sequence.accept(first_token, max_len) {
-                    finished.push(self.end(sequence));
-                } else {
-                    self.ready.push_back(sequence);
-                }
+        let last_rows: Vec<usize> =
+            whole.into_iter().filter_map(|(whole, row)| whole.then_some(row)).collect();
+        let states: Vec<f32> =
+            last_rows.iter().flat_map(|row| &step.states[row * hidden..][..hidden]).copied().collect();
+        let logits = self.decoder.logits(&states);
+        let mut begun = Vec::new();
+        for (prompt, prefill) in self.waiting.drain(..last_rows.len()).enumerate() {
+            begun.extend(start(prefill).into_iter().map(|sequence| (prompt, sequence)));
+        }
+        let vocabulary = self.decoder.config().vocab_size;
+        let first_token = |(prompt, sequence): &(usize, Sequence)| {
+            next_token(&logits[prompt * vocabulary..][..vocabulary], sequence)
+        };
+        let draws = begun.par_iter().map(first_token).collect::<Result<Vec<_>>>()?;
+        for ((_, mut sequence), draw) in begun.into_iter().zip(draws) {
+            if sequence.accept(draw, max_len) {
+                finished.push(self.end(sequence));
+            } else {
+                self.ready.push_back(sequence);
             }
         }
         Ok(())

@@ -6,32 +6,24 @@ pub use policy_loss::logits::{Partial, RowStats};
 use super::activation::exp;
 use super::multiversion;
 
-/// Numbers that are summed side by side: a vector of the widest kind.
-const LANES: usize = 16;
-
-/// The sum of the lanes, halves onto halves.
-#[inline(always)]
-fn fold(lanes: [f32; LANES]) -> f32 {
-    let eight: [f32; 8] = std::array::from_fn(|i| lanes[i] + lanes[i + 8]);
-    let four: [f32; 4] = std::array::from_fn(|i| eight[i] + eight[i + 4]);
-    (four[0] + four[2]) + (four[1] + four[3])
-}
-
-/// `Σ a·b` in lanes, then over the lanes: the same bits on every call with the same rows.
+/// `Σ a·b` in eight lanes, then the lanes in order: the same bits on every call with the same rows.
 #[inline(always)]
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0f32; LANES];
-    let ((a_chunks, a_rest), (b_chunks, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let mut lanes = [0f32; 8];
+    let (a_chunks, b_chunks) = (a.chunks_exact(8), b.chunks_exact(8));
     let mut sum = 0f32;
-    for (x, y) in a_rest.iter().zip(b_rest) {
+    for (x, y) in a_chunks.remainder().iter().zip(b_chunks.remainder()) {
         sum += x * y;
     }
-    for (x, y) in a_chunks.iter().zip(b_chunks) {
-        for lane in 0..LANES {
+    for (x, y) in a_chunks.zip(b_chunks) {
+        for lane in 0..8 {
             lanes[lane] += x[lane] * y[lane];
         }
     }
-    sum + fold(lanes)
+    for lane in lanes {
+        sum += lane;
+    }
+    sum
 }
 
 multiversion! {
@@ -59,21 +51,23 @@ multiversion! {
     /// Turns scores into probabilities in place; returns the log-sum-exp.
     pub fn softmax_row(row: &mut [f32]) -> f32 {
         let top = max(row);
-        let mut lanes = [0f32; LANES];
+        let mut lanes = [0f32; 8];
         let mut sum = 0f32;
-        let (chunks, rest) = row.as_chunks_mut::<LANES>();
-        for chunk in chunks {
-            for lane in 0..LANES {
+        let mut chunks = row.chunks_exact_mut(8);
+        for chunk in &mut chunks {
+            for lane in 0..8 {
                 let e = exp(chunk[lane] - top);
                 chunk[lane] = e;
                 lanes[lane] += e;
             }
         }
-        for v in rest {
+        for v in chunks.into_remainder() {
             *v = exp(*v - top);
             sum += *v;
         }
-        sum += fold(lanes);
+        for lane in lanes {
+            sum += lane;
+        }
         let factor = 1.0 / sum;
         for v in row {
             *v *= factor;
