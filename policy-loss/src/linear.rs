@@ -111,7 +111,6 @@ impl PolicyLoss {
                     |token: &usize| [loss.grad_logp[token - start], loss.grad_entropy[token - start]];
                 work.gradients(chunk, stats, upstream, products, &mut out.grad_hidden, grad_weight);
             }
-            work.held = None;
             out.loss.add(loss, start);
         }
         Ok(out)

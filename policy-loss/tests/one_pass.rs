@@ -167,9 +167,9 @@ fn close(what: &str, found: &[f32], expected: impl IntoIterator<Item = f64>) {
 #[test]
 fn every_preset_is_the_loss_of_all_logits() {
     let case = Case::new(3);
-    for preset in PRESETS {
-        let mut config = LossConfig::preset(preset, 8).unwrap().0;
-        config.entropy = Some(EntropyBonus { coef: 0.01, aggregation: EntropyAggregation::TokenMean });
+    let bonus = Some(EntropyBonus { coef: 0.01, aggregation: EntropyAggregation::TokenMean });
+    for (preset, entropy) in PRESETS.iter().flat_map(|p| [(p, None), (p, bonus)]) {
+        let config = LossConfig { entropy, ..LossConfig::preset(preset, 8).unwrap().0 };
         let loss = config.validate().unwrap();
         let whole = TokenBatch { logp: &case.old, entropy: Some(&case.old), ..case.batch() };
         for normalizer in [Normalizer::default(), loss.normalizer(&whole).unwrap()] {
