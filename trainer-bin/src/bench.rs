@@ -30,22 +30,44 @@ pub(crate) fn bench(model: &Path, args: &BenchArgs) -> Result<()> {
     if args.length < 2 || args.steps == 0 || args.prompt == 0 || args.decode.contains(&0) {
         bail!("--steps, --prompt and --decode must be 1 or more, --length 2 or more");
     }
-    let mut policy = open(model)?;
-    policy.set_matmul_precision(args.precision.of_products());
-    policy.set_recompute(args.recompute);
-    let context = policy.config().max_position_embeddings;
     let longest = (args.prompt + args.steps + 2).max(args.length);
-    if longest > context {
-        bail!("sequences of {longest} tokens, the model's context is {context}");
-    }
-    let weights: usize = policy.parameters().iter().map(|p| p.var.elem_count()).sum();
-    if args.on_request && args.batch > 0 {
-        let mut step = Step::new(&policy, args)?;
-        return on_request(|_| Ok(step.run()?.iter().sum()));
-    }
-    let training = if args.batch > 0 { Some(train(&policy, args)?) } else { None };
-    let decoder = policy.decoder(Precision::F32)?;
-    give_pages_back(|| drop(policy));
+    let fits = |config: &qwen3::Config| match config.max_position_embeddings {
+        context if longest > context => {
+            bail!("sequences of {longest} tokens, the model's context is {context}")
+        }
+        _ => Ok(()),
+    };
+    let products = args.precision.of_products();
+    let (weights, training, decoder) = match config_of(model)? {
+        // For decoding alone a random model is made as the decoder stores it.
+        Some(config) if args.batch == 0 => {
+            fits(&config)?;
+            let context = config.max_position_embeddings;
+            let tensors: Vec<_> = qwen3::weights::parameter_specs(&config);
+            let weights = tensors.iter().map(|spec| spec.shape.iter().product::<usize>()).sum();
+            let tensors = qwen3::weights::init(&config, random).map(Ok);
+            let decoder = qwen3::Decoder::from_tensors(config, tensors, context, Precision::F32, products)?;
+            (weights, None, decoder)
+        }
+        config => {
+            let mut policy: Policy = match config {
+                Some(config) => Model::init(config, random)?.into(),
+                None => setup::read_policy(&model_of(model)?)?,
+            };
+            policy.set_matmul_precision(products);
+            policy.set_recompute(args.recompute);
+            fits(policy.config())?;
+            if args.on_request && args.batch > 0 {
+                let mut step = Step::new(&policy, args)?;
+                return on_request(|_| Ok(step.run()?.iter().sum()));
+            }
+            let weights: usize = policy.parameters().iter().map(|p| p.var.elem_count()).sum();
+            let training = if args.batch > 0 { Some(train(&policy, args)?) } else { None };
+            let decoder = policy.decoder(Precision::F32)?;
+            give_pages_back(|| drop(policy));
+            (weights, training, decoder)
+        }
+    };
     if args.on_request {
         return on_request(|batch| match batch {
             Some(batch @ 1..) => Ok(decode(&decoder, batch, weights, args)?.seconds),
@@ -123,13 +145,17 @@ fn print_decoding(out: &mut impl Write, decoding: &[Decoding], prompt: usize) ->
     Ok(())
 }
 
-fn open(path: &Path) -> Result<Policy> {
-    if path.extension().is_some_and(|e| e == "json") {
-        let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-        let config = qwen3::Config::from_json(&text).with_context(|| path.display().to_string())?;
-        return Ok(Model::init(config, |i| ChaCha8Rng::seed_from_u64(i as u64))?.into());
+/// The architecture, where the model is a `config.json` alone: its weights are random.
+fn config_of(path: &Path) -> Result<Option<qwen3::Config>> {
+    if path.extension().is_none_or(|e| e != "json") {
+        return Ok(None);
     }
-    Ok(setup::read_policy(&model_of(path)?)?)
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    Ok(Some(qwen3::Config::from_json(&text).with_context(|| path.display().to_string())?))
+}
+
+fn random(parameter: usize) -> ChaCha8Rng {
+    ChaCha8Rng::seed_from_u64(parameter as u64)
 }
 
 /// Seconds of the steps of one kind.
@@ -185,11 +211,10 @@ impl<'a> Step<'a> {
         let scores = policy.log_probs(&hidden.states, targets, 1.0)?;
         let loss = scores.logp.sum_all()?.affine(-1.0 / targets.len() as f64, 0.0)?;
         let forward = start.elapsed().as_secs_f64();
-        let store = loss.backward()?;
-        policy.check_gradients(&store, &VisualItems::default())?;
+        let of_pass = policy.gradients(&loss, &VisualItems::default())?;
         let backward = start.elapsed().as_secs_f64();
         let mut gradients = Gradients::new(policy);
-        gradients.add(policy, store)?;
+        gradients.add(of_pass);
         optimizer.step(policy, &gradients, 1e-6, 1.0)?;
         let all = start.elapsed().as_secs_f64();
         Ok([forward, backward - forward, all - backward])
