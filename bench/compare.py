@@ -26,7 +26,7 @@ SMOLLM2 = TARGET / "smollm2"
 parser = argparse.ArgumentParser()
 parser.add_argument("trainer", type=pathlib.Path)
 parser.add_argument("sections", nargs="+", choices=["loss", "training", "decoding", "rl", "scaling", "profile"])
-parser.add_argument("--rounds", type=int, default=5)
+parser.add_argument("--rounds", type=int, default=5, help="pairs of a row")
 parser.add_argument("--quick", action="store_true", help="leave out torch.compile and vLLM, which take minutes to start")
 parser.add_argument("--write", action="store_true", help="put the tables into docs/performance.md")
 parser.add_argument("--only", help="rows whose name contains this")
@@ -106,25 +106,25 @@ def row(work, ours, theirs, rounds=None):
 def loss():
     header()
     example = args.trainer.parent / "examples/loss"
-    for start, tokens, vocabulary, size, precision in [
-        ("logits", 2048, 49152, 576, "f32"),
-        ("logits", 2048, 151936, 1024, "f32"),
-        ("hidden", 2048, 49152, 576, "f32"),
-        ("hidden", 2048, 49152, 576, "bf16"),
-        ("hidden", 256, 151936, 1024, "f32"),
-        ("hidden", 2048, 151936, 1024, "f32"),
-        ("hidden", 2048, 151936, 1024, "bf16"),
+    # The hidden sizes are SmolLM2's and Qwen3-0.6B's.
+    for start, tokens, vocabulary, size, precision, compiled in [
+        ("logits", 2048, 49152, 576, "f32", False),
+        ("logits", 2048, 151936, 1024, "f32", True),
+        ("hidden", 2048, 49152, 576, "f32", True),
+        ("hidden", 2048, 49152, 576, "bf16", True),
+        ("hidden", 256, 151936, 1024, "f32", False),
+        ("hidden", 2048, 151936, 1024, "f32", False),
+        ("hidden", 2048, 151936, 1024, "bf16", True),
     ]:
         sizes = [start, tokens, vocabulary, size, precision]
         of = f", hidden {size}" if start == "hidden" else ""
         work = f"loss from {start}, T {tokens}, V {vocabulary}{of}, {precision}"
-        for form in [[]] if args.quick else [[], ["--compile"]]:
+        for form in [[], ["--compile"]] if compiled and not args.quick else [[]]:
             name = f"{work}; TRL on PyTorch {precision}{' compiled' * len(form)}"
             if not wanted(name):
                 continue
             with Worker(example, *sizes) as ours, Worker(PYTHON, HERE / "peer_loss.py", *sizes, *form) as theirs:
-                rounds = min(args.rounds, 3) if vocabulary > 100_000 else args.rounds
-                row(name, ours.measure, theirs.measure, rounds)
+                row(name, ours.measure, theirs.measure)
 
 
 def training():
@@ -164,7 +164,7 @@ def decoding():
             continue
         sizes = ["--batch", 0, "--length", 2, "--prompt", prompt, "--steps", steps, "--threads", 2]
         sizes += ["--precision", precision, "--decode", 1]
-        with Worker(args.trainer, "bench", hf, *sizes, "--on-request") as ours, Worker(*command) as theirs:
+        with Worker(args.trainer, "bench", HERE / "shapes/smollm2.json", *sizes, "--on-request") as ours, Worker(*command) as theirs:
             for batch in [1, 8, 32]:
                 work = f"decoding step, SmolLM2, batch {batch}, {precision}; {engine}"
                 row(work, lambda: ours.measure(batch), lambda: theirs.measure(batch))
@@ -204,7 +204,7 @@ def rl():
         row("RL step, default's shape, 256 samples × 5, f32; TRL f32", lambda: run_of(5, default), theirs)
     endless = SMOLLM2 / "endless"
     smollm2 = {
-        "run.steps": 3, "model.path": endless, "model.matmul_precision": "bf16", "data.task": "",
+        "run.steps": 2, "model.path": endless, "model.matmul_precision": "bf16", "data.task": "",
         "data.path": endless / "prompts.jsonl", "rollout.prompts": 4, "rollout.max_new_tokens": 64,
         "reward.parts": '[{ kind = "regex", weight = 1.0, pattern = "and" }]', "loss.objective": "dapo",
         "update.lr": 1e-6,

@@ -13,9 +13,16 @@ use policy_loss::{Advantages, LinearHead, LossConfig, Normalizer, PolicyLoss, Pr
 use qwen3::MatmulPrecision;
 use train_core::metrics::peak_memory_mib;
 
-/// The allocator of `trainer`.
+/// The allocator of `trainer`, which keeps freed pages.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn keep_pages() {
+    // The option before the one for NUMA nodes; the binding has no name for it.
+    const PURGE_DELAY: libmimalloc_sys::mi_option_t = libmimalloc_sys::mi_option_use_numa_nodes - 1;
+    // SAFETY: sets an integer; -1 means never.
+    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) };
+}
 
 const SEQUENCES: usize = 16;
 /// Rows of logits that exist at a time.
@@ -44,6 +51,7 @@ fn noise(count: usize, scale: f32) -> Vec<f32> {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
+    keep_pages();
     let usage = "usage: loss logits|hidden TOKENS VOCABULARY SIZE f32|bf16";
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [start, tokens, vocabulary, size, precision] = arguments.as_slice() else { return Err(usage.into()) };
