@@ -27,7 +27,7 @@ use crate::ops::QkNormRope;
 use crate::vision::{FrozenVision, VisualItems, VisualPrompt, VlModel};
 use crate::weights::{NamedTensor, parameter_specs};
 
-use cache::Pool;
+pub(crate) use cache::Pool;
 pub use cache::{Context, KvCache};
 
 struct Layer {
@@ -99,9 +99,10 @@ impl Decoder {
     /// [`Decoder::new`] in other numbers than the model's.
     pub fn with_precision(model: &Model, max_len: usize, precision: Precision) -> Result<Self> {
         let tensors = model.parameters().iter().map(copy);
-        // The rotations are the model's own: copies made while it trains share them.
+        // Rotations and pages are the model's own: copies made while it trains share them.
         let (config, rope) = (model.config().clone(), |len| model.rope(len));
-        Self::of_tensors(config, tensors, rope, max_len, precision, model.matmul_precision())
+        let decoder = Self::of_tensors(config, tensors, rope, max_len, precision, model.matmul_precision())?;
+        Ok(Self { pages: model.pages().clone(), ..decoder })
     }
 
     /// A decoder of the parameters in the order of [`weights::parameter_specs`](crate::weights::parameter_specs), each of

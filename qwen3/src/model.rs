@@ -7,6 +7,7 @@ use candle_core::{Device, Tensor, Var};
 use moe_routing::{Coverage, Dispatch, RouteMode, RoutePlan, RouteTrace};
 
 use crate::config::Config;
+use crate::decode::Pool;
 use crate::error::{Error, Result};
 use crate::kernel::MatmulPrecision;
 use crate::kernel::attention::HeadShape;
@@ -206,6 +207,8 @@ pub struct Model {
     norm: Tensor,
     head: Tensor,
     rope: Mutex<Arc<RopeTable>>,
+    /// For the caches of its decoders.
+    pages: Arc<Pool>,
     precision: MatmulPrecision,
     recompute: bool,
 }
@@ -261,6 +264,7 @@ impl Model {
             norm,
             head,
             rope,
+            pages: Arc::default(),
             precision: MatmulPrecision::F32,
             recompute: false,
         })
@@ -329,6 +333,10 @@ impl Model {
             kv_heads: self.config.num_key_value_heads,
             head_dim: self.config.head_dim,
         }
+    }
+
+    pub(crate) fn pages(&self) -> &Arc<Pool> {
+        &self.pages
     }
 
     pub(crate) fn rope(&self, len: usize) -> Arc<RopeTable> {

@@ -255,12 +255,13 @@ mod tests {
         let pass = |tokens, recompute| model.training(TrainingPass { tokens, patches: 0, recompute });
         let (one, two) = (pass(2048, false), pass(4096, false));
         assert_eq!((one.weights, one.moments), (4 * 596_049_920, 8 * 596_049_920));
-        // 28 layers of 6 · 1024 + 2 · 4096 + 2048 + 3 · 3072 numbers, and twice 1024.
-        assert_eq!(two.activations - one.activations, 2048 * 4 * (28 * 25_600 + 2048));
+        // Kept by each of 28 layers: 2 · 1024 + 4096 + 2048 + 16 + 2 · 3072 numbers; twice 1024; and of the MLP that runs
+        // 3 · 1024 + 4 · 3072.
+        assert_eq!(two.activations - one.activations, 2048 * 4 * (28 * 14_352 + 2048 + 15_360));
         assert_eq!(two.total() - one.total(), two.activations - one.activations);
-        // 28 inputs of 1024 numbers, and twice 1024.
+        // 28 inputs of 1024 numbers, twice 1024, and a layer that runs.
         let (one, two) = (pass(2048, true), pass(4096, true));
-        assert_eq!(two.activations - one.activations, 2048 * 4 * (28 * 1024 + 2048));
+        assert_eq!(two.activations - one.activations, 2048 * 4 * (28 * 1024 + 2048 + 14_352 + 15_360));
     }
 
     /// The released checkpoints' numbers: 2B, whose decoder is that of 1.7B.

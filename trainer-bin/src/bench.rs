@@ -277,7 +277,7 @@ impl Training {
         }
         let named: f64 = self.components.values().map(|c| c.seconds).sum();
         let rest = (total - named).max(0.0);
-        // Residual sums, zeros and sums of gradients in candle's backward, allocation.
+        // Zeroed buffers, allocation, candle's share of the backward.
         writeln!(out, "{:<16} {:>9.1} {:>6.1}%", "the rest", 1e3 * rest, 100.0 * rest / total)?;
         Ok(())
     }

@@ -17,7 +17,7 @@ type Page = Box<[f32]>;
 
 /// Pages that no cache holds at the moment, all of one size.
 #[derive(Debug, Default)]
-pub(super) struct Pool(Mutex<Vec<Page>>);
+pub(crate) struct Pool(Mutex<Vec<Page>>);
 
 impl Pool {
     fn take(&self, width: usize) -> Page {
