@@ -19,6 +19,8 @@ pub mod bfcl;
 mod candidate;
 mod canon;
 mod corrupt;
+#[cfg(feature = "cli")]
+pub mod io;
 pub mod json;
 mod msg;
 mod pairs;
