@@ -21,6 +21,7 @@ pub mod json;
 mod msg;
 mod parse;
 mod pattern;
+pub mod record;
 mod rule;
 mod schema;
 mod validate;
