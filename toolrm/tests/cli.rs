@@ -134,14 +134,9 @@ fn a_bad_line_costs_that_line_alone() {
     );
     assert!(err.contains("1000000 lines, 2 rejected"), "{err}");
     assert_eq!(lines(dir, "out.jsonl"), n - 2);
-    assert!(
-        read(dir, "out.jsonl").ends_with(b"\"args\":{\"a\":1000000}}],\"content\":\"\",\"issues\":[]}\n")
-            || {
-                let out = read(dir, "out.jsonl");
-                let tail = String::from_utf8_lossy(&out[out.len() - 160..]).into_owned();
-                tail.contains("\"arguments\":{\"a\":1000000}")
-            }
-    );
+    let out = read(dir, "out.jsonl");
+    let tail = String::from_utf8_lossy(&out[out.len() - 160..]).into_owned();
+    assert!(tail.contains("\"arguments\":{\"a\":1000000}"), "{tail}");
     let bad = String::from_utf8(read(dir, "out.jsonl.bad.jsonl")).unwrap();
     let bad: Vec<&str> = bad.lines().collect();
     assert_eq!(bad.len(), 2);
@@ -169,7 +164,7 @@ fn kill_at(dir: &Path, args: &[&str], part: &Path, bytes: u64) -> bool {
 
 #[test]
 fn a_killed_run_ends_with_the_same_bytes() {
-    let dir = made(9000);
+    let dir = made(5000);
     let dir = dir.path();
     // Bad lines too, so that their file is resumed as well.
     let mut text = String::from_utf8(read(dir, "cand.jsonl")).unwrap();
