@@ -15,6 +15,7 @@
 //! # Ok::<(), toolrm::ParseFail>(())
 //! ```
 
+pub mod bench;
 pub mod bfcl;
 mod candidate;
 mod canon;
