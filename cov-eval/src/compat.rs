@@ -13,6 +13,9 @@ pub fn score(instance: &Instance, answer: &Intake) -> f64 {
         Targets::Fsm(targets) => fsm(targets, &answer.visible),
         Targets::KvDict(targets) => kv_dict(targets, &answer.visible),
         Targets::ParaOrder(targets) => para_order(targets, &answer.visible),
+        Targets::ApNews(_) => judged(instance, answer, "include", "style"),
+        Targets::KgBio(_) => rate(instance, answer, "fact"),
+        Targets::SalesReport(_) => judged(instance, answer, "answered", "correct"),
     }
 }
 
@@ -68,6 +71,20 @@ fn para_order(targets: &ParaOrderTargets, visible: &str) -> f64 {
     sorted.sort_unstable();
     let all = sorted.iter().copied().eq(0..targets.count());
     if all { (1.0 + crate::tasks::tau(&order)) / 2.0 } else { 0.0 }
+}
+
+/// The share of the constraints of a kind that hold. The published share is that of a judge; here the rules decide.
+fn rate(instance: &Instance, answer: &Intake, kind: &str) -> f64 {
+    let found = crate::tasks::task(instance.key.task).verify(instance, answer);
+    let of_kind = instance.constraints.iter().zip(&found.verdicts).filter(|(c, _)| c.kind == kind);
+    let (total, credit) = of_kind.fold((0, 0.0), |(n, sum), (_, v)| (n + 1, sum + v.credit.floor()));
+    credit / f64::from(total.max(1))
+}
+
+/// Harmonic mean of two such shares.
+fn judged(instance: &Instance, answer: &Intake, first: &str, second: &str) -> f64 {
+    let rates = [first, second].map(|kind| (rate(instance, answer, kind), 1.0));
+    crate::aggregate::harmonic(&rates)
 }
 
 #[cfg(test)]

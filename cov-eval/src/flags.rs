@@ -46,6 +46,8 @@ flags! {
     ANSWER_IN_REASONING = 13, "answer_in_reasoning";
     /// The task cannot be padded: `in_tokens` was ignored.
     INPUT_SIZE_IGNORED = 14, "input_size_ignored";
+    /// `sales_report`: more tags than questions, or more than two in a sentence.
+    TAG_STUFFING = 15, "tag_stuffing";
     /// A defect of a verifier: a number that is none.
     INTERNAL_ERROR = 31, "internal_error";
 }

@@ -45,6 +45,12 @@ pub enum MaterialKind {
     DictSpec,
     /// Numbered paragraphs.
     Segments,
+    /// Transactions as CSV.
+    Table,
+    /// Subject, relation, object.
+    Triples,
+    /// A style sheet, and statements that break it.
+    Statements,
 }
 
 /// The raw material: a byte range of `prompt.user`.
