@@ -63,6 +63,8 @@ named! {
         KgBio = "kg_bio",
         /// Article under a style sheet.
         ApNews = "ap_news",
+        /// Python file, repaired.
+        CodeFix = "code_fix",
     }
 }
 

@@ -46,6 +46,7 @@ mod model;
 mod names;
 mod numbers;
 mod prose;
+mod python;
 mod reward;
 pub mod run;
 mod sentence;
@@ -67,7 +68,7 @@ pub use model::{
 pub use reward::{Reward, RewardForm, RewardModel};
 pub use sentence::sentences;
 pub use tasks::{
-    FsmTargets, KgTargets, KvDictTargets, NewsTargets, ParaOrderTargets, Pinned, SalesTargets,
+    CodeTargets, FsmTargets, KgTargets, KvDictTargets, NewsTargets, ParaOrderTargets, Pinned, SalesTargets,
     Targets, task,
 };
 pub use text::words;

@@ -12,13 +12,14 @@ fn bound(id: TaskId, null: &str) -> f64 {
         TaskId::SalesReport => 3,
         TaskId::KgBio => 4,
         TaskId::ApNews => 5,
+        TaskId::CodeFix => 6,
     };
     let row = match null {
-        "empty" | "blank" | "refusal" => [0.0; 6],
-        "prompt" | "material" => [0.02, 0.0, 0.15, 0.0, 0.02, 0.0],
-        "constant" => [0.02, 0.0, 0.15, 0.05, 0.05, 0.02],
-        "random" => [0.05, 0.05, 0.13, 0.05, 0.10, 0.05],
-        "cheat" | "dump" | "lines" | "both" => [0.05, 0.30, 0.20, 0.10, 0.15, 0.05],
+        "empty" | "blank" | "refusal" => [0.0; 7],
+        "prompt" | "material" => [0.02, 0.0, 0.15, 0.0, 0.02, 0.0, 0.0],
+        "constant" => [0.02, 0.0, 0.15, 0.05, 0.05, 0.02, 0.02],
+        "random" => [0.05, 0.05, 0.13, 0.05, 0.10, 0.05, 0.12],
+        "cheat" | "dump" | "lines" | "both" => [0.05, 0.30, 0.20, 0.10, 0.15, 0.05, 0.12],
         other => panic!("no bound for {other}"),
     };
     row[column]

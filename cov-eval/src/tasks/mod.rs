@@ -1,6 +1,7 @@
 //! The tasks.
 
 mod ap_news;
+mod code_fix;
 mod fsm;
 mod kg_bio;
 mod kv_dict;
@@ -10,6 +11,8 @@ mod sales_report;
 use serde::{Deserialize, Serialize};
 
 pub use ap_news::NewsTargets;
+pub use code_fix::CodeTargets;
+pub(crate) use code_fix::{extracted, violations};
 pub use fsm::FsmTargets;
 pub use kg_bio::KgTargets;
 pub use kv_dict::{KvDictTargets, Pinned};
@@ -37,6 +40,8 @@ pub enum Targets {
     KgBio(KgTargets),
     /// Statements.
     ApNews(NewsTargets),
+    /// A clean program.
+    CodeFix(CodeTargets),
 }
 
 /// The task of an id.
@@ -48,6 +53,7 @@ pub fn task(id: TaskId) -> &'static dyn Task {
         TaskId::SalesReport => &sales_report::SalesReport,
         TaskId::KgBio => &kg_bio::KgBio,
         TaskId::ApNews => &ap_news::ApNews,
+        TaskId::CodeFix => &code_fix::CodeFix,
     }
 }
 
