@@ -36,15 +36,20 @@ mod aggregate;
 pub mod compat;
 mod curriculum;
 mod error;
+mod evidence;
+mod filler;
 mod flags;
 mod intake;
 mod key;
 mod length;
 mod model;
 mod names;
+mod numbers;
 mod prose;
+mod python;
 mod reward;
 pub mod run;
+mod sentence;
 pub mod stats;
 mod tasks;
 mod text;
@@ -61,5 +66,9 @@ pub use model::{
     Reason, SCHEMA, Status, Task, TaskConfig, Verdict, Verification,
 };
 pub use reward::{Reward, RewardForm, RewardModel};
-pub use tasks::{FsmTargets, KvDictTargets, ParaOrderTargets, Pinned, Targets, task};
+pub use sentence::sentences;
+pub use tasks::{
+    CodeTargets, FsmTargets, KgTargets, KvDictTargets, NewsTargets, ParaOrderTargets, Pinned, SalesTargets,
+    Targets, task,
+};
 pub use text::words;

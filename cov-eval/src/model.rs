@@ -45,6 +45,14 @@ pub enum MaterialKind {
     DictSpec,
     /// Numbered paragraphs.
     Segments,
+    /// Transactions as CSV.
+    Table,
+    /// Subject, relation, object.
+    Triples,
+    /// A Python file.
+    Code,
+    /// A style sheet, and statements that break it.
+    Statements,
 }
 
 /// The raw material: a byte range of `prompt.user`.
@@ -222,6 +230,8 @@ pub enum Reason {
     Extra,
     /// Not in the form that was asked for.
     Format,
+    /// It could not be tried: a construct that the interpreter does not know.
+    Unsupported,
     /// No such verifier.
     UnknownKind,
 }
@@ -274,6 +284,8 @@ pub enum Gate {
     NoObject,
     /// `para_order`: not a single tagged block.
     NoBlocks,
+    /// `code_fix`: the program does not parse.
+    Syntax,
 }
 
 /// Sizes of an answer.
