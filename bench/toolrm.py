@@ -156,7 +156,7 @@ def main():
         text = subprocess.run([repo / "target/release/examples/speed", work], check=True, capture_output=True, text=True).stdout
         for name, row in json.loads(text).items():
             ours.setdefault(name, []).append((row["micros"], Counter(row.get("words", {}))))
-    print(f"{len(rows)} records of {size:.0f} bytes on average, best of {rounds} rounds, one thread, microseconds a record\n")
+    print(f"{len(rows)} records of {size:.0f} bytes on average, best of {rounds} rounds (of bfcl-eval; toolrm five passes in each), one thread, microseconds a record\n")
     print("| operation | bfcl-eval | toolrm | ratio | target |\n|---|---|---|---|---|")
     targets = {"check": 20, "hermes": 10, "pythonic": 15, "jsonl": 5}
     failed = []

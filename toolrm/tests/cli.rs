@@ -314,3 +314,127 @@ fn tool_lists_are_checked_and_repaired() {
     assert_eq!(fine.lines().count(), 2);
     assert!(fine.contains(r#""required":["a"]"#) && fine.matches(r#""name":"f""#).count() == 2, "{fine}");
 }
+
+/// The leaderboard's files of one entry, and results of three models.
+fn leaderboard(dir: &Path) {
+    let question = r#"{"id":"multiple_7","question":[[{"role":"user","content":"Add 1 and 2."}]],"function":[{"name":"math.add","description":"","parameters":{"type":"dict","properties":{"a":{"type":"integer"},"b":{"type":"integer"}},"required":["a","b"]}}]}"#;
+    let answer = r#"{"id":"multiple_7","ground_truth":[{"math.add":{"a":[1],"b":[2]}}]}"#;
+    fs::create_dir_all(dir.join("data/possible_answer")).unwrap();
+    fs::write(dir.join("data/BFCL_v4_multiple.json"), question).unwrap();
+    fs::write(dir.join("data/possible_answer/BFCL_v4_multiple.json"), answer).unwrap();
+    let results = [
+        ("right", r#"[{"math_add":"{\"a\":1,\"b\":2}"}]"#),
+        ("wrong", r#"[{"math_add":"{\"a\":1,\"b\":3}"}]"#),
+        ("prose", r#""It is three.""#),
+    ];
+    for (model, result) in results {
+        fs::create_dir_all(dir.join(model).join("non_live")).unwrap();
+        let line = format!(r#"{{"id":"multiple_7","result":{result}}}"#);
+        fs::write(dir.join(model).join("non_live/BFCL_v4_multiple_result.json"), line).unwrap();
+    }
+}
+
+#[test]
+fn results_of_the_leaderboard_are_checked() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    leaderboard(dir);
+    for (model, overall) in
+        [("right", "multiple | 1 | 1"), ("wrong", "multiple | 0 | 1"), ("prose", "multiple | 0 | 1")]
+    {
+        let out = format!("report-{model}");
+        let err = code(dir, &["bfcl", "eval", "--data", "data", "--results", model, "-o", &out], 0);
+        assert!(err.contains(overall), "{err}");
+    }
+    let checks = String::from_utf8(read(dir, "report-wrong/multiple.jsonl")).unwrap();
+    assert!(checks.contains(r#""valid":false,"error_type":"value_error:others","detail":"b""#), "{checks}");
+    let check = |names: &str, out: &str| {
+        let args = [
+            "bfcl",
+            "check",
+            "--questions",
+            "data/BFCL_v4_multiple.json",
+            "--answers",
+            "data/possible_answer/BFCL_v4_multiple.json",
+            "--results",
+            "right/non_live/BFCL_v4_multiple_result.json",
+            "--category",
+            "multiple",
+            "--names",
+            names,
+            "-o",
+            out,
+        ];
+        code(dir, &args, 0)
+    };
+    assert!(check("auto", "auto.jsonl").contains("names: dot-to-underscore"));
+    assert!(check("exact", "exact.jsonl").contains("error.simple_function_checker:wrong_func_name 1"));
+    code(dir, &["bfcl", "gold", "--data", "data", "--category", "multiple", "-o", "gold.jsonl"], 0);
+    assert!(String::from_utf8(read(dir, "gold.jsonl")).unwrap().contains(r#""calls":[{"name":"math.add""#));
+}
+
+#[test]
+fn judges_are_benchmarked() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    leaderboard(dir);
+    let build = [
+        "bench",
+        "build",
+        "--data",
+        "data",
+        "--results",
+        "right",
+        "wrong",
+        "prose",
+        "--names",
+        "dot-to-underscore",
+    ];
+    let err = code(dir, &[&build[..], &["-o", "bench"]].concat(), 0);
+    assert!(err.contains("pairs 2") && err.contains("dropped.valid 1"), "{err}");
+    let pairs = String::from_utf8(read(dir, "bench/pairs.jsonl")).unwrap();
+    assert!(
+        !pairs.contains("math_add") && pairs.contains(r#""error_type":"ast_decoder:decoder_failed""#),
+        "{pairs}"
+    );
+    code(dir, &["validate", "steps", "bench/steps.jsonl"], 0);
+    let ids: Vec<&str> = pairs
+        .lines()
+        .map(|l| l.split(r#""id":""#).nth(1).and_then(|r| r.split('"').next()).unwrap())
+        .collect();
+    let (mut tasks, mut verdicts) = (String::new(), String::new());
+    for (n, id) in ids.iter().enumerate() {
+        for (order, right) in [("original", 1), ("swapped", 2)] {
+            tasks += &format!(
+                "{{\"id\":\"{id}/{order}\",\"pair_id\":\"{id}\",\"kind\":\"pairwise\",\"prompt\":\"?\",\"label\":\"{right}\",\"orientation\":\"{order}\",\"split\":\"multiple\"}}\n"
+            );
+            // The second pair is answered rightly in one order alone.
+            let choice = if n == 0 { right } else { 1 };
+            verdicts +=
+                &format!("{{\"task_id\":\"{id}/{order}\",\"choice\":{choice},\"level\":\"strict\"}}\n");
+        }
+    }
+    fs::write(dir.join("tasks.jsonl"), &tasks).unwrap();
+    fs::write(dir.join("verdicts.jsonl"), &verdicts).unwrap();
+    let score = ["bench", "score", "--pairs", "bench/pairs.jsonl", "--tasks", "tasks.jsonl", "--verdicts"];
+    let err = code(dir, &[&score[..], &["verdicts.jsonl", "-o", "report.json", "--both-views"]].concat(), 0);
+    assert!(err.contains("| multiple | 1 | 2 | 50.00 |") && err.contains("(chance 25.00)"), "{err}");
+    assert!(err.contains("chosen first 100.00, chosen second 50.00"), "{err}");
+    // A verdict too few is an error, and so is a label that its task cannot have.
+    let fewer: String = verdicts.lines().skip(1).flat_map(|l| [l, "\n"]).collect();
+    fs::write(dir.join("fewer.jsonl"), fewer).unwrap();
+    let err = code(dir, &[&score[..], &["fewer.jsonl", "-o", "fewer.json"]].concat(), 3);
+    assert!(err.contains("result.count: 1 of 4 tasks have no verdict"), "{err}");
+    code(dir, &[&score[..], &["fewer.jsonl", "-o", "fewer.json", "--partial"]].concat(), 0);
+    fs::write(dir.join("tasks.jsonl"), tasks.replacen("\"label\":\"1\"", "\"label\":\"2\"", 1)).unwrap();
+    let err = code(dir, &[&score[..], &["verdicts.jsonl", "-o", "other.json", "--partial"]].concat(), 3);
+    assert!(err.contains("label.invalid at label"), "{err}");
+    let scores: String =
+        ids.iter().map(|id| format!("{{\"pair_id\":\"{id}\",\"chosen\":1,\"rejected\":0.5}}\n")).collect();
+    fs::write(dir.join("scores.jsonl"), scores).unwrap();
+    let scalar =
+        ["bench", "score", "--pairs", "bench/pairs.jsonl", "--scores", "scores.jsonl", "-o", "scalar.json"];
+    assert!(code(dir, &scalar, 0).contains("Avg 100.00, W-Avg 100.00 (chance 50.00)"));
+    let err = code(dir, &["bench", "report", "report.json", "scalar.json"], 0);
+    assert!(err.contains("| multiple | 50.00 | 100.00 |") && err.contains("| W-Avg |"), "{err}");
+}

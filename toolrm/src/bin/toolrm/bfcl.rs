@@ -133,7 +133,8 @@ pub(crate) fn decode(result: &Val, format: Option<Format>, lang: Lang) -> Result
     }
 }
 
-fn result_of(line: &str) -> Result<(String, Val), SchemaError> {
+/// A result's id, and what the model wrote.
+pub(crate) fn result_of(line: &str) -> Result<(String, Val), SchemaError> {
     let v =
         json::parse(line, Dialect::Python).map_err(|e| SchemaError::of("json.syntax", "", e.to_string()))?;
     let id =

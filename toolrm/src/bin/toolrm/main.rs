@@ -1,5 +1,6 @@
 //! The command line of `toolrm`.
 
+mod bench;
 mod bfcl;
 mod common;
 mod look;
@@ -51,6 +52,9 @@ enum Verb {
     /// Check responses as the Berkeley Function-Calling Leaderboard does.
     #[command(subcommand)]
     Bfcl(bfcl::Bfcl),
+    /// Benchmark judges on pairs of right and wrong responses.
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Count what is in a file.
     Stats(look::Stats),
     /// Compare two files of records.
@@ -69,6 +73,7 @@ fn run(verb: &Verb, global: &Global) -> anyhow::Result<Outcome> {
         Verb::Pairs(args) => args.run(&control),
         Verb::Sample(args) => args.run(&control, global.seed),
         Verb::Bfcl(verb) => verb.run(&control),
+        Verb::Bench(verb) => verb.run(&control),
         Verb::Stats(args) => args.run(&control),
         Verb::Diff(args) => args.run(&control),
     }
