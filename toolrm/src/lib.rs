@@ -15,12 +15,15 @@
 //! # Ok::<(), toolrm::ParseFail>(())
 //! ```
 
+pub mod bench;
 pub mod bfcl;
 mod candidate;
 mod canon;
 mod corrupt;
 pub mod critique;
 pub mod infer;
+#[cfg(feature = "cli")]
+pub mod io;
 pub mod json;
 mod msg;
 mod pairs;
