@@ -14,6 +14,7 @@ pub(crate) mod norm;
 mod pynum;
 mod records;
 mod render;
+mod steps;
 
 use crate::msg::Call;
 use crate::parse::ParseFail;
@@ -25,6 +26,7 @@ pub use agentic::{Turn, answer_contained, multi_turn};
 pub use aggregate::{Group, Summary, aggregate};
 pub use gold::canonical_gold;
 pub use records::{CATEGORIES, Category, Entry, EntryReader, nearest_category};
+pub use steps::step;
 
 /// How the predicted calls' names were spelled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
