@@ -20,6 +20,13 @@ pub fn score(instance: &Instance, answer: &Intake) -> f64 {
     }
 }
 
+/// What the published code shows its judge of a biography or an article: the first `limit` words, joined by spaces. A word is a
+/// run of letters, digits and underscores, so that quotes, periods, dollar and percent signs are gone before style is judged.
+pub fn judged_text(visible: &str, limit: usize) -> String {
+    let words = visible.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty());
+    words.take(limit).collect::<Vec<_>>().join(" ")
+}
+
 /// Leading lines whose fourth field is the expected output, of all steps. Fields are cut at `|`, `:` and `,`, so the
 /// fourth of our five-field rows is the next state: the last field is read instead.
 fn fsm(targets: &FsmTargets, visible: &str) -> f64 {
@@ -168,6 +175,10 @@ mod tests {
         assert!((published - 0.9934).abs() < 1e-4 && strict == 0.0, "{published} {strict}");
         let (published, strict) = both(&code, code.material());
         assert!(published > 0.3 && strict == 0.0, "{published} {strict}");
+
+        // Style is judged without the marks that it is about.
+        assert_eq!(judged_text("8 p.m. on Sept. 3: $5.50 (10%)", 10), "8 p m on Sept 3 5 50 10");
+        assert_eq!(judged_text("one two, three", 2), "one two");
 
         // A missing paragraph is worth 0.
         let para = instance(TaskId::ParaOrder);

@@ -91,9 +91,10 @@ pub struct Budget {
     pub max_new_tokens: u32,
 }
 
-/// A problem: what is asked, and the secret side that scores answers.
+/// A problem: what is asked, and the secret side that scores answers. What is read is checked: an instance whose content is
+/// not what its hash says is an error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "crate::stored::Stored")]
 pub struct Instance {
     /// [`SCHEMA`].
     pub schema: u32,

@@ -12,7 +12,15 @@ use cov_eval::{
 use rayon::prelude::*;
 
 const LENGTHS: [u32; 3] = [256, 1024, 8192];
-/// Instances a cell; `long_` tests have 256.
+/// Units of which ten megabytes are an answer.
+#[rustfmt::skip]
+const HOSTILE: [&str; 30] = [
+    "{", "[[Segment 1]]\n", "1 | S0 | a | S1 | x\n", "{\"A\": \"b\", ", "```\n", "word ", "é", "[Q1]", "[Q1] a. ", "$1 ",
+    "1,", "(", "x = [", "\"", "'''", "a.", "A. ", "if x:\n", "not ", "def f():\n    pass\n", "e\u{301}", "\u{301}", "- ", "f'{",
+    "x=1;", "#\n", "\\\n", "Mr. ", "born ", "2,3",
+];
+
+/// Instances a cell; `long_` tests have [`MANY`].
 const INSTANCES: u64 = 12;
 const MANY: u64 = 256;
 
@@ -179,17 +187,16 @@ fn any_bytes_get_a_verdict() {
 #[test]
 fn hostile_answers_get_a_verdict() {
     let ten_megabytes = |unit: &str| unit.repeat(10_000_000 / unit.len()).into_bytes();
-    let answers: Vec<Vec<u8>> =
-        ["{", "[[Segment 1]]\n", "1 | S0 | a | S1 | x\n", "{\"A\": \"b\", ", "```\n", "word ", "é"]
-            .map(ten_megabytes)
-            .into_iter()
-            .chain(["é".as_bytes()[..1].to_vec()])
-            .chain([
-                vec![0; 10_000_000],
-                vec![0xff; 3_000_000],
-                format!("1{} | a", "0".repeat(100_000)).into_bytes(),
-            ])
-            .collect();
+    let answers: Vec<Vec<u8>> = HOSTILE
+        .map(ten_megabytes)
+        .into_iter()
+        .chain(["é".as_bytes()[..1].to_vec()])
+        .chain([
+            vec![0; 10_000_000],
+            vec![0xff; 3_000_000],
+            format!("1{} | a", "0".repeat(100_000)).into_bytes(),
+        ])
+        .collect();
     for &id in TaskId::ALL {
         let instance = generate(id, 1024, 1, 0);
         answers.par_iter().for_each(|answer| check_total(task(id), &instance, answer));
@@ -298,6 +305,29 @@ fn prompts_state_what_is_scored() {
             assert!(oracle.lines().all(|row| !user.contains(row)));
         }
         assert_eq!(user.matches("```").count(), 0);
+    });
+}
+
+#[test]
+fn tampered_instances_are_errors() {
+    each(1, |task, instance| {
+        let json = instance.to_json();
+        let read = |text: &str| serde_json::from_str::<Instance>(text).unwrap_err().to_string();
+        for (from, to, named) in [
+            ("\"target\":0", "\"target\":1", "content_hash"),
+            ("\"schema\":1", "\"schema\":2", "schema"),
+            ("\"length\":", "\"length\":9999", "length"),
+            ("\"difficulty\":", "\"difficulty\":9", "difficulty"),
+            ("\"base_seed\":", "\"base_seed\":7", "id of the"),
+        ] {
+            let error = read(&json.replacen(from, to, 1));
+            assert!(error.contains(named), "{}: {error} for {named}", instance.id);
+        }
+        // Targets of another task are an error in a file, and score nothing in memory.
+        let id = if instance.key.task == TaskId::Fsm { TaskId::KvDict } else { TaskId::Fsm };
+        let other = Instance { targets: generate(id, 256, 0, 0).targets, ..instance.clone() };
+        assert!(read(&other.to_json()).contains("targets"));
+        assert!(task.verify(&other, &Intake::from(task.oracle(instance).as_str())).score < 1.0);
     });
 }
 

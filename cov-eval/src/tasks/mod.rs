@@ -44,6 +44,21 @@ pub enum Targets {
     CodeFix(CodeTargets),
 }
 
+impl Targets {
+    /// The task that they are of.
+    pub fn task(&self) -> TaskId {
+        match self {
+            Targets::Fsm(_) => TaskId::Fsm,
+            Targets::KvDict(_) => TaskId::KvDict,
+            Targets::ParaOrder(_) => TaskId::ParaOrder,
+            Targets::SalesReport(_) => TaskId::SalesReport,
+            Targets::KgBio(_) => TaskId::KgBio,
+            Targets::ApNews(_) => TaskId::ApNews,
+            Targets::CodeFix(_) => TaskId::CodeFix,
+        }
+    }
+}
+
 /// The task of an id.
 pub fn task(id: TaskId) -> &'static dyn Task {
     match id {

@@ -194,15 +194,18 @@ impl Task for CodeFix {
             let all: Vec<String> = functions.chain(["def main():\n    pass\n".to_owned()]).collect();
             all.join("\n\n")
         };
-        // Another program of the same length.
-        let other = InstanceKey { index: instance.key.index.wrapping_add(1), ..instance.key.clone() };
-        let other =
-            self.generate(&other, &TaskConfig::default()).map(|i| self.oracle(&i)).unwrap_or_default();
+        // The right bodies under each other's names.
+        let mut mixed = targets.clean.clone();
+        for (i, f) in targets.functions.iter().enumerate() {
+            let next = &targets.functions[(i + 1) % targets.functions.len()].name;
+            mixed = mixed.replace(&format!("def {}(", f.name), &format!("def  {next}("));
+        }
+        let mixed = mixed.replace("def  ", "def ");
         let comments: Vec<String> =
             targets.functions.iter().map(|f| format!("# def {}():", f.name)).collect();
         nulls.extend([
             ("constant", "print('Hello')\n".to_owned()),
-            ("random", other),
+            ("random", mixed),
             ("cheat", stub("return None")),
             ("dump", stub("return []")),
             ("lines", comments.join("\n")),

@@ -104,6 +104,33 @@ fn results_differ() {
     }
 }
 
+/// What the interpreter says is what CPython says; without one nothing is compared.
+#[test]
+fn interpreter_agrees_with_cpython() {
+    let mut script = String::new();
+    let mut calls = 0;
+    for index in 0..16 {
+        let instance = instance(8192, 1, index);
+        let t = targets(&instance).unwrap();
+        script.push_str(t.clean.split("\n\nif __name__").next().unwrap());
+        script.push('\n');
+        for f in &t.functions {
+            for v in &f.vectors {
+                calls += 1;
+                script.push_str(&format!(
+                    "assert repr({}({})) == {:?}, {:?}\n",
+                    f.name, v.args, v.expected, f.name
+                ));
+            }
+        }
+    }
+    assert!(calls >= 2000, "{calls}");
+    let mut python = std::process::Command::new("python3");
+    let Ok(mut child) = python.arg("-").stdin(std::process::Stdio::piped()).spawn() else { return };
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), script.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
 #[test]
 fn hostile_programs_end() {
     let instance = instance(1024, 1, 0);
