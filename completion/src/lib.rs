@@ -25,9 +25,11 @@
 //! ```
 
 mod file;
+#[cfg(feature = "server")]
 mod server;
 
 pub use file::{FileError, Recorded, Replay};
+#[cfg(feature = "server")]
 pub use server::{Server, ServerOptions};
 
 use serde::{Deserialize, Serialize};
@@ -218,6 +220,6 @@ impl<C: Complete + ?Sized> Complete for Box<C> {
     }
 }
 
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "server"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

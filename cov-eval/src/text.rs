@@ -78,6 +78,17 @@ pub(crate) fn overlap(text: &str, source: &str, n: usize) -> f64 {
     if total == 0 { 0.0 } else { shared as f64 / total as f64 }
 }
 
+/// The share of the runs of `n` words that are different; 1 for a text of fewer words.
+pub(crate) fn distinct_share(text: &str, n: usize) -> f64 {
+    let mut seen = Hashes::default();
+    let mut total = 0u64;
+    for gram in ngrams(text, n) {
+        total += 1;
+        seen.insert(gram);
+    }
+    if total == 0 { 1.0 } else { seen.len() as f64 / total as f64 }
+}
+
 /// Whether a text begins as refusals do. Informational.
 pub(crate) fn is_refusal(text: &str) -> bool {
     const PHRASES: [&str; 7] =

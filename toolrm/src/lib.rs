@@ -20,6 +20,8 @@ pub mod bfcl;
 mod candidate;
 mod canon;
 mod corrupt;
+pub mod critique;
+pub mod infer;
 #[cfg(feature = "cli")]
 pub mod io;
 pub mod json;
@@ -29,6 +31,7 @@ mod parse;
 mod pattern;
 mod random;
 pub mod record;
+pub mod reward;
 mod rule;
 mod sample;
 mod schema;

@@ -251,7 +251,7 @@ fn best(row: &[Option<Rational>], used: &[bool]) -> Option<(usize, Rational)> {
 
 /// The assignment with the highest sum, by the Hungarian method in integers over a common denominator, or in floats when
 /// there is none that fits.
-fn assign(table: &[Vec<Option<Rational>>]) -> Vec<Option<(usize, Rational)>> {
+pub(crate) fn assign(table: &[Vec<Option<Rational>>]) -> Vec<Option<(usize, Rational)>> {
     let n = table.len();
     let lcm = table.iter().flatten().flatten().try_fold(1u128, |lcm, r| {
         let den = u128::from(r.den);

@@ -15,6 +15,7 @@ pub(crate) mod norm;
 mod pynum;
 mod records;
 mod render;
+mod steps;
 
 use crate::msg::Call;
 use crate::parse::ParseFail;
@@ -28,6 +29,7 @@ pub use compiled::Checker;
 use compiled::Route;
 pub use gold::canonical_gold;
 pub use records::{CATEGORIES, Category, Entry, EntryReader, nearest_category};
+pub use steps::step;
 
 /// How the predicted calls' names were spelled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
