@@ -1,5 +1,7 @@
 //! Answers of no worth get next to nothing: means over 100 instances a cell, against the bounds of the suite.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // the table is its output
+
 use cov_eval::{InstanceKey, Intake, Split, TaskConfig, TaskId, task};
 use rayon::prelude::*;
 

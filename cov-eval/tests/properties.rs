@@ -223,6 +223,7 @@ fn longer_prefixes_score_no_less() {
     for (id, length, difficulty) in cells() {
         let separator = match id {
             TaskId::ParaOrder => "\n\n",
+            TaskId::CodeFix => "\n\n\n",
             _ => "\n",
         };
         let instance = generate(id, length, difficulty, 1);
@@ -250,7 +251,10 @@ fn wrapping_changes_nothing() {
             ("reasoning", format!("<think>\nsome {{ [[Segment 1]] thought\n</think>\n\n{oracle}")),
             ("byte order mark", format!("\u{feff}{oracle}")),
         ] {
-            assert_eq!(verify(instance, &text).score, 1.0, "{} in {name}", instance.id);
+            // Spaces at the ends of lines are what that task is about.
+            if instance.key.task != TaskId::CodeFix || name != "trailing spaces" {
+                assert_eq!(verify(instance, &text).score, 1.0, "{} in {name}", instance.id);
+            }
         }
     });
 }
