@@ -29,13 +29,13 @@ impl FamilyPredictor for AllowAll {
 
 /// The labels of this very step as the prediction: no network, no training.
 #[derive(Clone, Debug)]
-pub struct DirectRule<'a> {
-    labeller: Labeller<'a>,
+pub struct DirectRule {
+    labeller: Labeller,
 }
 
-impl<'a> DirectRule<'a> {
+impl DirectRule {
     /// The rule; the default labels by presence in the support of the adjusted logits are those of the paper.
-    pub fn new(labeller: Labeller<'a>) -> Self {
+    pub fn new(labeller: Labeller) -> Self {
         Self { labeller }
     }
 
@@ -45,7 +45,7 @@ impl<'a> DirectRule<'a> {
     }
 }
 
-impl FamilyPredictor for DirectRule<'_> {
+impl FamilyPredictor for DirectRule {
     fn predict(&self, _: &[f32], logits: &[f32]) -> Result<Option<FamilySet>> {
         self.labeller.label(0, logits).map(Some)
     }

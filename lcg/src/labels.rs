@@ -60,8 +60,9 @@ impl Default for LabelConfig {
 
 /// Makes labels of rows of logits.
 #[derive(Clone, Debug)]
-pub struct Labeller<'a> {
-    table: &'a FamilyTable,
+pub struct Labeller {
+    /// [`FamilyTable::label_families`] of every token.
+    families: Vec<FamilySet>,
     config: LabelConfig,
     support: Truncation,
     /// What logits are multiplied by; NaN for tokens that take no part.
@@ -69,13 +70,13 @@ pub struct Labeller<'a> {
     excluded_rows: usize,
 }
 
-impl<'a> Labeller<'a> {
+impl Labeller {
     /// `norms` `[V]` are `‖e_v‖₂` of the output matrix. Holes take no part, nor do rows that are (nearly) zero: padding.
     ///
     /// # Errors
     /// [`Error::VocabMismatch`], [`Error::InvalidSampling`], [`Error::MassThreshold`], [`Error::ZeroEmbedding`] where no
     /// row is left.
-    pub fn new(table: &'a FamilyTable, norms: &[f32], config: LabelConfig) -> Result<Self> {
+    pub fn new(table: &FamilyTable, norms: &[f32], config: LabelConfig) -> Result<Self> {
         if norms.len() != table.len() {
             return Err(Error::VocabMismatch { logits: norms.len(), table: table.len() });
         }
@@ -111,17 +112,13 @@ impl<'a> Labeller<'a> {
             NormScale::Mean => mean / f64::from(norms[v]),
         };
         let scale = (0..table.len()).map(scale).collect();
-        Ok(Self { table, config, support, scale, excluded_rows })
+        let families = (0..table.len()).map(|v| table.label_families(v)).collect();
+        Ok(Self { families, config, support, scale, excluded_rows })
     }
 
     /// What it was made with.
     pub fn config(&self) -> &LabelConfig {
         &self.config
-    }
-
-    /// The families of every token.
-    pub fn table(&self) -> &'a FamilyTable {
-        self.table
     }
 
     /// Rows of the output matrix, holes aside, that take no part because they are zero or not finite.
@@ -158,7 +155,7 @@ impl<'a> Labeller<'a> {
         }
         let mut mass = [0f64; 32];
         for (token, p) in &support {
-            self.table.label_families(*token as usize).iter().for_each(|f| mass[f] += p);
+            self.families[*token as usize].iter().for_each(|f| mass[f] += p);
         }
         let above = |min: f64| (0..32).filter(|f| mass[*f] > 0.0 && mass[*f] >= min).collect::<FamilySet>();
         let largest = (0..32).fold(0, |best, f| if mass[f] > mass[best] { f } else { best });

@@ -43,7 +43,7 @@
 //! assert!(!gate.predict(&[0.1; 8], &logits)?.unwrap().is_empty());
 //! # Ok::<(), lcg::Error>(())
 //! ```
-//! x
+
 mod error;
 mod family;
 pub mod file;
@@ -79,7 +79,7 @@ pub use labels::{LabelConfig, LabelRule, Labeller, NormScale, row_norms};
 pub use logprob::{RowMask, Softmax};
 pub use noise::Noise;
 pub use rules::{Decision, FirstToken, HIGH, PassReason, Persistence, Plan, Rules, Support, Widen};
-pub use sample::{Sampling, Step, StepRecord, draw, sample};
+pub use sample::{Sampling, Step, StepRecord, draw, high_confidence, sample};
 pub use state::{GateState, Protocol, Trust};
 pub use support::Truncation;
 pub use table::{BuildReport, Exemptions, FamilyTable, Overrides, Signature, View};

@@ -40,11 +40,25 @@ impl MaskRecord {
         self.denied.is_empty()
     }
 
+    /// The denied families of each token; empty where the gate let it pass.
+    pub fn denied(&self) -> impl Iterator<Item = FamilySet> + '_ {
+        self.denied.iter().map(|d| FamilySet(*d))
+    }
+
     /// The mask of a token.
     ///
     /// # Errors
     /// [`Error::Record`] for a token that is not there, and for a pending start that is none.
     pub fn mask<'a>(&self, table: &'a FamilyTable, token: usize) -> Result<RowMask<'a>> {
+        let (denied, pending) = self.at(token)?;
+        Ok(RowMask { view: table.view(pending), denied, kept: None })
+    }
+
+    /// The denied families of a token, and the unfinished character before it, which is empty where nothing is denied.
+    ///
+    /// # Errors
+    /// As [`Self::mask`].
+    pub fn at(&self, token: usize) -> Result<(FamilySet, Pending)> {
         let missing = || Error::Record { reason: format!("token {token} of {}", self.denied.len()) };
         let denied = FamilySet(*self.denied.get(token).ok_or_else(missing)?);
         let pending = match self.pending.binary_search_by_key(&(token as u32), |(t, _)| *t) {
@@ -56,7 +70,7 @@ impl MaskRecord {
             }
             Err(_) => Pending::default(),
         };
-        Ok(RowMask { view: table.view(pending), denied, kept: None })
+        Ok((denied, pending))
     }
 
     /// The record as bytes: 4 a token, 8 more for one within a character, and 56 for the table's hash and the `version` of the

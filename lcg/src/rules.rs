@@ -161,6 +161,19 @@ pub enum Support<'a> {
 }
 
 impl Rules {
+    /// Why the state alone lets a step pass, whatever would be predicted.
+    pub fn pass(&self, state: &GateState) -> Option<PassReason> {
+        let first = !state.started();
+        if state.protocol {
+            return Some(PassReason::Protocol);
+        }
+        if first && self.first_token == FirstToken::Ungated {
+            return Some(PassReason::FirstToken);
+        }
+        // A first token that the gate alone decides has nothing before it.
+        (self.require_letter && state.last.is_empty() && !first).then_some(PassReason::NoLetter)
+    }
+
     /// Lines 1 to 5 of the algorithm: the families to deny, from the `predicted` ones ([`FamilyPredictor`]) and the state.
     /// `exempt` are denied no more than those of the taxonomy.
     ///
@@ -172,21 +185,13 @@ impl Rules {
         state: &GateState,
         predicted: Option<FamilySet>,
     ) -> Plan {
-        if state.protocol {
-            return Plan::off(state, PassReason::Protocol);
-        }
-        let first = !state.started();
-        if first && self.first_token == FirstToken::Ungated {
-            return Plan::off(state, PassReason::FirstToken);
-        }
-        // A first token that the gate alone decides has nothing before it.
-        if self.require_letter && state.last.is_empty() && !first {
-            return Plan::off(state, PassReason::NoLetter);
+        if let Some(reason) = self.pass(state) {
+            return Plan::off(state, reason);
         }
         let Some(mut predicted) = predicted.map(|p| p & taxonomy.all()).filter(|p| !p.is_empty()) else {
             return Plan::off(state, PassReason::GateNaN);
         };
-        let last = if first { FamilySet::EMPTY } else { state.last };
+        let last = if state.started() { state.last } else { FamilySet::EMPTY };
         if self.carry_space && state.prev_blank {
             let kept = predicted & (state.carried | FamilySet::one(taxonomy.symbols()) | last);
             predicted = if kept.is_empty() { predicted } else { kept };

@@ -125,7 +125,7 @@ pub fn draw(
     let greedy = temperature == 0.0;
     let inv_temperature = if greedy { 1.0 } else { 1.0 / temperature };
     let all = Softmax::of_row(logits, inv_temperature);
-    let high = high_confidence(logits, &all);
+    let high = high_confidence(logits, |z| all.log_prob(z));
     let decision = plan.decide(widen, view, logits, user, &high);
     let denied = decision.denied();
     let survives = |v: &u32| denied.is_empty() || !view.denies(denied, *v as usize);
@@ -182,11 +182,13 @@ fn check(row: usize, logits: &[f32], view: &View<'_>) -> Result<()> {
 
 /// The `count` likeliest finite tokens, by rank.
 fn likeliest(logits: &[f32], count: usize) -> Vec<u32> {
-    let by_rank = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+    if count <= 64 {
+        return few_likeliest(logits, count);
+    }
     // Signed zeros are equal as logits, not as numbers in a total order.
-    let by_rank = |a: &u32, b: &u32| match logits[*a as usize] == logits[*b as usize] {
-        true => a.cmp(b),
-        false => by_rank(a, b),
+    let by_rank = |a: &u32, b: &u32| match (logits[*a as usize], logits[*b as usize]) {
+        (x, y) if x == y => a.cmp(b),
+        (x, y) => y.total_cmp(&x),
     };
     let mut order: Vec<u32> =
         (0..logits.len() as u32).filter(|v| logits[*v as usize] > f32::NEG_INFINITY).collect();
@@ -198,12 +200,36 @@ fn likeliest(logits: &[f32], count: usize) -> Vec<u32> {
     order
 }
 
-/// The union of the supports of [`HIGH`]: both are the first tokens by rank, so it is the longer one.
-fn high_confidence(logits: &[f32], all: &Softmax) -> Vec<u32> {
+/// The same by insertion: parts of a row without a logit above the last of the list are passed over.
+fn few_likeliest(logits: &[f32], count: usize) -> Vec<u32> {
+    const PART: usize = 64;
+    let (mut top, mut floor): (Vec<(f32, u32)>, f32) = (Vec::with_capacity(count + 1), f32::NEG_INFINITY);
+    for (part, row) in logits.chunks(PART).enumerate() {
+        if !row.iter().fold(false, |found, z| found | (*z > floor)) {
+            continue;
+        }
+        for (i, z) in row.iter().enumerate() {
+            // Of equals the lower id is there already.
+            if *z > floor {
+                let at = top.partition_point(|(other, _)| *other >= *z);
+                top.insert(at, (*z, (part * PART + i) as u32));
+                if top.len() >= count {
+                    top.truncate(count);
+                    floor = top.last().map_or(floor, |(z, _)| *z);
+                }
+            }
+        }
+    }
+    top.into_iter().map(|(_, v)| v).collect()
+}
+
+/// The union of the supports of [`HIGH`], which is the longer one: both are the first tokens by rank. `log_prob` is that of a
+/// logit under the softmax of the whole row, at the sampling temperature.
+pub fn high_confidence(logits: &[f32], log_prob: impl Fn(f32) -> f64) -> Vec<u32> {
     let mut order = likeliest(logits, HIGH.iter().map(|h| h.0).max().unwrap_or(1));
     let keep = |(top_k, top_p): &(usize, f64)| {
         let truncation = Truncation::new(*top_k, *top_p).ok()?;
-        Some(truncation.keep(order.iter().map(|v| all.log_prob(logits[*v as usize]))))
+        Some(truncation.keep(order.iter().map(|v| log_prob(logits[*v as usize]))))
     };
     let longest = HIGH.iter().filter_map(keep).max().unwrap_or(0);
     order.truncate(longest);
@@ -251,4 +277,31 @@ fn denied_share(
     let all = Softmax::of(tokens.clone().map(|v| logits[v as usize]), inv_temperature);
     let lost = tokens.filter(|v| !survives(v)).map(|v| all.log_prob(logits[v as usize]).exp());
     lost.sum::<f64>() as f32
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// Ties, signed zeros and banned tokens, in rows of several parts.
+    #[test]
+    fn the_likeliest_are_first_by_logit_then_by_id() {
+        for (seed, length) in [(1u64, 1usize), (2, 20), (3, 64), (4, 65), (5, 1000)] {
+            let noise = Noise { seed, sequence: 0, position: 0 };
+            let logit = |v: u32| match noise.bits(v)[0] % 40 {
+                0 => f32::NEG_INFINITY,
+                1 => -0.0,
+                n => (n as f32 - 20.0) / 4.0,
+            };
+            let row: Vec<f32> = (0..length as u32).map(logit).collect();
+            let mut order: Vec<u32> = (0..length as u32).filter(|v| row[*v as usize].is_finite()).collect();
+            order.sort_by(|a, b| row[*b as usize].partial_cmp(&row[*a as usize]).unwrap().then(a.cmp(b)));
+            for count in [1, 5, 20, 64, 65, 2000] {
+                let expected = &order[..count.min(order.len())];
+                assert_eq!(likeliest(&row, count), expected, "{count} of {length}");
+            }
+        }
+    }
 }

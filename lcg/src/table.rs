@@ -258,4 +258,19 @@ impl<'a> View<'a> {
     pub fn overrides(&self) -> &[(u32, Signature)] {
         &self.overrides
     }
+
+    /// Puts the logits of denied tokens at −∞; the logits are of the tokens from `first` on.
+    pub fn ban(&self, denied: FamilySet, first: usize, logits: &mut [f32]) {
+        let by_class: Vec<bool> = self.table.classes.iter().map(|s| s.denied_by(denied)).collect();
+        let here = |(token, signature): &(u32, Signature)| {
+            let place = (*token as usize).checked_sub(first)?;
+            let z = *logits.get(place)?;
+            Some((place, if signature.denied_by(denied) { f32::NEG_INFINITY } else { z }))
+        };
+        let changed: Vec<(usize, f32)> = self.overrides.iter().filter_map(here).collect();
+        for (z, class) in logits.iter_mut().zip(self.table.class_of.get(first..).unwrap_or_default()) {
+            *z = if by_class[usize::from(*class)] { f32::NEG_INFINITY } else { *z };
+        }
+        changed.into_iter().for_each(|(place, z)| logits[place] = z);
+    }
 }

@@ -22,12 +22,7 @@ impl Positions {
     ///
     /// # Errors
     /// [`Error::Shape`], [`Error::VocabMismatch`], [`Error::NonFiniteLogits`], [`Error::Candle`].
-    pub fn label(
-        hidden: &Tensor,
-        mask: &[bool],
-        embedding: &Tensor,
-        labeller: &Labeller<'_>,
-    ) -> Result<Self> {
+    pub fn label(hidden: &Tensor, mask: &[bool], embedding: &Tensor, labeller: &Labeller) -> Result<Self> {
         const CHUNK: usize = 128;
         let (rows, _) = hidden.dims2()?;
         if mask.len() != rows {

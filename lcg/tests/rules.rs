@@ -194,6 +194,22 @@ proptest! {
         }
     }
 
+    /// A banned row is the row without its denied tokens, pending characters included.
+    #[test]
+    fn bans_are_denials(case in case(), denied in any::<u32>()) {
+        let (view, denied) = (case.table.view(case.state.pending), FamilySet(denied));
+        let mut row = case.logits.clone();
+        // In two parts.
+        let cut = row.len() / 2;
+        let (left, right) = row.split_at_mut(cut);
+        view.ban(denied, 0, left);
+        view.ban(denied, cut, right);
+        for (v, (banned, z)) in row.iter().zip(&case.logits).enumerate() {
+            let expected = if view.denies(denied, v) { f32::NEG_INFINITY } else { *z };
+            prop_assert_eq!(banned.to_bits(), expected.to_bits(), "token {}", v);
+        }
+    }
+
     /// Properties 11, 14, 19 and 19b.
     #[test]
     fn plans_are_monotone_and_respect_exemptions(case in case(), more in any::<u32>()) {

@@ -13,7 +13,7 @@ use crate::kernel::MatmulPrecision;
 use crate::kernel::attention::HeadShape;
 use crate::kernel::rope::RopeTable;
 use crate::layer::{Chosen, Layer, Mlp, Pass};
-use crate::ops::{GatherRows, HeadLogProbs, Linear, QkNormRope, RmsNorm, Segments};
+use crate::ops::{GatherRows, HeadLogProbs, Linear, LogitMask, QkNormRope, RmsNorm, Segments};
 use crate::sink;
 use crate::vision::VisualRows;
 use crate::weights::{self, NamedTensor, ParameterGroup, SaveType};
@@ -460,12 +460,28 @@ impl Model {
         Ok(states.apply_op2(&self.head, Linear { precision: self.precision })?)
     }
 
+    /// The output matrix, `[vocab_size, hidden_size]`.
+    pub fn head(&self) -> &Tensor {
+        &self.head
+    }
+
     /// Log-probabilities of `targets` and entropies for rows of states `[rows, hidden_size]`, under
     /// `softmax(logits / temperature)`, without ever holding all logits.
     pub fn log_probs(&self, states: &Tensor, targets: &[u32], temperature: f64) -> Result<LogProbs> {
+        self.masked_log_probs(states, targets, temperature, None)
+    }
+
+    /// [`Model::log_probs`] over the tokens that `mask` leaves of each row. A banned target has `-inf`.
+    pub fn masked_log_probs(
+        &self,
+        states: &Tensor,
+        targets: &[u32],
+        temperature: f64,
+        mask: Option<Arc<dyn LogitMask>>,
+    ) -> Result<LogProbs> {
         let head = if states.track_op() { self.head.clone() } else { self.head.detach() };
         let op = HeadLogProbs::new(targets.into(), temperature as f32, HEAD_CHUNK, self.precision);
-        let both = states.apply_op2(&head, op)?;
+        let both = states.apply_op2(&head, op.masked(mask))?;
         Ok(LogProbs { logp: both.narrow(1, 0, 1)?.squeeze(1)?, entropy: both.narrow(1, 1, 1)?.squeeze(1)? })
     }
 }

@@ -404,6 +404,46 @@ fn head_log_probs() {
     }
 }
 
+/// Banned tokens take no part: the head over the other rows of the matrix, and no gradient for theirs.
+#[test]
+fn masked_head_log_probs() {
+    struct Odd;
+    impl qwen3::ops::LogitMask for Odd {
+        fn ban(&self, row: usize, first: usize, logits: &mut [f32]) {
+            // The second row is free; the others lose two tokens of three.
+            let banned = |v: usize| row != 1 && (first + v) % 3 != row % 3;
+            logits
+                .iter_mut()
+                .enumerate()
+                .filter(|(v, _)| banned(*v))
+                .for_each(|(_, z)| *z = f32::NEG_INFINITY);
+        }
+    }
+    let mut rng = ChaCha8Rng::seed_from_u64(17);
+    for (rows, n, vocabulary, chunk) in [(1, 1, 4, 1), (7, 5, 13, 3), (66, 9, 17, 1024), (9, 3, 2500, 4)] {
+        let targets: Vec<u32> = (0..rows as u32).map(|r| r % 3 + 3 * (r % (vocabulary as u32 / 3))).collect();
+        let index = Tensor::from_vec(targets.clone(), (rows, 1), &Device::Cpu).unwrap();
+        let kept = |r: usize, v: usize| if r == 1 || v % 3 == r % 3 { 1f64 } else { 0.0 };
+        let kept: Vec<f64> = (0..rows * vocabulary).map(|i| kept(i / vocabulary, i % vocabulary)).collect();
+        let kept = Tensor::from_vec(kept, (rows, vocabulary), &Device::Cpu).unwrap();
+        let composed = |t: &[Tensor]| -> Result<Tensor> {
+            let z = (t[0].matmul(&t[1].t()?)? / 0.8)?;
+            let kept = kept.to_dtype(z.dtype())?;
+            let top = z.max_keepdim(1)?.detach();
+            let lse = ((z.broadcast_sub(&top)?.exp()? * &kept)?.sum_keepdim(1)?.log()? + top)?;
+            let log_p = z.broadcast_sub(&lse)?;
+            let entropy = ((log_p.exp()? * &log_p)? * &kept)?.sum_keepdim(1)?.neg()?;
+            Tensor::cat(&[log_p.gather(&index, 1)?, entropy], 1)
+        };
+        let op = || {
+            HeadLogProbs::new(targets.clone().into(), 0.8, chunk, MatmulPrecision::F32)
+                .masked(Some(Arc::new(Odd)))
+        };
+        let inputs = [input(&mut rng, &[rows, n]), input(&mut rng, &[vocabulary, n])];
+        check("masked head", &inputs, &|t| t[0].apply_op2(&t[1], op()), &composed);
+    }
+}
+
 /// Router, gates and both halves of the experts against the definition of a layer (which `moe-routing` checks
 /// against finite differences).
 #[test]

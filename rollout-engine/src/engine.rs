@@ -3,13 +3,16 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use lcg::GateState;
 use moe_routing::RouteTrace;
 use qwen3::VisualItems;
 use qwen3::decode::{Context, Decoder, KvCache, Row, Step};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::draft::{Draft, DraftStats, Want};
 use crate::error::{Error, Result};
+use crate::gate::{Gate, GateTrace, Gated};
 use crate::random::{Stream, uniform_at};
 use crate::sampling::{Draw, SamplingParams, draw};
 
@@ -60,6 +63,8 @@ pub struct Generation {
     /// When recorded, for models with experts: those of every token that was fed (prompt and response without
     /// its last token).
     pub routes: Option<RouteTrace>,
+    /// What the gate did, under one.
+    pub gate: Option<GateTrace>,
 }
 
 /// Limits of an [`Engine`].
@@ -99,12 +104,21 @@ struct Sampled {
     params: Arc<SamplingParams>,
     /// Tokens between the prompt and this turn: draws are numbered through all turns.
     before: usize,
+    /// Under a gate. What others wrote between turns leaves it as it is.
+    gate: GateState,
 }
+
+/// A drawn token, and what the gate made of it.
+type Drawn = (Draw, Option<Gated>);
 
 /// A sample on its way.
 struct Sequence {
     sampled: Sampled,
     context: Context,
+    /// Tokens before this turn.
+    prompt: usize,
+    /// What the draft model has seen, with one.
+    draft: Context,
     generation: Generation,
 }
 
@@ -121,6 +135,8 @@ struct Ended {
 pub struct Engine {
     decoder: Arc<Decoder>,
     options: EngineOptions,
+    gate: Option<Arc<Gate>>,
+    draft: Option<Draft>,
     waiting: VecDeque<Prefill>,
     ready: VecDeque<Sequence>,
     running: Vec<Sequence>,
@@ -136,11 +152,40 @@ impl Engine {
         Ok(Self {
             decoder,
             options,
+            gate: None,
+            draft: None,
             waiting: VecDeque::new(),
             ready: VecDeque::new(),
             running: Vec::new(),
             ended: HashMap::new(),
         })
+    }
+
+    /// Draws under a gate from now on, which must be made for the model's vocabulary. Without one nothing is computed for it,
+    /// and one that lets a token pass changes no bit of its draw.
+    pub fn with_gate(mut self, gate: Arc<Gate>) -> Result<Self> {
+        let (logits, table) = (self.decoder.config().vocab_size, gate.table.len());
+        if logits != table {
+            return Err(lcg::Error::VocabMismatch { logits, table }.into());
+        }
+        self.gate = Some(gate);
+        Ok(self)
+    }
+
+    /// Lets a smaller model of the same vocabulary draft `tokens` tokens at a time, which one step of this one then verifies.
+    /// What comes out does not change: a drafted token stays where it is the one that would have been drawn. Samples that are
+    /// to go on after they ended ([`EngineOptions::keep_ended`]) cannot be drafted for.
+    pub fn with_draft(mut self, decoder: Arc<Decoder>, tokens: usize) -> Result<Self> {
+        if self.options.keep_ended {
+            return Err(Error::Draft { reason: "it cannot follow samples that go on (keep_ended)".into() });
+        }
+        self.draft = Some(Draft::new(&self.decoder, decoder, tokens, self.options.max_rows)?);
+        Ok(self)
+    }
+
+    /// How many tokens were drafted so far, and how many stayed.
+    pub fn draft_stats(&self) -> DraftStats {
+        self.draft.as_ref().map(|draft| draft.stats).unwrap_or_default()
     }
 
     /// Queues a request. Its images and videos are encoded at once, and their pixels let go.
@@ -177,8 +222,15 @@ impl Engine {
             return refuse("has images or videos, but the model has no vision tower".into());
         };
         let Request { prompt, samples, seed, params, .. } = request;
-        let sampled =
-            |(sample, key)| Sampled { request: id, sample, key, seed, params: params.clone(), before: 0 };
+        let sampled = |(sample, key)| Sampled {
+            request: id,
+            sample,
+            key,
+            seed,
+            params: params.clone(),
+            before: 0,
+            gate: GateState::default(),
+        };
         let samples = samples.into_iter().enumerate().map(sampled).collect();
         self.waiting.push_back(Prefill { tokens: prompt, fed: 0, context, routes, samples });
         Ok(())
@@ -209,6 +261,9 @@ impl Engine {
             return refuse(format!("sample {sample} has not ended"));
         };
         sampled.before += tokens.len();
+        // What was begun of a character ended with the turn.
+        sampled.gate.pending = Default::default();
+        sampled.gate.prev_blank = false;
         let tokens = [&[last], tokens].concat();
         self.waiting.push_back(Prefill { tokens, fed: 0, context, routes, samples: vec![sampled] });
         Ok(())
@@ -243,16 +298,20 @@ impl Engine {
 
     /// Runs the model once and returns the samples that ended.
     pub fn step(&mut self) -> Result<Vec<Generation>> {
-        while self.running.len() < self.options.max_rows {
+        // A sequence takes a row, and one for each token drafted.
+        let most = self.options.max_rows / self.draft.as_ref().map_or(1, |draft| draft.tokens + 1);
+        while self.running.len() < most {
             let Some(sequence) = self.ready.pop_front() else { break };
             self.running.push(sequence);
         }
+        let drafted = self.propose()?;
         let mut rows: Vec<Row> = Vec::with_capacity(self.options.max_rows);
-        for (context, sequence) in self.running.iter().enumerate() {
+        for (context, (sequence, drafted)) in self.running.iter().zip(&drafted).enumerate() {
             let token = sequence.generation.tokens[sequence.generation.tokens.len() - 1];
             rows.push(Row { context, token });
+            rows.extend(drafted.iter().map(|token| Row { context, token: *token }));
         }
-        let decoding = rows.len();
+        let (running, decoding) = (self.running.len(), rows.len());
         // New prompts enter only while their samples will find room soon.
         let mut chunks = Vec::new();
         if self.ready.len() < self.options.max_rows {
@@ -264,7 +323,7 @@ impl Engine {
                     break;
                 }
                 chunks.push(chunk.len());
-                rows.extend(chunk.iter().map(|&token| Row { context: decoding + i, token }));
+                rows.extend(chunk.iter().map(|&token| Row { context: running + i, token }));
             }
         }
         if rows.is_empty() {
@@ -276,7 +335,7 @@ impl Engine {
             let mut contexts: Vec<&mut Context> = running.chain(prompts).collect();
             self.decoder.step(&rows, &mut contexts)?
         };
-        let mut finished = self.continue_running(&step)?;
+        let mut finished = self.continue_running(&step, &drafted)?;
         self.continue_prompts(&step, decoding, &chunks, &mut finished)?;
         Ok(finished)
     }
@@ -296,25 +355,38 @@ impl Engine {
         Ok(all)
     }
 
-    fn continue_running(&mut self, step: &Step) -> Result<Vec<Generation>> {
-        let hidden = self.decoder.config().hidden_size;
-        let count = self.running.len();
-        let logits = self.decoder.logits(&step.states[..count * hidden]);
-        let draws: Vec<Draw> = logits
-            .par_chunks(self.decoder.config().vocab_size)
-            .zip(&self.running)
-            .map(|(row, sequence)| next_token(row, sequence))
-            .collect::<Result<_>>()?;
+    /// Tokens drafted for each running sequence: none without a draft model.
+    fn propose(&mut self) -> Result<Vec<Vec<u32>>> {
+        let Some(draft) = &self.draft else { return Ok(vec![Vec::new(); self.running.len()]) };
         let max_len = self.decoder.max_len();
-        for (row, Sequence { generation, .. }) in self.running.iter_mut().enumerate() {
-            if let (Some(routes), Some(fed)) = (&mut generation.routes, generation.tokens.last()) {
-                routes.push_from(*fed, &step.routes, row)?;
-            }
+        let wants: Vec<Want<'_>> = self.running.iter_mut().map(|s| s.want(max_len)).collect();
+        draft.propose(wants)
+    }
+
+    fn continue_running(&mut self, step: &Step, drafted: &[Vec<u32>]) -> Result<Vec<Generation>> {
+        let hidden = self.decoder.config().hidden_size;
+        let count: usize = drafted.iter().map(|d| d.len() + 1).sum();
+        let states = &step.states[..count * hidden];
+        let fed = Fed {
+            gate: self.gate.as_deref(),
+            step,
+            logits: self.decoder.logits(states),
+            hidden,
+            vocabulary: self.decoder.config().vocab_size,
+            max_len: self.decoder.max_len(),
+        };
+        let next = |end: &mut usize, d: &Vec<u32>| Some(std::mem::replace(end, *end + d.len() + 1));
+        let firsts: Vec<usize> = drafted.iter().scan(0, next).collect();
+        let verified = self.running.par_iter_mut().zip(drafted).zip(firsts);
+        let verified = verified.map(|((sequence, drafted), first)| sequence.verify(&fed, first, drafted));
+        let verified = verified.collect::<Result<Vec<(bool, usize)>>>()?;
+        if let Some(draft) = &mut self.draft {
+            draft.stats.drafted += drafted.iter().map(Vec::len).sum::<usize>() as u64;
+            draft.stats.accepted += verified.iter().map(|(_, stayed)| *stayed).sum::<usize>() as u64;
         }
         let mut ended = Vec::new();
-        for (sequence, draw) in std::mem::take(&mut self.running).into_iter().zip(draws) {
-            let mut sequence = sequence;
-            let to = if sequence.accept(draw, max_len) { &mut ended } else { &mut self.running };
+        for (sequence, (at_end, _)) in std::mem::take(&mut self.running).into_iter().zip(verified) {
+            let to = if at_end { &mut ended } else { &mut self.running };
             to.push(sequence);
         }
         Ok(ended.into_iter().map(|sequence| self.end(sequence)).collect())
@@ -347,16 +419,21 @@ impl Engine {
             last_rows.iter().flat_map(|row| &step.states[row * hidden..][..hidden]).copied().collect();
         let logits = self.decoder.logits(&states);
         let mut begun = Vec::new();
+        let gate = self.gate.clone();
         for (prompt, prefill) in self.waiting.drain(..last_rows.len()).enumerate() {
-            begun.extend(start(prefill).into_iter().map(|sequence| (prompt, sequence)));
+            let draft = self.draft.as_ref().map(|draft| draft.read(&prefill.tokens)).transpose()?;
+            begun
+                .extend(start(prefill, gate.is_some(), draft).into_iter().map(|sequence| (prompt, sequence)));
         }
         let vocabulary = self.decoder.config().vocab_size;
         let first_token = |(prompt, sequence): &(usize, Sequence)| {
-            next_token(&logits[prompt * vocabulary..][..vocabulary], sequence)
+            let (state, logits) =
+                (&states[prompt * hidden..][..hidden], &logits[prompt * vocabulary..][..vocabulary]);
+            next_token(gate.as_deref(), state, logits, sequence)
         };
         let draws = begun.par_iter().map(first_token).collect::<Result<Vec<_>>>()?;
-        for ((_, mut sequence), draw) in begun.into_iter().zip(draws) {
-            if sequence.accept(draw, max_len) {
+        for ((_, mut sequence), drawn) in begun.into_iter().zip(draws) {
+            if sequence.accept(gate.as_deref(), &drawn, max_len)? {
                 finished.push(self.end(sequence));
             } else {
                 self.ready.push_back(sequence);
@@ -366,7 +443,7 @@ impl Engine {
     }
 
     fn end(&mut self, sequence: Sequence) -> Generation {
-        let Sequence { mut sampled, context, generation } = sequence;
+        let Sequence { mut sampled, context, generation, .. } = sequence;
         if let (true, Some(last)) = (self.options.keep_ended, generation.tokens.last()) {
             sampled.before += generation.tokens.len();
             let place = (sampled.request, sampled.sample);
@@ -388,29 +465,87 @@ impl Generation {
             entropies: Vec::new(),
             finish: Finish::Length,
             routes: None,
+            gate: None,
         }
     }
 }
 
+/// A step of the model, for the sequences that were fed.
+struct Fed<'a> {
+    gate: Option<&'a Gate>,
+    step: &'a Step,
+    logits: Vec<f32>,
+    hidden: usize,
+    vocabulary: usize,
+    max_len: usize,
+}
+
 impl Sequence {
+    /// Draws behind the last token and behind each drafted one, whose rows begin at `first`, up to the first draw that no
+    /// draft foresaw. Says whether the sample is at its end, and how many drafted tokens stayed.
+    fn verify(&mut self, fed: &Fed<'_>, first: usize, drafted: &[u32]) -> Result<(bool, usize)> {
+        let mut stayed = 0;
+        loop {
+            let row = first + stayed;
+            let Generation { routes, tokens, .. } = &mut self.generation;
+            if let (Some(routes), Some(token)) = (routes, tokens.last()) {
+                routes.push_from(*token, &fed.step.routes, row)?;
+            }
+            let state = &fed.step.states[row * fed.hidden..][..fed.hidden];
+            let logits = &fed.logits[row * fed.vocabulary..][..fed.vocabulary];
+            let drawn = next_token(fed.gate, state, logits, self)?;
+            let ended = self.accept(fed.gate, &drawn, fed.max_len)?;
+            let foreseen = drafted.get(stayed) == Some(&drawn.0.token);
+            stayed += usize::from(foreseen);
+            if ended || !foreseen {
+                // What was fed beyond leaves both models' contexts: all but the last token have been seen.
+                let seen = self.prompt + self.generation.tokens.len() - 1;
+                self.context.truncate(seen);
+                self.draft.truncate(seen);
+                return Ok((ended, stayed));
+            }
+        }
+    }
+
     /// Takes a token; says whether the sample is at its end.
-    fn accept(&mut self, draw: Draw, max_len: usize) -> bool {
+    fn accept(&mut self, gate: Option<&Gate>, (draw, gated): &Drawn, max_len: usize) -> Result<bool> {
         let g = &mut self.generation;
+        if let (Some(gate), Some(gated), Some(trace)) = (gate, gated, &mut g.gate) {
+            gate.accept(&mut self.sampled.gate, trace, gated)?;
+        }
         g.tokens.push(draw.token);
         g.logps.push(draw.logp);
         g.truncated_logps.push(draw.truncated_logp);
         g.entropies.push(draw.entropy);
         if self.sampled.params.stop_tokens.contains(&draw.token) {
             g.finish = Finish::Stop;
-            return true;
+            return Ok(true);
         }
-        g.tokens.len() >= self.sampled.params.max_new_tokens || self.context.len() >= max_len
+        Ok(g.tokens.len() >= self.sampled.params.max_new_tokens || self.prompt + g.tokens.len() > max_len)
+    }
+
+    /// What may be drafted: a token past the draft is always drawn, and every one needs room in the context.
+    fn want(&mut self, max_len: usize) -> Want<'_> {
+        let tokens = &self.generation.tokens;
+        let left = self.sampled.params.max_new_tokens - tokens.len();
+        let room = max_len.saturating_sub(self.context.len() + 1).min(left.saturating_sub(1));
+        Want {
+            context: &mut self.draft,
+            prompt: self.prompt,
+            tokens,
+            room,
+            before: self.sampled.before,
+            seed: self.sampled.seed,
+            key: self.sampled.key,
+            params: &self.sampled.params,
+        }
     }
 }
 
 /// The samples behind what has been read.
-fn start(prefill: Prefill) -> Vec<Sequence> {
+fn start(prefill: Prefill, gated: bool, draft: Option<Arc<KvCache>>) -> Vec<Sequence> {
     let Prefill { context, routes, samples, .. } = prefill;
+    let prompt = context.len();
     // A single sample goes on in the context itself, whatever prefix that shares; several share all of it.
     let contexts = match samples.len() {
         1 => vec![context],
@@ -421,14 +556,24 @@ fn start(prefill: Prefill) -> Vec<Sequence> {
     };
     let begin = |(sampled, context): (Sampled, Context)| {
         let (request, sample) = (sampled.request, sampled.sample);
-        let generation = Generation { request, sample, routes: routes.clone(), ..Generation::empty() };
-        Sequence { sampled, context, generation }
+        let (routes, gate) = (routes.clone(), gated.then(GateTrace::default));
+        let generation = Generation { request, sample, routes, gate, ..Generation::empty() };
+        let draft = draft.clone().map(Context::after).unwrap_or_default();
+        Sequence { sampled, context, prompt, draft, generation }
     };
     samples.into_iter().zip(contexts).map(begin).collect()
 }
 
-fn next_token(logits: &[f32], sequence: &Sequence) -> Result<Draw> {
+fn next_token(gate: Option<&Gate>, hidden: &[f32], logits: &[f32], sequence: &Sequence) -> Result<Drawn> {
     let Sequence { sampled, generation, .. } = sequence;
     let position = (sampled.before + generation.tokens.len()) as u64;
-    draw(logits, &sampled.params, uniform_at(sampled.seed, Stream::Sample, sampled.key, position))
+    let uniform = |stream| uniform_at(sampled.seed, stream, sampled.key, position);
+    match gate {
+        None => Ok((draw(logits, &sampled.params, uniform(Stream::Sample))?, None)),
+        Some(gate) => {
+            let uniforms = [Stream::Sample, Stream::Gate].map(uniform);
+            let (draw, gated) = gate.draw(&sampled.gate, hidden, logits, &sampled.params, uniforms)?;
+            Ok((draw, Some(gated)))
+        }
+    }
 }

@@ -27,6 +27,15 @@ pub enum Error {
     /// The experts that ran cannot be recorded.
     #[error(transparent)]
     Routing(#[from] moe_routing::Error),
+    /// A model that cannot draft.
+    #[error("the draft model: {reason}")]
+    Draft {
+        /// Why not.
+        reason: String,
+    },
+    /// The gate refused.
+    #[error(transparent)]
+    Gate(#[from] lcg::Error),
     /// The model refused.
     #[error(transparent)]
     Model(#[from] qwen3::Error),

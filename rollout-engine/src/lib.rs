@@ -36,11 +36,15 @@
 //! # Ok(()) }
 //! ```
 
+mod draft;
 mod engine;
 mod error;
+mod gate;
 pub mod random;
 mod sampling;
 
+pub use draft::DraftStats;
 pub use engine::{Engine, EngineOptions, Finish, Generation, Request};
 pub use error::{Error, Result};
+pub use gate::{Gate, GateTrace, Gated};
 pub use sampling::{Draw, SamplingParams, draw};

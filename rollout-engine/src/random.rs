@@ -20,6 +20,8 @@ pub enum Stream {
     Shuffle = 4,
     /// Held-out prompts and other evaluation choices.
     Eval = 5,
+    /// Tokens drawn again because a gate denied the first.
+    Gate = 6,
 }
 
 /// A generator for one key: ChaCha8 keyed by `(seed, stream, key)`.

@@ -1,7 +1,7 @@
 //! From one row of logits to one token.
 
 use qwen3::kernel::activation::exp;
-use qwen3::kernel::softmax::row_stats;
+use qwen3::kernel::softmax::{RowStats, row_stats};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -70,8 +70,8 @@ impl SamplingParams {
 pub struct Draw {
     /// The token.
     pub token: u32,
-    /// Its log-probability under the whole vocabulary at the sampling temperature (at 1 when greedy): what a
-    /// training forward computes.
+    /// Its log-probability under the whole vocabulary at the sampling temperature (at 1 when greedy), but for tokens that a
+    /// [`Gate`](crate::Gate) denied: what a training forward computes, under the same mask.
     pub logp: f32,
     /// Its log-probability under the distribution it was drawn from, after truncation.
     pub truncated_logp: f32,
@@ -83,32 +83,83 @@ pub struct Draw {
 ///
 /// Errors when the row holds `NaN` or `+inf`, or nothing finite.
 pub fn draw(logits: &[f32], params: &SamplingParams, uniform: f64) -> Result<Draw> {
-    let greedy = params.temperature == 0.0;
-    let stats = row_stats(logits, if greedy { 1.0 } else { 1.0 / params.temperature });
-    // Where one logit is NaN or +inf, or none is finite, no sum is a number.
-    if !stats.log_sum.is_finite() {
-        return Err(Error::NonFiniteLogits);
+    let row = Distribution::new(logits, params)?;
+    Ok(row.draw(row.kept().as_ref(), uniform))
+}
+
+/// The tokens that a truncation kept, and their probability together.
+pub(crate) struct Kept {
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) mass: f64,
+}
+
+/// The distribution of a row of logits.
+pub(crate) struct Distribution<'a> {
+    logits: &'a [f32],
+    params: &'a SamplingParams,
+    /// At the sampling temperature, or 1 when greedy.
+    pub(crate) stats: RowStats,
+}
+
+impl<'a> Distribution<'a> {
+    pub(crate) fn new(logits: &'a [f32], params: &'a SamplingParams) -> Result<Self> {
+        let greedy = params.temperature == 0.0;
+        let stats = row_stats(logits, if greedy { 1.0 } else { 1.0 / params.temperature });
+        // Where one logit is NaN or +inf, or none is finite, no sum is a number.
+        if !stats.log_sum.is_finite() {
+            return Err(Error::NonFiniteLogits);
+        }
+        Ok(Self { logits, params, stats })
     }
-    let done = |token: usize, kept_mass: f64| {
-        let logp = stats.log_prob(logits[token]);
-        let truncated_logp = if kept_mass == 1.0 { logp } else { (f64::from(logp) - kept_mass.ln()) as f32 };
-        Draw { token: token as u32, logp, truncated_logp, entropy: stats.entropy }
-    };
-    if greedy {
-        let token = logits.iter().position(|z| *z == stats.top).unwrap_or(0);
-        return Ok(Draw { truncated_logp: 0.0, ..done(token, 1.0) });
+
+    pub(crate) fn logits(&self) -> &'a [f32] {
+        self.logits
     }
-    // The kernel's `exp` never reaches 0, so a banned token is told apart by its logit.
-    let probability = |token: usize| match logits[token] {
-        f32::NEG_INFINITY => 0.0,
-        z => f64::from(exp(stats.log_prob(z))),
-    };
-    if !params.truncates() {
-        return Ok(done(pick(0..logits.len(), probability, uniform, 1.0), 1.0));
+
+    /// The kernel's `exp` never reaches 0, so a banned token is told apart by its logit.
+    pub(crate) fn probability(&self, token: usize) -> f64 {
+        match self.logits[token] {
+            f32::NEG_INFINITY => 0.0,
+            z => f64::from(exp(self.stats.log_prob(z))),
+        }
     }
-    let (kept, mass) = truncate(logits, params, probability);
-    let token = pick(kept.iter().map(|t| *t as usize), probability, uniform, mass);
-    Ok(done(token, if kept.len() == logits.len() { 1.0 } else { mass }))
+
+    /// What the parameters keep; `None` for everything.
+    pub(crate) fn kept(&self) -> Option<Kept> {
+        if self.params.temperature == 0.0 {
+            let likeliest = self.logits.iter().position(|z| *z == self.stats.top).unwrap_or(0);
+            return Some(Kept { tokens: vec![likeliest as u32], mass: 1.0 });
+        }
+        let (tokens, mass) = match self.params.truncates() {
+            true => truncate(self.logits, self.params, |token| self.probability(token)),
+            false => return None,
+        };
+        Some(Kept { mass: if tokens.len() == self.logits.len() { 1.0 } else { mass }, tokens })
+    }
+
+    /// A draw from what was kept.
+    pub(crate) fn draw(&self, kept: Option<&Kept>, uniform: f64) -> Draw {
+        let probability = |token: usize| self.probability(token);
+        let token = match kept {
+            None => pick(0..self.logits.len(), probability, uniform, 1.0),
+            Some(Kept { tokens, .. }) if self.params.temperature == 0.0 => tokens[0] as usize,
+            Some(Kept { tokens, mass }) => {
+                pick(tokens.iter().map(|t| *t as usize), probability, uniform, *mass)
+            }
+        };
+        self.drawn(token, kept)
+    }
+
+    /// What is known of a token drawn from what was kept.
+    pub(crate) fn drawn(&self, token: usize, kept: Option<&Kept>) -> Draw {
+        let logp = self.stats.log_prob(self.logits[token]);
+        let truncated_logp = match kept {
+            Some(_) if self.params.temperature == 0.0 => 0.0,
+            Some(Kept { mass, .. }) if *mass != 1.0 => (f64::from(logp) - mass.ln()) as f32,
+            _ => logp,
+        };
+        Draw { token: token as u32, logp, truncated_logp, entropy: self.stats.entropy }
+    }
 }
 
 /// The kept tokens, likeliest first (equals by id), and their probability together.

@@ -6,6 +6,7 @@ pub mod config;
 pub mod data;
 pub mod experiment;
 pub mod footprint;
+pub mod gate;
 pub mod guard;
 pub mod learner;
 pub mod media;

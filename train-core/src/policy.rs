@@ -1,8 +1,10 @@
 //! The model that is trained: a decoder, or a decoder with a vision tower.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::Tensor;
+use qwen3::ops::LogitMask;
 use qwen3::{
     Batch, Config, Decoder, ForwardOptions, Hidden, LogProbs, MatmulPrecision, Model, Parameter, Precision,
     Result, SaveType, VisualItems, VlModel,
@@ -111,6 +113,20 @@ impl Policy {
     /// As that.
     pub fn log_probs(&self, states: &Tensor, targets: &[u32], temperature: f64) -> Result<LogProbs> {
         self.text().log_probs(states, targets, temperature)
+    }
+
+    /// [`Model::masked_log_probs`].
+    ///
+    /// # Errors
+    /// As that.
+    pub fn masked_log_probs(
+        &self,
+        states: &Tensor,
+        targets: &[u32],
+        temperature: f64,
+        mask: Option<Arc<dyn LogitMask>>,
+    ) -> Result<LogProbs> {
+        self.text().masked_log_probs(states, targets, temperature, mask)
     }
 
     /// The gradient of every parameter, in order, after a pass with these items; empty for one that takes no part.

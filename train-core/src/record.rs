@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use lcg::record::GateMetrics;
 use serde_json::json;
 
 use crate::data::{DataError, TextCodec};
@@ -66,6 +67,11 @@ pub(crate) fn samples(row: &mut Row, samples: &[Sample]) -> Result<(), RewardErr
         row.set("policy/entropy", entropy);
         row.set("policy/entropy_p10", percentile(&entropies, 0.1));
     }
+    let mut gate = GateMetrics::default();
+    samples.iter().filter_map(|s| s.gate.as_ref()).for_each(|trace| gate.merge(&trace.metrics));
+    for (name, value) in gate.entries().into_iter().flatten() {
+        row.set(name, value);
+    }
     if let Some(logp) = mean(samples.iter().flat_map(|s| &s.logp_mu).map(|l| f64::from(*l))) {
         row.set("policy/logp_mean", logp);
     }
@@ -101,6 +107,9 @@ fn update(row: &mut Row, report: &UpdateReport) {
         if let Some(agreement) = agreement {
             row.set(format!("route/flips_layer_{layer}"), 1.0 - agreement);
         }
+    }
+    if report.leak[1] > 0.0 {
+        row.set("lcg/leak", report.leak[0] / report.leak[1]);
     }
     row.set("optim/loss", report.loss);
     row.set("optim/lr", report.lr);
@@ -187,7 +196,7 @@ pub(crate) fn rollouts(samples: &[Sample], step: u64, groups: usize, codec: &Tex
             }
             seen.push(s.group);
         }
-        let line = json!({
+        let mut line = json!({
             "key": s.key,
             "step": step,
             "version": step - 1,
@@ -205,6 +214,9 @@ pub(crate) fn rollouts(samples: &[Sample], step: u64, groups: usize, codec: &Tex
             "advantage": s.advantage,
             "finish": s.finish,
         });
+        if let Some(gate) = &s.gate {
+            line["denied"] = gate.masks.denied().map(|d| d.0).collect();
+        }
         text.push_str(&format!("{line}\n"));
     }
     text
@@ -235,6 +247,7 @@ pub(crate) fn demonstrations(
                 tokens: response,
                 finish: Finish::Stop,
                 routes: None,
+                gate: None,
             };
             let key = SampleKey { prompt: prompt.id, epoch, index: 0 };
             Ok(Sample::new(key, std::sync::Arc::new(prompt), i as u32, answer, generation))

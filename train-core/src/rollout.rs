@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use qwen3::{Decoder, Precision};
-use rollout_engine::{Engine, EngineOptions, Request, SamplingParams};
+use rollout_engine::{Engine, EngineOptions, Gate, Request, SamplingParams};
 
 use crate::config::Config;
 use crate::data::TextCodec;
+use crate::gate::GateSetup;
 use crate::policy::Policy;
 use crate::sample::Sample;
 use crate::trainer::TrainError;
@@ -15,6 +16,7 @@ use crate::types::{Prompt, SampleKey};
 /// The sampler with the weights it was last given.
 pub struct Sampler {
     decoder: Option<Arc<Decoder>>,
+    gate: Option<(GateSetup, Option<Arc<Gate>>)>,
     training: Arc<SamplingParams>,
     evaluation: Arc<SamplingParams>,
     options: EngineOptions,
@@ -48,6 +50,7 @@ impl Sampler {
         };
         Self {
             decoder: None,
+            gate: None,
             training: Arc::new(training),
             evaluation: Arc::new(evaluation),
             options: EngineOptions {
@@ -61,18 +64,31 @@ impl Sampler {
         }
     }
 
+    /// Draws under a gate, in training and in evaluation.
+    #[must_use]
+    pub fn with_gate(self, gate: Option<GateSetup>) -> Self {
+        Self { gate: gate.map(|setup| (setup, None)), ..self }
+    }
+
     /// Takes over the model's weights, as they are now.
     ///
     /// # Errors
     /// When the model refuses.
     pub fn publish(&mut self, model: &Policy) -> Result<(), TrainError> {
         self.decoder = Some(Arc::new(model.decoder(self.precision)?));
+        if let Some((setup, gate)) = &mut self.gate {
+            *gate = Some(setup.gate(model)?);
+        }
         Ok(())
     }
 
-    fn engine(&self, record_routes: bool) -> Result<Engine, TrainError> {
+    fn engine(&self, record_routes: bool, gated: bool) -> Result<Engine, TrainError> {
         let decoder = self.decoder.clone().ok_or(TrainError::NoWeights)?;
-        Ok(Engine::new(decoder, EngineOptions { record_routes, ..self.options })?)
+        let engine = Engine::new(decoder, EngineOptions { record_routes, ..self.options })?;
+        match &self.gate {
+            Some((_, gate)) if gated => Ok(engine.with_gate(gate.clone().ok_or(TrainError::NoWeights)?)?),
+            _ => Ok(engine),
+        }
     }
 
     /// A group of samples for each prompt; `first_group` numbers the groups.
@@ -94,7 +110,7 @@ impl Sampler {
             seed: self.seed,
             params: self.training.clone(),
         });
-        let generations = self.engine(self.options.record_routes)?.generate(requests.collect())?;
+        let generations = self.engine(self.options.record_routes, true)?.generate(requests.collect())?;
         let samples = generations.into_iter().map(|g| {
             let (prompt, epoch) = &prompts[g.request as usize];
             let key = SampleKey { prompt: prompt.id, epoch: *epoch, index: g.sample as u32 };
@@ -104,11 +120,17 @@ impl Sampler {
         Ok(samples.collect())
     }
 
-    /// One sample for each held-out prompt, with the settings of evaluation.
+    /// One sample for each held-out prompt, with the settings of evaluation; under the gate where there is one and it is
+    /// wanted.
     ///
     /// # Errors
     /// As [`Sampler::sample`].
-    pub fn evaluate(&self, prompts: &[Prompt], codec: &TextCodec) -> Result<Vec<Sample>, TrainError> {
+    pub fn evaluate(
+        &self,
+        prompts: &[Prompt],
+        codec: &TextCodec,
+        gated: bool,
+    ) -> Result<Vec<Sample>, TrainError> {
         let requests = prompts.iter().enumerate().map(|(i, prompt)| Request {
             id: i as u64,
             prompt: prompt.tokens.clone(),
@@ -117,7 +139,7 @@ impl Sampler {
             seed: self.seed,
             params: self.evaluation.clone(),
         });
-        let generations = self.engine(false)?.generate(requests.collect())?;
+        let generations = self.engine(false, gated)?.generate(requests.collect())?;
         let samples = generations.into_iter().map(|g| {
             let prompt = &prompts[g.request as usize];
             let key = SampleKey { prompt: prompt.id, epoch: 0, index: 0 };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use moe_routing::{RouteShape, RouteTrace};
 use policy_loss::{Advantages, TokenBatch};
 use qwen3::{Batch, VisualItems};
-use rollout_engine::Generation;
+use rollout_engine::{GateTrace, Generation};
 
 use crate::policy::join_items;
 use crate::types::{Finish, Prompt, RewardOutcome, SampleKey};
@@ -37,6 +37,8 @@ pub struct Sample {
     pub finish: Finish,
     /// The experts of every fed token, when they are recorded.
     pub routes: Option<RouteTrace>,
+    /// What a gate denied while sampling, under one.
+    pub gate: Option<GateTrace>,
     /// Its reward.
     pub reward: RewardOutcome,
     /// Its advantage.
@@ -61,6 +63,7 @@ impl Sample {
             entropy: g.entropies,
             finish: g.finish,
             routes: g.routes,
+            gate: g.gate,
             reward: RewardOutcome::default(),
             advantage: 0.0,
         }

@@ -36,6 +36,7 @@ fn samples() -> Vec<Sample> {
                 logps,
                 finish: Finish::Stop,
                 routes: None,
+                gate: None,
             };
             let mut sample = Sample::new(key, prompt, i as u32 / 2, String::new(), generation);
             sample.advantage = if i % 2 == 0 { 1.0 + i as f64 } else { -0.5 };

@@ -85,6 +85,15 @@ impl KvCache {
         values[at..at + width].copy_from_slice(value);
     }
 
+    /// Gives the pages behind the first `len` tokens back.
+    fn truncate(&mut self, len: usize) {
+        let Pages { layers, pool } = &mut self.pages;
+        if let Some(pool) = pool {
+            pool.put(layers.iter_mut().flat_map(|pages| pages.drain(len.div_ceil(PAGE).min(pages.len())..)));
+        }
+        self.len = len;
+    }
+
     /// The first `len` tokens of a layer.
     fn runs(&self, layer: usize, width: usize, len: usize) -> impl Iterator<Item = Run<'_>> {
         self.pages.layers[layer].iter().take(len.div_ceil(PAGE)).enumerate().map(move |(page, numbers)| Run {
@@ -126,6 +135,14 @@ impl Context {
     /// Whether nothing was seen yet.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Forgets all but the first `len` tokens; those of a shared prefix stay.
+    pub fn truncate(&mut self, len: usize) {
+        let own = len.saturating_sub(self.prefix.as_ref().map_or(0, |p| p.len));
+        if own < self.own.len {
+            self.own.truncate(own);
+        }
     }
 
     /// The tokens seen so far as a prefix to share; `None` when this context itself started after one.

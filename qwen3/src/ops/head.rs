@@ -9,6 +9,13 @@ use crate::kernel::MatmulPrecision;
 use crate::kernel::softmax::{Partial, RowStats, columns_grad, with_columns};
 use crate::sink::accumulate;
 
+/// Takes tokens out of the distributions of rows, as the sampler that drew their targets did.
+pub trait LogitMask: Send + Sync {
+    /// Puts at `-inf` the logits of what row `row` may not draw, among those of the tokens from `first` on. At least one token
+    /// of a row must stay.
+    fn ban(&self, row: usize, first: usize, logits: &mut [f32]);
+}
+
 /// Log-probability of one target and entropy for each row, without the logits: hidden states `[rows, n]` and
 /// head `[vocabulary, n]` to `[rows, 2]`, columns `(log_prob, entropy)`, in nats, of `softmax(y·wᵀ / T)`.
 ///
@@ -18,12 +25,13 @@ use crate::sink::accumulate;
 /// What a row of logits gives is `policy_loss::logits`. The tiles are cut here and not by
 /// `policy_loss::op::linear_log_probs`, because that multiplies with candle, whose bits of a row depend on the rows beside
 /// it; here they are the decoder's, so training finds the log-probabilities of generation bit for bit.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct HeadLogProbs {
     targets: Arc<[u32]>,
     temperature: f32,
     chunk: usize,
     precision: MatmulPrecision,
+    mask: Option<Arc<dyn LogitMask>>,
     stats: OnceLock<Vec<RowStats>>,
 }
 
@@ -34,7 +42,13 @@ impl HeadLogProbs {
     /// `targets` are the tokens that rows are scored on, `temperature` divides the logits, `chunk` is the number of rows in
     /// a tile and `precision` that of the products.
     pub fn new(targets: Arc<[u32]>, temperature: f32, chunk: usize, precision: MatmulPrecision) -> Self {
-        Self { targets, temperature, chunk, precision, stats: OnceLock::new() }
+        Self { targets, temperature, chunk, precision, mask: None, stats: OnceLock::new() }
+    }
+
+    /// The same over the tokens that `mask` leaves of each row: the others have no probability and no gradient.
+    #[must_use]
+    pub fn masked(self, mask: Option<Arc<dyn LogitMask>>) -> Self {
+        Self { mask, ..self }
     }
 
     /// Runs `f` on every tile: its logits, first row and first column.
@@ -53,6 +67,10 @@ impl HeadLogProbs {
                 let (y, w) = (&y[first * n..][..count * n], &w[column * n..][..width * n]);
                 let z = &mut z[..count * width];
                 self.precision.nt(y, w, z, [count, width, n], false);
+                if let Some(mask) = &self.mask {
+                    let rows = z.par_chunks_mut(width).enumerate();
+                    rows.for_each(|(i, z)| mask.ban(first + i, column, z));
+                }
                 f(z, first, column);
             }
         }

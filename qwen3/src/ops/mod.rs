@@ -21,7 +21,7 @@ pub use attention::{CausalAttention, Segments};
 pub use experts::{ExpertsDown, ExpertsUp};
 pub use full_attention::FullAttention;
 pub use gather_rows::GatherRows;
-pub use head::HeadLogProbs;
+pub use head::{HeadLogProbs, LogitMask};
 pub use layer_norm::LayerNorm;
 pub use linear::Linear;
 pub use qk_norm_rope::QkNormRope;

@@ -39,6 +39,7 @@ impl Config {
         self.check_counts(origin)?;
         self.check_ranges(origin)?;
         self.check_data(origin)?;
+        self.gate.check().map_err(|(key, value, reason)| invalid(key, value, origin, reason))?;
         if self.update.minibatches > self.rollout.prompts {
             return Err(invalid(
                 "update.minibatches",

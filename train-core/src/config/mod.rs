@@ -18,6 +18,7 @@
 //! ```
 
 mod check;
+mod gate;
 mod layers;
 mod model;
 mod presets;

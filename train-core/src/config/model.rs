@@ -30,6 +30,7 @@ section!(Config {
     model: ModelSection,
     data: Data,
     rollout: Rollout,
+    gate: GateSection,
     reward: Reward,
     filter: Filter,
     advantage: Advantage,
@@ -108,6 +109,24 @@ section!(Rollout {
     max_rows: usize,
     precision: Precision,
 });
+
+section!(GateSection {
+    enabled: bool,
+    path: String,
+    predictor: Predictor,
+    taxonomy: String,
+    exempt: Vec<String>,
+    thresholds: Vec<f64>,
+    rules: toml::Table,
+    labels: toml::Table,
+    replay: bool,
+    ref_mask: RefMask,
+    leak_coef: f64,
+    eval_off_every: u64,
+});
+
+choice!(Predictor { Mlp, Direct, AllowAll });
+choice!(RefMask { Same, Full });
 
 section!(Reward { on_error: OnError, max_error_share: f64, parts: Vec<PartSpec> });
 

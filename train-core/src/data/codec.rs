@@ -291,6 +291,14 @@ impl TextCodec {
         &self.stop
     }
 
+    /// The text of a `tokenizer.json` of it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn tokenizer_json(&self) -> Result<String, DataError> {
+        self.tokenizer.to_string(false).map_err(|e| DataError::Tokenizer(e.to_string()))
+    }
+
     /// Number of tokens.
     #[must_use]
     pub fn vocab_size(&self) -> usize {

@@ -17,6 +17,17 @@ pub enum UpdateError {
         /// What is wrong with its trace.
         source: Box<moe_routing::Error>,
     },
+    /// A sample that was drawn under a gate, without its masks.
+    #[error("gate.replay: no masks are recorded for sample {} of prompt {} (epoch {})", .0.index, .0.prompt, .0.epoch)]
+    NoMasks(SampleKey),
+    /// A sample's recorded masks cannot be replayed.
+    #[error("gate.replay: sample {} of prompt {} (epoch {}): {source}", key.index, key.prompt, key.epoch)]
+    Masks {
+        /// The sample.
+        key: SampleKey,
+        /// What is wrong with its masks.
+        source: lcg::Error,
+    },
     /// Routing refused.
     #[error(transparent)]
     Routing(#[from] moe_routing::Error),

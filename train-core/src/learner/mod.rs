@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use lcg::FamilyTable;
 use policy_loss::PolicyLoss;
 use qwen3::ops::GatherRows;
 use qwen3::{ForwardOptions, Precision};
@@ -20,7 +21,8 @@ use rollout_engine::random::{Stream, keyed_rng};
 pub use error::UpdateError;
 pub use report::{Divergence, UpdateReport};
 
-use crate::config::{Config, Routing, Update};
+use crate::config::{Config, RefMask, Routing, Update};
+use crate::gate::Masks;
 use crate::optim::{AdamW, Gradients, learning_rate};
 use crate::policy::Policy;
 use crate::sample::{Packed, Sample, micro_batches};
@@ -42,6 +44,10 @@ pub struct Learner {
     temperature: f64,
     total_steps: u64,
     seed: u64,
+    /// Under a gate: the families of tokens, which its masks speak of.
+    families: Option<Arc<FamilyTable>>,
+    ref_mask: RefMask,
+    leak_coef: f64,
     /// Running record of gradient norms, for the skip rule and the spike guard.
     norms: Vec<f64>,
 }
@@ -67,8 +73,21 @@ impl Learner {
             temperature: f64::from(config.rollout.temperature),
             total_steps: config.run.steps,
             seed: config.run.seed,
+            families: None,
+            ref_mask: config.gate.ref_mask,
+            leak_coef: config.gate.leak_coef,
             norms: Vec::new(),
         }
+    }
+
+    /// Scores samples under the masks that a gate over these families recorded, from now on.
+    pub fn replay_masks(&mut self, families: Arc<FamilyTable>) {
+        self.families = Some(families);
+    }
+
+    /// The recorded masks of samples, row by row; `None` where nothing is denied.
+    fn masks(&self, samples: &[&Sample]) -> Result<Option<Arc<Masks>>, UpdateError> {
+        self.families.as_ref().map_or(Ok(None), |table| Masks::of(table, samples))
     }
 
     /// The loss it minimises.

@@ -34,7 +34,7 @@ impl Learner {
             if let Some(flips) = self.flips(&micro, &packed, &hidden)? {
                 report.flips.merge(&flips);
             }
-            let logp = self.log_probs(&self.model, &hidden, &packed)?;
+            let logp = self.log_probs(&self.model, &hidden, &packed, self.masks(&micro)?)?;
             let mut traces = hidden.traces.into_iter();
             scored.extend(packed.offsets.windows(2).map(|w| (logp[w[0]..w[1]].to_vec(), traces.next())));
         }

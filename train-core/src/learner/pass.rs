@@ -4,16 +4,29 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use candle_core::Tensor;
 use moe_routing::RouteMode;
 use policy_loss::op::loss_tensor;
 use policy_loss::{Metrics, Normalizer, PolicyLoss};
-use qwen3::ops::GatherRows;
+use qwen3::ops::{GatherRows, LogitMask};
 use qwen3::{ForwardOptions, Hidden, LogProbs};
 
 use super::routes::RoutingFacts;
 use super::{Learner, UpdateError, UpdateReport};
+use crate::config::RefMask;
+use crate::gate::Masks;
 use crate::policy::Policy;
 use crate::sample::{Columns, Packed, Sample, micro_batches, traces_of};
+
+/// The forward pass of some samples.
+struct Scored {
+    packed: Packed,
+    hidden: Hidden,
+    /// The rows of `hidden` that predict response tokens.
+    states: Tensor,
+    scores: LogProbs,
+    masks: Option<Arc<Masks>>,
+}
 
 /// What one micro-batch gave.
 pub(super) struct Pass {
@@ -22,6 +35,8 @@ pub(super) struct Pass {
     tokens: usize,
     logps: Vec<Vec<f32>>,
     routing: Option<RoutingFacts>,
+    /// Sum of the leak loss, and its rows.
+    leak: [f64; 2],
     /// Of forward and backward.
     pub(super) seconds: [f64; 2],
 }
@@ -30,6 +45,8 @@ impl Pass {
     pub(super) fn merge_into(self, report: &mut UpdateReport, logps: &mut Vec<Vec<f32>>) {
         report.metrics.merge(&self.metrics);
         report.tokens += self.tokens;
+        report.leak[0] += self.leak[0];
+        report.leak[1] += self.leak[1];
         logps.extend(self.logps);
         let Some(RoutingFacts { discrepancy, coverage, load }) = self.routing else { return };
         if let Some(discrepancy) = discrepancy {
@@ -48,9 +65,12 @@ impl Learner {
         model: &Policy,
         hidden: &Hidden,
         packed: &Packed,
+        masks: Option<Arc<Masks>>,
     ) -> Result<Vec<f32>, UpdateError> {
         let states = hidden.states.apply_op1(GatherRows { rows: Arc::from(packed.rows.as_slice()) })?;
-        Ok(model.log_probs(&states, &packed.targets, self.temperature)?.logp.to_vec1::<f32>()?)
+        let masks = masks.map(|m| m as Arc<dyn LogitMask>);
+        let scores = model.masked_log_probs(&states, &packed.targets, self.temperature, masks)?;
+        Ok(scores.logp.to_vec1::<f32>()?)
     }
 
     /// What of a mini-batch the loss of each of its micro-batches must know.
@@ -71,7 +91,7 @@ impl Learner {
         // These are statistics of the current policy: one pass more, without gradients.
         let (mut logp, mut entropy) = (Vec::new(), Vec::new());
         for micro in micro_batches(batch, self.settings.tokens_per_micro) {
-            let (_, _, scores) = self.score(&micro, true)?;
+            let Scored { scores, .. } = self.score(&micro, true)?;
             logp.extend(scores.logp.to_vec1::<f32>()?);
             entropy.extend(scores.entropy.to_vec1::<f32>()?);
         }
@@ -83,7 +103,7 @@ impl Learner {
         })
     }
 
-    fn score(&self, samples: &[&Sample], no_grad: bool) -> Result<(Packed, Hidden, LogProbs), UpdateError> {
+    fn score(&self, samples: &[&Sample], no_grad: bool) -> Result<Scored, UpdateError> {
         let packed = Packed::new(samples)?;
         let traces = self.replays().then(|| traces_of(samples)).transpose().map_err(UpdateError::NoRoutes)?;
         let routing = match &traces {
@@ -93,8 +113,22 @@ impl Learner {
         let hidden = self.model.forward(&packed.batch, &packed.items, &ForwardOptions { routing, no_grad });
         let hidden = hidden.map_err(|e| UpdateError::of_forward(e, samples))?;
         let states = hidden.states.apply_op1(GatherRows { rows: Arc::from(packed.rows.as_slice()) })?;
-        let scores = self.model.log_probs(&states, &packed.targets, self.temperature)?;
-        Ok((packed, hidden, scores))
+        let masks = self.masks(samples)?;
+        let mask = masks.clone().map(|m| m as Arc<dyn LogitMask>);
+        let scores = self.model.masked_log_probs(&states, &packed.targets, self.temperature, mask)?;
+        Ok(Scored { packed, hidden, states, scores, masks })
+    }
+
+    /// `−log(probability that the gate left)` of the rows at which it denied anything, `[rows]`: the log-probability of the
+    /// same token under the mask and without it differ by that.
+    fn leak(&self, scored: &Scored) -> Result<Option<Tensor>, UpdateError> {
+        let Some(masks) = &scored.masks else { return Ok(None) };
+        let rows = masks.denied_rows();
+        let targets: Vec<u32> = rows.iter().map(|row| scored.packed.targets[*row as usize]).collect();
+        let states = scored.states.apply_op1(GatherRows { rows: Arc::from(rows.as_slice()) })?;
+        let full = self.model.log_probs(&states, &targets, self.temperature)?.logp;
+        let rows = Tensor::new(rows, full.device())?;
+        Ok(Some((scored.scores.logp.contiguous()?.index_select(&rows, 0)? - full)?))
     }
 
     /// Forward and backward of one micro-batch.
@@ -106,20 +140,31 @@ impl Learner {
         share: f64,
     ) -> Result<(Pass, Vec<Vec<f32>>), UpdateError> {
         let start = Instant::now();
-        let (packed, hidden, scores) = self.score(micro, false)?;
+        let scored = self.score(micro, false)?;
+        let Scored { packed, hidden, scores, masks, .. } = &scored;
         let (logp, entropy) = (scores.logp.to_vec1::<f32>()?, scores.entropy.to_vec1::<f32>()?);
         let reference = match &self.reference {
             Some(model) => {
                 let options = ForwardOptions { no_grad: true, ..ForwardOptions::default() };
                 let hidden = model.forward(&packed.batch, &packed.items, &options)?;
-                Some(self.log_probs(model, &hidden, &packed)?)
+                let masks = masks.clone().filter(|_| self.ref_mask == RefMask::Same);
+                Some(self.log_probs(model, &hidden, packed, masks)?)
             }
             None => None,
         };
         let columns = Columns::new(micro);
         let out = loss.evaluate(&columns.batch(&logp, &entropy, reference.as_deref()), normalizer)?;
         let scalar = loss_tensor(&out, &scores.logp, Some(&scores.entropy))?;
-        let (scalar, routing) = self.router_terms(scalar, micro, &packed, &hidden, share)?;
+        let (mut scalar, routing) = self.router_terms(scalar, micro, packed, hidden, share)?;
+        let mut leak = [0.0; 2];
+        if self.leak_coef > 0.0
+            && let Some(term) = self.leak(&scored)?
+        {
+            let sum = term.sum_all()?;
+            leak = [f64::from(sum.to_scalar::<f32>()?), term.elem_count() as f64];
+            let tokens = normalizer.tokens.unwrap_or(1.0);
+            scalar = (scalar + sum.affine(self.leak_coef / tokens, 0.0)?)?;
+        }
         let forward = start.elapsed().as_secs_f64();
         let gradients = self.model.gradients(&scalar, &packed.items)?;
         let backward = start.elapsed().as_secs_f64() - forward;
@@ -129,6 +174,7 @@ impl Learner {
             tokens: micro.iter().map(|s| s.fed()).sum(),
             logps: packed.offsets.windows(2).map(|w| logp[w[0]..w[1]].to_vec()).collect(),
             routing,
+            leak,
             seconds: [forward, backward],
         };
         Ok((pass, gradients))

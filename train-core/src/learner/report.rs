@@ -16,6 +16,8 @@ pub struct UpdateReport {
     pub skipped: Vec<String>,
     /// Learning rate.
     pub lr: f64,
+    /// Sum of the leak loss, nats, and the tokens it is of.
+    pub leak: [f64; 2],
     /// Tokens that went through forward and backward.
     pub tokens: usize,
     /// The discrepancy: `π_old` against the sampler's `μ`, under the same weights.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::checkpoint::CheckpointError;
 use crate::config::ConfigError;
 use crate::data::DataError;
+use crate::gate::GateError;
 use crate::learner::UpdateError;
 use crate::reward::RewardError;
 use crate::rundir::StorageError;
@@ -27,6 +28,9 @@ pub enum TrainError {
     /// The sampler.
     #[error(transparent)]
     Engine(#[from] rollout_engine::Error),
+    /// The gate.
+    #[error(transparent)]
+    Gate(#[from] GateError),
     /// The update.
     #[error(transparent)]
     Update(#[from] UpdateError),

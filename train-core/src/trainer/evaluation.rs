@@ -6,6 +6,7 @@ use super::batch::score;
 use super::{TrainError, Trainer};
 use crate::config::Config;
 use crate::data::TextCodec;
+use crate::gate::GateSetup;
 use crate::metrics::Row;
 use crate::policy::Policy;
 use crate::record;
@@ -16,7 +17,17 @@ use crate::types::Prompt;
 impl Trainer {
     pub(super) fn evaluate(&self, row: &mut Row) -> Result<(), TrainError> {
         let start = Instant::now();
-        evaluate_into(row, &self.config, &self.sampler, &self.codec, self.source.held_out())?;
+        let held_out = self.source.held_out();
+        evaluate_into(row, &self.config, &self.sampler, &self.codec, held_out, true)?;
+        let gate = &self.config.gate;
+        let number = self.step / self.config.eval.every.max(1);
+        if gate.enabled && gate.eval_off_every > 0 && number.is_multiple_of(gate.eval_off_every) {
+            let mut ungated = Row::new(row.step);
+            evaluate_into(&mut ungated, &self.config, &self.sampler, &self.codec, held_out, false)?;
+            for (name, value) in ungated.values() {
+                row.set(name.replacen("eval/", "eval_ungated/", 1), value);
+            }
+        }
         row.set("time/eval", start.elapsed().as_secs_f64());
         Ok(())
     }
@@ -32,10 +43,11 @@ pub fn evaluate_model(
     codec: &TextCodec,
     prompts: &[Prompt],
 ) -> Result<Row, TrainError> {
-    let mut sampler = Sampler::new(config, codec);
+    let gate = GateSetup::new(&config.gate, codec, model.config())?;
+    let mut sampler = Sampler::new(config, codec).with_gate(gate);
     sampler.publish(model)?;
     let mut row = Row::new(0);
-    evaluate_into(&mut row, config, &sampler, codec, prompts)?;
+    evaluate_into(&mut row, config, &sampler, codec, prompts, true)?;
     Ok(row)
 }
 
@@ -45,8 +57,9 @@ fn evaluate_into(
     sampler: &Sampler,
     codec: &TextCodec,
     prompts: &[Prompt],
+    gated: bool,
 ) -> Result<(), TrainError> {
-    let mut samples = sampler.evaluate(prompts, codec)?;
+    let mut samples = sampler.evaluate(prompts, codec, gated)?;
     if !samples.is_empty() {
         // Held-out prompts are scored by the same rules, outside the training rewarder's state.
         let mut rewarder = WeightedSum::new(&config.reward, config.rollout.max_new_tokens)?;

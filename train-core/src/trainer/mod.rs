@@ -12,6 +12,7 @@ use policy_loss::AdvantageEstimator;
 
 use crate::config::{Config, ConfigError, GuardAction};
 use crate::data::{PromptSource, TextCodec};
+use crate::gate::GateSetup;
 use crate::guard::{Alarm, Guards};
 use crate::learner::{Learner, UpdateReport};
 use crate::metrics::Row;
@@ -97,11 +98,16 @@ impl Trainer {
             reason,
         })?;
         let source = setup::prompt_source(&config, &codec, model.config())?;
+        let gate = GateSetup::new(&config.gate, &codec, model.config())?;
+        let mut learner = Learner::new(model, choice.loss, &config);
+        if let Some(gate) = &gate {
+            learner.replay_masks(gate.table().clone());
+        }
         let mut trainer = Self {
             rewarder: Box::new(WeightedSum::new(&config.reward, config.rollout.max_new_tokens)?),
-            sampler: Sampler::new(&config, &codec),
+            sampler: Sampler::new(&config, &codec).with_gate(gate),
             guards: Guards::new(&config.guard),
-            learner: Learner::new(model, choice.loss, &config),
+            learner,
             estimator: choice.estimator,
             source,
             codec,
