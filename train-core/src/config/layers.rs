@@ -76,7 +76,7 @@ pub enum ConfigError {
 }
 
 /// Keys whose values are whole: nothing below them is a key of its own.
-const FREE_FORM: [&str; 3] = ["data.chat_variables", "loss.overrides", "reward.parts"];
+const FREE_FORM: [&str; 4] = ["cov.tasks", "data.chat_variables", "loss.overrides", "reward.parts"];
 
 /// Layers put over one another.
 #[derive(Clone, Debug)]
