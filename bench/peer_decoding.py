@@ -1,19 +1,18 @@
-"""Greedy `generate` of a shape with random weights in transformers on the CPU: seconds a decoding step and peak memory.
+"""Greedy `generate` of a model in transformers on the CPU: seconds a decoding step (`worker.py`); a request is a batch size.
 
-usage: peer_decoding.py CONFIG.json f32|bf16 BATCH PROMPT STEPS
+usage: peer_decoding.py MODEL f32|bf16 PROMPT STEPS   (MODEL: a directory, or a config.json for random weights)
 """
 import argparse
-import json
-import resource
 import time
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from worker import serve
+
 parser = argparse.ArgumentParser()
-parser.add_argument("config")
+parser.add_argument("model")
 parser.add_argument("dtype", choices=["f32", "bf16"])
-parser.add_argument("batch", type=int)
 parser.add_argument("prompt", type=int)
 parser.add_argument("steps", type=int)
 parser.add_argument("--threads", type=int, default=2)
@@ -21,13 +20,16 @@ args = parser.parse_args()
 
 torch.set_num_threads(args.threads)
 torch.manual_seed(0)
-config = AutoConfig.from_pretrained(args.config)
 dtype = torch.float32 if args.dtype == "f32" else torch.bfloat16
-model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=dtype).eval()
-prompt = torch.randint(0, config.vocab_size, (args.batch, args.prompt))
+config = AutoConfig.from_pretrained(args.model)
+options = {"attn_implementation": "sdpa", "dtype": dtype}
+if args.model.endswith(".json"):
+    model = AutoModelForCausalLM.from_config(config, **options).eval()
+else:
+    model = AutoModelForCausalLM.from_pretrained(args.model, **options).eval()
 
 
-def seconds_of(new_tokens):
+def seconds_of(prompt, new_tokens):
     start = time.perf_counter()
     with torch.inference_mode():
         model.generate(
@@ -41,14 +43,11 @@ def seconds_of(new_tokens):
     return time.perf_counter() - start
 
 
-seconds_of(4)
-# The prompt's own pass is in both.
-times = sorted(seconds_of(1 + args.steps) - seconds_of(1) for _ in range(3))
-print(
-    json.dumps(
-        {
-            "seconds": times[1] / args.steps,
-            "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        }
-    )
-)
+def measure(batch):
+    prompt = torch.randint(0, config.vocab_size, (batch, args.prompt))
+    # The prompt's own pass is in both.
+    return (seconds_of(prompt, 1 + args.steps) - seconds_of(prompt, 1)) / args.steps
+
+
+measure(1)
+serve(measure)

@@ -1,21 +1,20 @@
-"""Forward, backward and AdamW of a shape in PyTorch on the CPU: seconds a step and peak memory, as JSON.
+"""Forward, backward and AdamW of a shape in PyTorch on the CPU: a step for every request (`worker.py`).
 
-usage: peer_training.py CONFIG.json f32|bf16 BATCH LENGTH STEPS [--compile] [--experts NAME]
+usage: peer_training.py CONFIG.json f32|bf16 BATCH LENGTH [--compile] [--experts NAME]
 """
 import argparse
-import json
-import resource
 import time
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
+
+from worker import serve
 
 parser = argparse.ArgumentParser()
 parser.add_argument("config")
 parser.add_argument("dtype", choices=["f32", "bf16"])
 parser.add_argument("batch", type=int)
 parser.add_argument("length", type=int)
-parser.add_argument("steps", type=int)
 parser.add_argument("--compile", action="store_true")
 parser.add_argument("--experts", help="transformers' implementation of experts: eager, grouped_mm")
 parser.add_argument("--threads", type=int, default=2)
@@ -39,20 +38,16 @@ def loss_of():
 
 
 forward = torch.compile(loss_of) if args.compile else loss_of
-warm_up = 3 if args.compile else 1
-seconds = []
-for step in range(warm_up + args.steps):
+
+
+def step():
     start = time.perf_counter()
     forward().backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    if step >= warm_up:
-        seconds.append(time.perf_counter() - start)
-print(
-    json.dumps(
-        {
-            "seconds": sorted(seconds)[len(seconds) // 2],
-            "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        }
-    )
-)
+    return time.perf_counter() - start
+
+
+for _ in range(2 if args.compile else 1):
+    step()
+serve(step)

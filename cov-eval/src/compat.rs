@@ -5,7 +5,7 @@
 
 use crate::intake::Intake;
 use crate::model::Instance;
-use crate::tasks::{FsmTargets, KvDictTargets, ParaOrderTargets, Targets};
+use crate::tasks::{CodeTargets, FsmTargets, KvDictTargets, ParaOrderTargets, Targets};
 
 /// The published score of an answer, 0 to 1.
 pub fn score(instance: &Instance, answer: &Intake) -> f64 {
@@ -13,7 +13,18 @@ pub fn score(instance: &Instance, answer: &Intake) -> f64 {
         Targets::Fsm(targets) => fsm(targets, &answer.visible),
         Targets::KvDict(targets) => kv_dict(targets, &answer.visible),
         Targets::ParaOrder(targets) => para_order(targets, &answer.visible),
+        Targets::CodeFix(targets) => code_fix(targets, &answer.visible),
+        Targets::ApNews(_) => judged(instance, answer, "include", "style"),
+        Targets::KgBio(_) => rate(instance, answer, "fact"),
+        Targets::SalesReport(_) => judged(instance, answer, "answered", "correct"),
     }
+}
+
+/// What the published code shows its judge of a biography or an article: the first `limit` words, joined by spaces. A word is a
+/// run of letters, digits and underscores, so that quotes, periods, dollar and percent signs are gone before style is judged.
+pub fn judged_text(visible: &str, limit: usize) -> String {
+    let words = visible.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty());
+    words.take(limit).collect::<Vec<_>>().join(" ")
 }
 
 /// Leading lines whose fourth field is the expected output, of all steps. Fields are cut at `|`, `:` and `,`, so the
@@ -70,6 +81,31 @@ fn para_order(targets: &ParaOrderTargets, visible: &str) -> f64 {
     if all { (1.0 + crate::tasks::tau(&order)) / 2.0 } else { 0.0 }
 }
 
+/// Harmonic mean of whether it parses, `1/(1+v/50)` for violations, and the difference in occurrences of `def `. The
+/// published code writes the block without its last line end, which is a violation (W292) of every answer.
+fn code_fix(targets: &CodeTargets, visible: &str) -> f64 {
+    let source = crate::tasks::extracted(visible);
+    let Some(found) = crate::tasks::violations(&source) else { return 0.0 };
+    let expected = targets.published_count() as f64;
+    let off = (source.matches("def ").count() as f64 - expected) / (expected / 4.0).max(1.0);
+    let style = 1.0 / (1.0 + (found + 1) as f64 / 50.0);
+    crate::aggregate::harmonic(&[(1.0, 1.0), (style, 1.0), (1.0 / (1.0 + off * off), 1.0)])
+}
+
+/// The share of the constraints of a kind that hold. The published share is that of a judge; here the rules decide.
+fn rate(instance: &Instance, answer: &Intake, kind: &str) -> f64 {
+    let found = crate::tasks::task(instance.key.task).verify(instance, answer);
+    let of_kind = instance.constraints.iter().zip(&found.verdicts).filter(|(c, _)| c.kind == kind);
+    let (total, credit) = of_kind.fold((0, 0.0), |(n, sum), (_, v)| (n + 1, sum + v.credit.floor()));
+    credit / f64::from(total.max(1))
+}
+
+/// Harmonic mean of two such shares.
+fn judged(instance: &Instance, answer: &Intake, first: &str, second: &str) -> f64 {
+    let rates = [first, second].map(|kind| (rate(instance, answer, kind), 1.0));
+    crate::aggregate::harmonic(&rates)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,7 +133,10 @@ mod tests {
     fn oracles_score_one() {
         for &id in TaskId::ALL {
             let instance = instance(id);
-            assert_eq!(both(&instance, &task(id).oracle(&instance)), (1.0, 1.0), "{id}");
+            let (published, strict) = both(&instance, &task(id).oracle(&instance));
+            // A perfect repair has one violation there: no line end after its last line.
+            let highest = if id == TaskId::CodeFix { 3.0 / (1.0 + 51.0 / 50.0 + 1.0) } else { 1.0 };
+            assert!((published - highest).abs() < 1e-12 && strict == 1.0, "{id}: {published} {strict}");
         }
     }
 
@@ -128,6 +167,18 @@ mod tests {
         let text = format!("{{{}}}", (0..20).map(constant).collect::<Vec<_>>().join(", "));
         let (published, strict) = both(&kv, &text);
         assert!(published == 1.0 && strict < 1e-9, "{published} {strict}");
+
+        // Comments that mention functions are worth what a perfect repair is; the unrepaired file is worth a third.
+        let code = instance(TaskId::CodeFix);
+        let comments: String = (0..8).map(|i| format!("# def f{i}():\n")).collect();
+        let (published, strict) = both(&code, &comments);
+        assert!((published - 0.9934).abs() < 1e-4 && strict == 0.0, "{published} {strict}");
+        let (published, strict) = both(&code, code.material());
+        assert!(published > 0.3 && strict == 0.0, "{published} {strict}");
+
+        // Style is judged without the marks that it is about.
+        assert_eq!(judged_text("8 p.m. on Sept. 3: $5.50 (10%)", 10), "8 p m on Sept 3 5 50 10");
+        assert_eq!(judged_text("one two, three", 2), "one two");
 
         // A missing paragraph is worth 0.
         let para = instance(TaskId::ParaOrder);

@@ -31,6 +31,16 @@ pub enum GenError {
         /// The text.
         found: String,
     },
+    /// A stored instance that is not as it was made.
+    #[error("{field} of the stored instance is {found}, its content makes it {expected}")]
+    Stored {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        found: String,
+        /// What it must be.
+        expected: String,
+    },
     /// A key of another task or of another version.
     #[error("{field} of the key is {found}, this generator makes {expected}")]
     Mismatch {

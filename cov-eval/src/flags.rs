@@ -46,13 +46,21 @@ flags! {
     ANSWER_IN_REASONING = 13, "answer_in_reasoning";
     /// The task cannot be padded: `in_tokens` was ignored.
     INPUT_SIZE_IGNORED = 14, "input_size_ignored";
+    /// `sales_report`: more tags than questions, or more than two in a sentence.
+    TAG_STUFFING = 15, "tag_stuffing";
+    /// `code_fix`: what could run text as a program. Hard.
+    DYNAMIC_CODE = 16, "dynamic_code";
+    /// `code_fix`: a function that does nothing.
+    STUB_CODE = 17, "stub_code";
+    /// `code_fix`: the block of code does not end.
+    TRUNCATED_BLOCK = 18, "truncated_block";
     /// A defect of a verifier: a number that is none.
     INTERNAL_ERROR = 31, "internal_error";
 }
 
 impl FlagSet {
     /// The flags that close the gate.
-    pub const HARD: FlagSet = FlagSet(Self::ECHO.0 | Self::HIDDEN_TEXT.0);
+    pub const HARD: FlagSet = FlagSet(Self::ECHO.0 | Self::HIDDEN_TEXT.0 | Self::DYNAMIC_CODE.0);
 
     /// Adds `flag` where `condition` holds.
     pub fn set(&mut self, flag: FlagSet, condition: bool) {

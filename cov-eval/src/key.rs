@@ -57,6 +57,14 @@ named! {
         KvDict = "kv_dict",
         /// Shuffled paragraphs, put in order.
         ParaOrder = "para_order",
+        /// Report that answers questions on a table.
+        SalesReport = "sales_report",
+        /// Biography from a graph.
+        KgBio = "kg_bio",
+        /// Article under a style sheet.
+        ApNews = "ap_news",
+        /// Python file, repaired.
+        CodeFix = "code_fix",
     }
 }
 

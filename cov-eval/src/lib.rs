@@ -4,7 +4,7 @@
 //! way round (LongWeave, arXiv 2510.24345): a seed gives a scenario, the scenario gives the raw material, a list of
 //! constraints, and for each constraint a verifier, which the model never sees. So every answer is scored by rule, the
 //! same on every machine; there are as many instances as anyone wants; and the score that evaluates a model can train
-//! it. Three of the seven tasks are here; the README says what is not.
+//! it. All seven tasks of the benchmark are here.
 //!
 //! The one design decision: no judge, and a score of 1 means that nothing at all is wrong. Each task therefore brings
 //! its own proof: an [`oracle`](Task::oracle) that scores exactly 1, faults to [`plant`](Task::plant) that each cost
@@ -36,16 +36,23 @@ mod aggregate;
 pub mod compat;
 mod curriculum;
 mod error;
+mod evidence;
+mod filler;
 mod flags;
 mod intake;
+pub mod judge;
 mod key;
 mod length;
 mod model;
 mod names;
+mod numbers;
 mod prose;
+mod python;
 mod reward;
 pub mod run;
+mod sentence;
 pub mod stats;
+mod stored;
 mod tasks;
 mod text;
 
@@ -61,5 +68,9 @@ pub use model::{
     Reason, SCHEMA, Status, Task, TaskConfig, Verdict, Verification,
 };
 pub use reward::{Reward, RewardForm, RewardModel};
-pub use tasks::{FsmTargets, KvDictTargets, ParaOrderTargets, Pinned, Targets, task};
+pub use sentence::sentences;
+pub use tasks::{
+    CodeTargets, FsmTargets, KgTargets, KvDictTargets, NewsTargets, ParaOrderTargets, Pinned, SalesTargets,
+    Targets, task,
+};
 pub use text::words;

@@ -47,6 +47,14 @@ pub enum MaterialKind {
     DictSpec,
     /// Numbered paragraphs.
     Segments,
+    /// Transactions as CSV.
+    Table,
+    /// Subject, relation, object.
+    Triples,
+    /// A Python file.
+    Code,
+    /// A style sheet, and statements that break it.
+    Statements,
 }
 
 /// The raw material: a byte range of `prompt.user`.
@@ -85,9 +93,10 @@ pub struct Budget {
     pub max_new_tokens: u32,
 }
 
-/// A problem: what is asked, and the secret side that scores answers.
+/// A problem: what is asked, and the secret side that scores answers. What is read is checked: an instance whose content is
+/// not what its hash says is an error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "crate::stored::Stored")]
 pub struct Instance {
     /// [`SCHEMA`].
     pub schema: u32,
@@ -109,12 +118,12 @@ pub struct Instance {
     pub content_hash: String,
     /// The runs of words of the prompt, once an answer is compared with them.
     #[serde(skip)]
-    runs: Memo<Source>,
+    pub(crate) runs: Memo<Source>,
 }
 
 /// What follows from the rest of its owner, and is computed once. Two are always equal.
 #[derive(Debug, Clone)]
-struct Memo<T>(OnceLock<T>);
+pub(crate) struct Memo<T>(OnceLock<T>);
 
 impl<T> Default for Memo<T> {
     fn default() -> Self {
@@ -248,6 +257,8 @@ pub enum Reason {
     Extra,
     /// Not in the form that was asked for.
     Format,
+    /// It could not be tried: a construct that the interpreter does not know.
+    Unsupported,
     /// No such verifier.
     UnknownKind,
 }
@@ -300,6 +311,8 @@ pub enum Gate {
     NoObject,
     /// `para_order`: not a single tagged block.
     NoBlocks,
+    /// `code_fix`: the program does not parse.
+    Syntax,
 }
 
 /// Sizes of an answer.

@@ -19,6 +19,10 @@ pub(crate) enum NameKind {
     Place,
     /// What an event or incident is called after.
     Incident,
+    /// Companies and schools.
+    Organization,
+    /// Products and works.
+    Product,
 }
 
 impl NameKind {
@@ -28,6 +32,8 @@ impl NameKind {
             NameKind::Surname => &["quist", "vane"],
             NameKind::Place => &["burg", "mere"],
             NameKind::Incident => &["ric", "yx"],
+            NameKind::Organization => &["dyne", "worth"],
+            NameKind::Product => &["flex", "lumen"],
         }
     }
 
@@ -54,9 +60,10 @@ mod tests {
 
     #[test]
     fn no_name_is_in_another() {
-        let kinds = [NameKind::Given, NameKind::Surname, NameKind::Place, NameKind::Incident];
+        use NameKind::{Given, Incident, Organization, Place, Product, Surname};
+        let kinds = [Given, Surname, Place, Incident, Organization, Product];
         let all: Vec<String> = kinds.iter().flat_map(|&k| (0..k.len()).map(move |i| k.name(i))).collect();
-        assert_eq!(all.len(), 4 * 440);
+        assert_eq!(all.len(), 6 * 440);
         for (i, name) in all.iter().enumerate() {
             for (j, other) in all.iter().enumerate() {
                 assert!(i == j || !other.contains(name.as_str()), "{name} is in {other}");

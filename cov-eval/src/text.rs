@@ -59,31 +59,42 @@ const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
 const POINT: u64 = 0x9e37_79b9_7f4a_7c15;
 
 pub(crate) fn scan(text: &str) -> Scan {
-    let (hashes, lines) = if text.is_ascii() {
+    let lines = if text.is_ascii() {
         let blank = |line: &[u8]| line.iter().all(|b| b.is_ascii_whitespace() || *b == 0x0b);
-        (
-            ascii_words(text.as_bytes()),
-            text.as_bytes().split(|b| *b == b'\n').filter(|line| !blank(line)).count(),
-        )
+        text.as_bytes().split(|b| *b == b'\n').filter(|line| !blank(line)).count()
     } else {
-        let fold = |hash: u64, c: char| (hash ^ u64::from(u32::from(c))).wrapping_mul(FNV_PRIME);
-        let hash = |word: Range<usize>| text[word].chars().flat_map(char::to_lowercase).fold(FNV, fold);
-        (words(text).into_iter().map(hash).collect(), count(text).1)
+        text.lines().filter(|line| !line.trim().is_empty()).count()
     };
-    let oldest = POINT.wrapping_pow(RUN as u32);
+    let hashes = word_hashes(text);
+    Scan { words: hashes.len(), lines, runs: runs(&hashes, RUN) }
+}
+
+/// A hash of each word, without regard to case.
+fn word_hashes(text: &str) -> Vec<u64> {
+    if text.is_ascii() {
+        return ascii_words(text.as_bytes());
+    }
+    let fold = |hash: u64, c: char| (hash ^ u64::from(u32::from(c))).wrapping_mul(FNV_PRIME);
+    let hash = |word: Range<usize>| text[word].chars().flat_map(char::to_lowercase).fold(FNV, fold);
+    words(text).into_iter().map(hash).collect()
+}
+
+/// A hash of each run of `n` words.
+fn runs(hashes: &[u64], n: usize) -> Vec<u64> {
+    let oldest = POINT.wrapping_pow(n as u32);
     let mut rolling = 0u64;
-    let mut runs = Vec::with_capacity(hashes.len().saturating_sub(RUN - 1));
+    let mut runs = Vec::with_capacity(hashes.len().saturating_sub(n - 1));
     for (i, &word) in hashes.iter().enumerate() {
         rolling = rolling.wrapping_mul(POINT).wrapping_add(word);
-        if i >= RUN {
-            rolling = rolling.wrapping_sub(hashes[i - RUN].wrapping_mul(oldest));
+        if i >= n {
+            rolling = rolling.wrapping_sub(hashes[i - n].wrapping_mul(oldest));
         }
-        if i + 1 >= RUN {
+        if i + 1 >= n {
             // Low bits of a polynomial know only low bits of the words; tables look at those first.
             runs.push((rolling ^ (rolling >> 32)).wrapping_mul(POINT));
         }
     }
-    Scan { words: hashes.len(), lines, runs }
+    runs
 }
 
 /// The hashes of [`words`] of a text that is ASCII.
@@ -128,9 +139,11 @@ impl Hasher for Identity {
     }
 }
 
+type Hashes = HashSet<u64, BuildHasherDefault<Identity>>;
+
 /// The runs of words of a text that others may copy.
 #[derive(Debug, Clone)]
-pub(crate) struct Source(HashSet<u64, BuildHasherDefault<Identity>>);
+pub(crate) struct Source(Hashes);
 
 impl Source {
     pub(crate) fn new(text: &str) -> Self {
@@ -149,6 +162,13 @@ impl Source {
         }
         total > 0
     }
+}
+
+/// The share of the runs of `n` words that are different; 1 for a text of fewer words.
+pub(crate) fn distinct_share(text: &str, n: usize) -> f64 {
+    let runs = runs(&word_hashes(text), n);
+    let seen: Hashes = runs.iter().copied().collect();
+    if runs.is_empty() { 1.0 } else { seen.len() as f64 / runs.len() as f64 }
 }
 
 /// Whether a text begins as refusals do. Informational.

@@ -9,13 +9,17 @@ fn bound(id: TaskId, null: &str) -> f64 {
         TaskId::Fsm => 0,
         TaskId::KvDict => 1,
         TaskId::ParaOrder => 2,
+        TaskId::SalesReport => 3,
+        TaskId::KgBio => 4,
+        TaskId::ApNews => 5,
+        TaskId::CodeFix => 6,
     };
     let row = match null {
-        "empty" | "blank" | "refusal" => [0.0, 0.0, 0.0],
-        "prompt" | "material" => [0.02, 0.0, 0.15],
-        "constant" => [0.02, 0.0, 0.15],
-        "random" => [0.05, 0.05, 0.13],
-        "cheat" => [0.05, 0.30, 0.20],
+        "empty" | "blank" | "refusal" => [0.0; 7],
+        "prompt" | "material" => [0.02, 0.0, 0.15, 0.0, 0.02, 0.0, 0.0],
+        "constant" => [0.02, 0.0, 0.15, 0.05, 0.05, 0.02, 0.02],
+        "random" => [0.05, 0.05, 0.13, 0.05, 0.10, 0.05, 0.12],
+        "cheat" | "dump" | "lines" | "both" => [0.05, 0.30, 0.20, 0.10, 0.15, 0.05, 0.12],
         other => panic!("no bound for {other}"),
     };
     row[column]
@@ -23,10 +27,21 @@ fn bound(id: TaskId, null: &str) -> f64 {
 
 #[test]
 fn nulls_stay_under_their_bounds() {
+    check(&[1024]);
+}
+
+/// `cargo test -p cov-eval --release -- --ignored`
+#[test]
+#[ignore = "minutes"]
+fn long_nulls_stay_under_their_bounds() {
+    check(&[256, 8192]);
+}
+
+fn check(lengths: &[u32]) {
     println!("{:<11} {:>6} {:>2}  {:<9} {:>7} {:>6}", "task", "length", "d", "null", "mean", "bound");
     let mut over = Vec::new();
     for &id in TaskId::ALL {
-        for length in [1024, 8192] {
+        for &length in lengths {
             for difficulty in 0..=3 {
                 let one = |index: u64| {
                     let version = task(id).version();

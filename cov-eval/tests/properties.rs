@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::HashSet;
+use std::sync::Mutex;
+
 use cov_eval::{
     Completion, DetRng, Finish, Gate, Instance, InstanceKey, Intake, IntakeConfig, Split, Status, Task,
     TaskConfig, TaskId, Verification, task,
@@ -9,7 +12,17 @@ use cov_eval::{
 use rayon::prelude::*;
 
 const LENGTHS: [u32; 3] = [256, 1024, 8192];
-const INSTANCES: u64 = 256;
+/// Units of which ten megabytes are an answer.
+#[rustfmt::skip]
+const HOSTILE: [&str; 30] = [
+    "{", "[[Segment 1]]\n", "1 | S0 | a | S1 | x\n", "{\"A\": \"b\", ", "```\n", "word ", "é", "[Q1]", "[Q1] a. ", "$1 ",
+    "1,", "(", "x = [", "\"", "'''", "a.", "A. ", "if x:\n", "not ", "def f():\n    pass\n", "e\u{301}", "\u{301}", "- ", "f'{",
+    "x=1;", "#\n", "\\\n", "Mr. ", "born ", "2,3",
+];
+
+/// Instances a cell; `long_` tests have [`MANY`].
+const INSTANCES: u64 = 12;
+const MANY: u64 = 256;
 
 fn key(id: TaskId, length: u32, difficulty: u8, index: u64) -> InstanceKey {
     let version = task(id).version();
@@ -45,7 +58,18 @@ fn plant_rng(instance: &Instance) -> DetRng {
 
 #[test]
 fn oracles_are_perfect() {
-    each(INSTANCES, |task, instance| {
+    check_oracles(INSTANCES);
+}
+
+/// `cargo test -p cov-eval --release -- --ignored`
+#[test]
+#[ignore = "minutes"]
+fn long_oracles_are_perfect() {
+    check_oracles(MANY);
+}
+
+fn check_oracles(instances: u64) {
+    each(instances, |task, instance| {
         let result = task.verify(instance, &Intake::from(task.oracle(instance).as_str()));
         let lost: Vec<_> = result.verdicts.iter().filter(|v| v.status != Status::Pass).collect();
         assert!(lost.is_empty(), "{}: {lost:?}", instance.id);
@@ -57,13 +81,26 @@ fn oracles_are_perfect() {
 
 #[test]
 fn plants_cost() {
-    each(INSTANCES, |task, instance| {
+    check_plants(INSTANCES);
+}
+
+#[test]
+#[ignore = "minutes"]
+fn long_plants_cost() {
+    check_plants(MANY);
+}
+
+fn check_plants(instances: u64) {
+    // A fault may have no place in one instance, but must have one in some.
+    let placed = Mutex::new(HashSet::new());
+    each(instances, |task, instance| {
         let oracle = task.oracle(instance);
         let before = verify(instance, &oracle);
         for kind in task.plants() {
             let Some(planted) = task.plant(instance, &oracle, kind, &mut plant_rng(instance)) else {
-                panic!("{}: no place for {kind}", instance.id);
+                continue;
             };
+            placed.lock().unwrap().insert((instance.key.task, *kind));
             let after = verify(instance, &planted.text);
             assert!(after.score < before.score && after.dense < before.dense, "{} {kind}", instance.id);
             assert!(!planted.must_fail.is_empty(), "{} {kind}", instance.id);
@@ -79,13 +116,19 @@ fn plants_cost() {
             }
         }
     });
+    let placed = placed.into_inner().unwrap();
+    for &id in TaskId::ALL {
+        for kind in task(id).plants() {
+            assert!(placed.contains(&(id, *kind)), "{id}: {kind} is never planted");
+        }
+    }
 }
 
 #[test]
 fn more_plants_cost_no_less() {
     // These write the rest of the answer anew, so that a second one may mend what the first spoiled.
     const REWRITES: [&str; 2] = ["wrong_next", "shifted_steps"];
-    each(24, |task, instance| {
+    each(4, |task, instance| {
         for kind in task.plants().iter().filter(|kind| !REWRITES.contains(kind)) {
             let mut rng = plant_rng(instance);
             let mut answer = task.oracle(instance);
@@ -117,7 +160,7 @@ fn check_total(task: &dyn Task, instance: &Instance, bytes: &[u8]) {
 
 #[test]
 fn any_bytes_get_a_verdict() {
-    each(8, |task, instance| {
+    each(4, |task, instance| {
         let oracle = task.oracle(instance).into_bytes();
         let mut rng = plant_rng(instance);
         for round in 0..12 {
@@ -144,17 +187,16 @@ fn any_bytes_get_a_verdict() {
 #[test]
 fn hostile_answers_get_a_verdict() {
     let ten_megabytes = |unit: &str| unit.repeat(10_000_000 / unit.len()).into_bytes();
-    let answers: Vec<Vec<u8>> =
-        ["{", "[[Segment 1]]\n", "1 | S0 | a | S1 | x\n", "{\"A\": \"b\", ", "```\n", "word ", "é"]
-            .map(ten_megabytes)
-            .into_iter()
-            .chain(["é".as_bytes()[..1].to_vec()])
-            .chain([
-                vec![0; 10_000_000],
-                vec![0xff; 3_000_000],
-                format!("1{} | a", "0".repeat(100_000)).into_bytes(),
-            ])
-            .collect();
+    let answers: Vec<Vec<u8>> = HOSTILE
+        .map(ten_megabytes)
+        .into_iter()
+        .chain(["é".as_bytes()[..1].to_vec()])
+        .chain([
+            vec![0; 10_000_000],
+            vec![0xff; 3_000_000],
+            format!("1{} | a", "0".repeat(100_000)).into_bytes(),
+        ])
+        .collect();
     for &id in TaskId::ALL {
         let instance = generate(id, 1024, 1, 0);
         answers.par_iter().for_each(|answer| check_total(task(id), &instance, answer));
@@ -217,13 +259,13 @@ fn wrapping_changes_nothing() {
 fn keys_name_instances() {
     for &id in TaskId::ALL {
         let mut hashes: Vec<String> =
-            (0..2000u64).into_par_iter().map(|index| generate(id, 256, 0, index).content_hash).collect();
+            (0..500u64).into_par_iter().map(|index| generate(id, 256, 0, index).content_hash).collect();
         for split in [Split::Train, Split::Val, Split::Canary] {
             let of = |index: u64| {
                 let key = InstanceKey { split, ..key(id, 256, 0, index) };
                 task(id).generate(&key, &TaskConfig::default()).unwrap().content_hash
             };
-            hashes.par_extend((0..2000u64).into_par_iter().map(of));
+            hashes.par_extend((0..500u64).into_par_iter().map(of));
         }
         let total = hashes.len();
         hashes.sort_unstable();
@@ -263,6 +305,29 @@ fn prompts_state_what_is_scored() {
             assert!(oracle.lines().all(|row| !user.contains(row)));
         }
         assert_eq!(user.matches("```").count(), 0);
+    });
+}
+
+#[test]
+fn tampered_instances_are_errors() {
+    each(1, |task, instance| {
+        let json = instance.to_json();
+        let read = |text: &str| serde_json::from_str::<Instance>(text).unwrap_err().to_string();
+        for (from, to, named) in [
+            ("\"target\":0", "\"target\":1", "content_hash"),
+            ("\"schema\":1", "\"schema\":2", "schema"),
+            ("\"length\":", "\"length\":9999", "length"),
+            ("\"difficulty\":", "\"difficulty\":9", "difficulty"),
+            ("\"base_seed\":", "\"base_seed\":7", "id of the"),
+        ] {
+            let error = read(&json.replacen(from, to, 1));
+            assert!(error.contains(named), "{}: {error} for {named}", instance.id);
+        }
+        // Targets of another task are an error in a file, and score nothing in memory.
+        let id = if instance.key.task == TaskId::Fsm { TaskId::KvDict } else { TaskId::Fsm };
+        let other = Instance { targets: generate(id, 256, 0, 0).targets, ..instance.clone() };
+        assert!(read(&other.to_json()).contains("targets"));
+        assert!(task.verify(&other, &Intake::from(task.oracle(instance).as_str())).score < 1.0);
     });
 }
 

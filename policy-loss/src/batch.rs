@@ -81,7 +81,18 @@ impl<'a, F: Real> TokenBatch<'a, F> {
     }
 
     pub(crate) fn check(&self) -> Result<()> {
-        let tokens = self.logp.len();
+        self.check_tokens(self.logp.len())?;
+        match self.entropy {
+            Some(entropy) if entropy.len() != self.logp.len() => {
+                let (found, expected) = (entropy.len(), self.logp.len());
+                Err(Error::Shape { what: "entropy", found, expected })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// All but what the current policy gives.
+    pub(crate) fn check_tokens(&self, tokens: usize) -> Result<()> {
         check_offsets(self.offsets, tokens)?;
         let fits = |what, found: Option<usize>, expected| match found {
             Some(found) if found != expected => Err(Error::Shape { what, found, expected }),
@@ -90,7 +101,6 @@ impl<'a, F: Real> TokenBatch<'a, F> {
         fits("logp_old", self.logp_old.map(<[F]>::len), tokens)?;
         fits("logp_mu", self.logp_mu.map(<[F]>::len), tokens)?;
         fits("logp_ref", self.logp_ref.map(<[F]>::len), tokens)?;
-        fits("entropy", self.entropy.map(<[F]>::len), tokens)?;
         fits("mask", self.mask.map(<[bool]>::len), tokens)?;
         fits("log_kept_mass", self.log_kept_mass.map(<[F]>::len), tokens)?;
         fits("groups", self.groups.map(<[u32]>::len), self.sequences())?;

@@ -36,8 +36,10 @@ mod config;
 mod correction;
 mod error;
 mod evaluate;
+mod in_place;
 #[cfg(any(test, feature = "cuda"))]
 pub mod kernels;
+mod linear;
 pub mod logits;
 mod measure;
 mod metrics;
@@ -50,6 +52,7 @@ mod returns;
 mod row;
 pub mod sources;
 mod value;
+mod vector;
 
 pub use advantage::{
     AdvantageEstimator, AdvantageValues, Estimate, RewardBatch, SingletonPolicy, dynamic_sampling_keep,
@@ -62,6 +65,8 @@ pub use config::{LossConfig, NonFinitePolicy, Opsm, PRESETS};
 pub use correction::{Base, Control, Correction, Level, Rejection};
 pub use error::{Error, Result};
 pub use evaluate::{LossOutput, PolicyLoss};
+pub use in_place::LogitsOutput;
+pub use linear::{LinearHead, LinearOutput, Products};
 pub use metrics::Metrics;
 pub use objective::{Objective, TruncationTarget};
 pub use penalty::{EntropyAggregation, EntropyBonus, KlKind, KlPenalty};

@@ -100,33 +100,92 @@ pub fn max<T: Logit>(row: &[T]) -> f32 {
     top
 }
 
-/// Statistics of `softmax(row · inv_temperature)`, in one pass after the maximum. A logit of `-inf` is a banned token: its
+/// Columns whose statistics are taken together, before they are merged with those of the columns before them: so a row may
+/// come in parts, each of a multiple of this, without a change of its bits.
+pub const BLOCK: usize = 1024;
+
+/// Statistics of the first columns of a row, relative to the largest of their logits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Partial {
+    top: f32,
+    /// `Σ eˣ` and `Σ x·eˣ`, where `x = (z − top) / T`.
+    sums: [f32; 2],
+}
+
+impl Partial {
+    /// Of no column.
+    pub const NONE: Self = Self { top: f32::NEG_INFINITY, sums: [0.0; 2] };
+
+    /// With the columns that follow; all but the last call of a row must give a multiple of [`BLOCK`]. `exp` as for
+    /// [`row_stats`].
+    #[inline(always)]
+    #[must_use]
+    pub fn with<T: Logit>(self, columns: &[T], inv_temperature: f32, exp: impl Fn(f32) -> f32) -> Self {
+        let each = columns.chunks(BLOCK);
+        each.fold(self, |all, block| {
+            all.merge(Self::of_block(block, inv_temperature, &exp), inv_temperature, &exp)
+        })
+    }
+
+    #[inline(always)]
+    fn of_block<T: Logit>(block: &[T], inv_temperature: f32, exp: &impl Fn(f32) -> f32) -> Self {
+        let top = max(block);
+        if top == f32::NEG_INFINITY {
+            let sum = if block.iter().any(|v| v.wide().is_nan()) { f32::NAN } else { 0.0 };
+            return Self { top, sums: [sum; 2] };
+        }
+        let (mut sums, mut weighted) = ([0f32; 8], [0f32; 8]);
+        let chunks = block.chunks_exact(8);
+        let (mut sum, mut weight) = (0f32, 0f32);
+        for v in chunks.remainder() {
+            let [e, term] = terms((v.wide() - top) * inv_temperature, exp);
+            sum += e;
+            weight += term;
+        }
+        for chunk in chunks {
+            for lane in 0..8 {
+                let [e, term] = terms((chunk[lane].wide() - top) * inv_temperature, exp);
+                sums[lane] += e;
+                weighted[lane] += term;
+            }
+        }
+        for lane in 0..8 {
+            sum += sums[lane];
+            weight += weighted[lane];
+        }
+        Self { top, sums: [sum, weight] }
+    }
+
+    #[inline(always)]
+    fn merge(self, next: Self, inv_temperature: f32, exp: &impl Fn(f32) -> f32) -> Self {
+        let top = if next.top > self.top { next.top } else { self.top };
+        let at = |part: Self| {
+            let down = if part.top == top { 0.0 } else { (part.top - top) * inv_temperature };
+            // Nothing beside the larger ones, but a `NaN` stays one.
+            let e = if down < NEGLIGIBLE { 0.0 } else { exp(down) };
+            let down = if down < NEGLIGIBLE { 0.0 } else { down };
+            [e * part.sums[0], e * (part.sums[1] + down * part.sums[0])]
+        };
+        let (before, after) = (at(self), at(next));
+        Self { top, sums: [before[0] + after[0], before[1] + after[1]] }
+    }
+
+    /// Of a row whose columns these were.
+    #[inline(always)]
+    #[must_use]
+    pub fn stats(self, inv_temperature: f32) -> RowStats {
+        let Self { top, sums: [sum, weight] } = self;
+        let log_sum = if top == f32::NEG_INFINITY { f32::NAN } else { sum.ln() };
+        RowStats { top, log_sum, entropy: log_sum - weight / sum, inv_temperature }
+    }
+}
+
+/// Statistics of `softmax(row · inv_temperature)`. A logit of `-inf` is a banned token: its
 /// probability is 0, and it adds nothing to the entropy. At least one must be finite, and none `NaN` or `+inf`; other rows
 /// give `NaN`. `exp` is called with arguments of at most 0, and need not be right below -87.
 #[inline(always)]
 pub fn row_stats<T: Logit>(row: &[T], inv_temperature: f32, exp: impl Fn(f32) -> f32) -> RowStats {
-    let top = max(row);
-    let (mut sums, mut weighted) = ([0f32; 8], [0f32; 8]);
-    let chunks = row.chunks_exact(8);
-    let (mut sum, mut weight) = (0f32, 0f32);
-    for v in chunks.remainder() {
-        let [e, term] = terms((v.wide() - top) * inv_temperature, &exp);
-        sum += e;
-        weight += term;
-    }
-    for chunk in chunks {
-        for lane in 0..8 {
-            let [e, term] = terms((chunk[lane].wide() - top) * inv_temperature, &exp);
-            sums[lane] += e;
-            weighted[lane] += term;
-        }
-    }
-    for lane in 0..8 {
-        sum += sums[lane];
-        weight += weighted[lane];
-    }
-    let log_sum = sum.ln();
-    RowStats { top, log_sum, entropy: log_sum - weight / sum, inv_temperature }
+    Partial::NONE.with(row, inv_temperature, exp).stats(inv_temperature)
 }
 
 /// `eˣ` and `x·eˣ`. Both are computed before the choice, so that a loop over them has no branch.
@@ -152,17 +211,34 @@ pub fn row_grad<T: Logit>(
     upstream: [f32; 2],
     exp: impl Fn(f32) -> f32,
 ) {
+    columns_grad(row, Some(target), stats, upstream, exp);
+}
+
+/// [`row_grad`] of some columns of a row; `target` is the place of the token among them, if it is there.
+///
+/// # Panics
+/// When `target` is outside the columns.
+#[inline(always)]
+pub fn columns_grad<T: Logit>(
+    columns: &mut [T],
+    target: Option<usize>,
+    stats: &RowStats,
+    upstream: [f32; 2],
+    exp: impl Fn(f32) -> f32,
+) {
     if upstream == [0.0; 2] {
-        row.fill(T::round(0.0));
+        columns.fill(T::round(0.0));
         return;
     }
     let upstream = upstream.map(|d| d * stats.inv_temperature);
-    let own = row[target].wide();
-    for z in row.iter_mut() {
+    let own = target.map(|target| columns[target].wide());
+    for z in columns.iter_mut() {
         // From +0.0, so that a gradient of 0 is +0.0.
         *z = T::round(0.0 - stats.share(z.wide(), upstream, &exp));
     }
-    row[target] = T::round(upstream[0] - stats.share(own, upstream, &exp));
+    if let (Some(target), Some(own)) = (target, own) {
+        columns[target] = T::round(upstream[0] - stats.share(own, upstream, &exp));
+    }
 }
 
 #[cfg(test)]
@@ -198,10 +274,40 @@ mod tests {
     }
 
     #[test]
+    fn a_long_row_is_its_blocks() {
+        for n in [BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 5] {
+            for slope in [0.0f32, 0.01, -0.01, 3.0, -3.0] {
+                let row: Vec<f32> = (0..n).map(|i| i as f32 * slope + ((i * 37) % 11) as f32).collect();
+                let found = row_stats(&row, 0.5, f32::exp);
+                let wide: Vec<f64> = row.iter().map(|z| f64::from(*z)).collect();
+                let target = n / 3;
+                let want = crate::reference::logit_row(&wide, target, 2.0, 0.0, 0.0);
+                let log_prob = f64::from(found.log_prob(row[target]));
+                assert!((log_prob - want.logp).abs() < 1e-5 * (1.0 + want.logp.abs()), "{n} {slope}");
+                assert!((f64::from(found.entropy) - want.entropy).abs() < 1e-4, "{n} {slope}");
+                let parts = row.chunks(2 * BLOCK).fold(Partial::NONE, |all, c| all.with(c, 0.5, f32::exp));
+                assert_eq!(parts.stats(0.5), found);
+                let (mut whole, mut parts) = (row.clone(), row.clone());
+                row_grad(&mut whole, target, &found, [0.5, 0.25], f32::exp);
+                for (i, part) in parts.chunks_mut(100).enumerate() {
+                    let own = target.checked_sub(i * 100).filter(|t| *t < part.len());
+                    columns_grad(part, own, &found, [0.5, 0.25], f32::exp);
+                }
+                assert_eq!(parts, whole);
+            }
+        }
+    }
+
+    #[test]
     fn a_logit_that_is_no_number_shows() {
+        assert!(row_stats(&[f32::NEG_INFINITY; 3], 1.0, f32::exp).log_sum.is_nan());
         for bad in [f32::NAN, f32::INFINITY] {
-            for at in [0, 5, 16] {
-                let mut row = vec![0.5f32; 17];
+            for at in [0, 5, 16, 2 * BLOCK] {
+                let mut row = vec![0.5f32; if at < 17 { 17 } else { 3 * BLOCK }];
+                row[3] = f32::NEG_INFINITY;
+                if at == 2 * BLOCK {
+                    row[at..].fill(f32::NEG_INFINITY);
+                }
                 row[at] = bad;
                 let stats = row_stats(&row, 1.0, f32::exp);
                 assert!(stats.log_sum.is_nan() && stats.entropy.is_nan());

@@ -21,13 +21,13 @@ use crate::kernel::norm::rms_norm_row;
 use crate::kernel::rope::RopeTable;
 pub use crate::kernel::stored::Precision;
 use crate::kernel::stored::{Format, Matrix, Stored};
-use crate::kernel::{ROW_CHUNK, experts};
-use crate::model::{Model, Routes};
+use crate::kernel::{MatmulPrecision, ROW_CHUNK, experts};
+use crate::model::{Model, Routes, copy};
 use crate::ops::QkNormRope;
 use crate::vision::{FrozenVision, VisualItems, VisualPrompt, VlModel};
-use crate::weights::NamedTensor;
+use crate::weights::{NamedTensor, parameter_specs};
 
-use cache::LayerCache;
+pub(crate) use cache::Pool;
 pub use cache::{Context, KvCache};
 
 struct Layer {
@@ -85,6 +85,8 @@ pub struct Decoder {
     rope: Arc<RopeTable>,
     max_len: usize,
     vision: Option<FrozenVision>,
+    /// For the caches of its sequences.
+    pages: Arc<Pool>,
 }
 
 impl Decoder {
@@ -96,13 +98,49 @@ impl Decoder {
 
     /// [`Decoder::new`] in other numbers than the model's.
     pub fn with_precision(model: &Model, max_len: usize, precision: Precision) -> Result<Self> {
-        let config = model.config().clone();
+        let tensors = model.parameters().iter().map(copy);
+        // Rotations and pages are the model's own: copies made while it trains share them.
+        let (config, rope) = (model.config().clone(), |len| model.rope(len));
+        let decoder = Self::of_tensors(config, tensors, rope, max_len, precision, model.matmul_precision())?;
+        Ok(Self { pages: model.pages().clone(), ..decoder })
+    }
+
+    /// A decoder of the parameters in the order of [`weights::parameter_specs`](crate::weights::parameter_specs), each of
+    /// which is let go as soon as it is stored: no second copy of the weights exists.
+    pub fn from_tensors(
+        config: Config,
+        tensors: impl IntoIterator<Item = Result<NamedTensor>>,
+        max_len: usize,
+        precision: Precision,
+        products: MatmulPrecision,
+    ) -> Result<Self> {
+        let (lanes, theta) = (config.head_dim, config.rope_theta);
+        let rope = |len| Arc::new(RopeTable::new(lanes, theta, len));
+        Self::of_tensors(config, tensors, rope, max_len, precision, products)
+    }
+
+    fn of_tensors(
+        config: Config,
+        tensors: impl IntoIterator<Item = Result<NamedTensor>>,
+        rope: impl Fn(usize) -> Arc<RopeTable>,
+        max_len: usize,
+        precision: Precision,
+        products: MatmulPrecision,
+    ) -> Result<Self> {
         if max_len > config.max_position_embeddings {
             return Err(Error::TooLong { tokens: max_len, limit: config.max_position_embeddings });
         }
-        let mut tensors = model.to_tensors()?.into_iter();
-        let mut next = || tensors.next().ok_or_else(|| Error::Batch("too few parameters".into()));
-        let format = precision.format(model.matmul_precision());
+        let mut tensors = tensors.into_iter().zip(parameter_specs(&config));
+        let mut next = || match tensors.next() {
+            Some((Ok(t), spec)) if t.name == spec.name && t.shape == spec.shape => Ok(t),
+            Some((Ok(t), spec)) => Err(Error::Batch(format!(
+                "expected {} {:?}, got {} {:?}",
+                spec.name, spec.shape, t.name, t.shape
+            ))),
+            Some((Err(error), _)) => Err(error),
+            None => Err(Error::Batch("too few parameters".into())),
+        };
+        let format = precision.format(products);
         let matrix = |tensor: NamedTensor, format| {
             let [.., part, width] = tensor.shape[..] else { return Stored::F32(tensor.data) };
             Stored::new(tensor.data, part, width, format)
@@ -143,19 +181,22 @@ impl Decoder {
         }
         let norm = vector(next()?);
         let head = if config.tie_word_embeddings { tied_head } else { Some(matrix(next()?, format)) };
-        // The model's own: copies made while it trains share it.
-        let rope = model.rope(max_len);
         Ok(Self {
-            shape: model.head_shape(),
+            shape: HeadShape {
+                query_heads: config.num_attention_heads,
+                kv_heads: config.num_key_value_heads,
+                head_dim: config.head_dim,
+            },
+            rope: rope(max_len),
             config,
             precision,
             embedding,
             layers,
             norm,
             head,
-            rope,
             max_len,
             vision: None,
+            pages: Arc::default(),
         })
     }
 
@@ -275,18 +316,18 @@ impl Decoder {
                 }
             });
             self.precision.round(&mut qkv);
-            for (row, qkv) in rows.iter().zip(qkv.chunks_exact(qkv_width)) {
-                let cache = &mut contexts[row.context].own.layers[index];
-                cache.keys.extend_from_slice(&qkv[query_width..query_width + width]);
-                cache.values.extend_from_slice(&qkv[query_width + width..]);
+            for ((row, place), qkv) in rows.iter().zip(places).zip(qkv.chunks_exact(qkv_width)) {
+                let (key, value) = qkv[query_width..].split_at(width);
+                contexts[row.context].own.put(index, place.own_len - 1, key, value);
             }
             let mut attended = vec![0f32; rows.len() * query_width];
             let seen: Vec<&Context> = contexts.iter().map(|c| &**c).collect();
             attended.par_chunks_mut(query_width * ROW_CHUNK).enumerate().for_each(|(chunk, out)| {
-                let mut scratch = Vec::new();
+                let (mut scratch, mut runs) = (Vec::new(), Vec::new());
                 for (i, out) in out.chunks_exact_mut(query_width).enumerate() {
                     let row = chunk * ROW_CHUNK + i;
-                    let runs = seen[rows[row].context].runs(index, width, places[row].own_len);
+                    runs.clear();
+                    seen[rows[row].context].runs(index, width, places[row].own_len, &mut runs);
                     attend_row(
                         self.shape,
                         &qkv[row * qkv_width..][..query_width],
@@ -383,7 +424,7 @@ impl Decoder {
                 }
                 (None, _) => {}
             }
-            context.own.layers.resize_with(self.layers.len(), LayerCache::default);
+            context.own.prepare(self.layers.len(), &self.pages);
             added[row.context] += 1;
             places.push(Place { position, own_len: context.own.len + added[row.context] });
         }

@@ -28,8 +28,8 @@
 //! let batch = Batch::pack([[3, 1, 4].as_slice(), &[1, 5, 9, 2]]);
 //! let hidden = model.forward(&batch, &ForwardOptions::default())?; // states [7, 32]
 //! let scores = model.log_probs(&hidden.states, &[1, 4, 0, 5, 9, 2, 0], 1.0)?; // logp, entropy [7]
-//! let gradients = scores.logp.sum_all()?.backward()?;
-//! assert!(model.parameters().iter().all(|p| gradients.get(p.var.as_tensor()).is_some()));
+//! let gradients = model.gradients(&scores.logp.sum_all()?)?; // one a parameter, or an error that names those without
+//! assert_eq!(gradients.len(), model.parameters().len());
 //! # Ok(()) }
 //! ```
 
@@ -42,8 +42,9 @@ pub mod kernel;
 mod layer;
 mod model;
 pub mod ops;
-mod recompute;
+mod part;
 pub mod reference;
+mod sink;
 pub mod vision;
 pub mod weights;
 

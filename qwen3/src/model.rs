@@ -3,18 +3,18 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
 use moe_routing::{Coverage, Dispatch, RouteMode, RoutePlan, RouteTrace};
 
 use crate::config::Config;
+use crate::decode::Pool;
 use crate::error::{Error, Result};
 use crate::kernel::MatmulPrecision;
 use crate::kernel::attention::HeadShape;
 use crate::kernel::rope::RopeTable;
 use crate::layer::{Chosen, Layer, Mlp, Pass};
 use crate::ops::{GatherRows, HeadLogProbs, Linear, QkNormRope, RmsNorm, Segments};
-use crate::recompute::recompute;
+use crate::sink;
 use crate::vision::VisualRows;
 use crate::weights::{self, NamedTensor, ParameterGroup, SaveType};
 
@@ -29,15 +29,14 @@ pub struct Parameter {
     pub var: Var,
 }
 
+/// A copy of the value.
+pub(crate) fn copy(p: &Parameter) -> Result<NamedTensor> {
+    let data = p.var.flatten_all()?.to_vec1()?;
+    Ok(NamedTensor { name: p.name.clone(), shape: p.var.dims().to_vec(), data })
+}
+
 /// Copies of the values.
 pub(crate) fn copies(parameters: &[Parameter]) -> Result<Vec<NamedTensor>> {
-    let copy = |p: &Parameter| {
-        Ok(NamedTensor {
-            name: p.name.clone(),
-            shape: p.var.dims().to_vec(),
-            data: p.var.flatten_all()?.to_vec1()?,
-        })
-    };
     parameters.iter().map(copy).collect()
 }
 
@@ -208,11 +207,13 @@ pub struct Model {
     norm: Tensor,
     head: Tensor,
     rope: Mutex<Arc<RopeTable>>,
+    /// For the caches of its decoders.
+    pages: Arc<Pool>,
     precision: MatmulPrecision,
     recompute: bool,
 }
 
-/// Rows of logits that [`Model::log_probs`] holds at once.
+/// Rows of a tile of logits in [`Model::log_probs`].
 const HEAD_CHUNK: usize = 1024;
 
 impl Model {
@@ -263,6 +264,7 @@ impl Model {
             norm,
             head,
             rope,
+            pages: Arc::default(),
             precision: MatmulPrecision::F32,
             recompute: false,
         })
@@ -278,7 +280,7 @@ impl Model {
     /// Random weights: normal with the configuration's `initializer_range`, ones for norms. `rng` is asked for
     /// one generator a parameter, by its index.
     pub fn init<R: rand::RngCore>(config: Config, rng: impl FnMut(usize) -> R) -> Result<Self> {
-        let tensors = weights::init(&config, rng);
+        let tensors = weights::init(&config, rng).collect();
         Self::from_tensors(config, tensors)
     }
 
@@ -333,6 +335,10 @@ impl Model {
         }
     }
 
+    pub(crate) fn pages(&self) -> &Arc<Pool> {
+        &self.pages
+    }
+
     pub(crate) fn rope(&self, len: usize) -> Arc<RopeTable> {
         let mut table = self.rope.lock().unwrap_or_else(PoisonError::into_inner);
         if table.len() < len {
@@ -377,33 +383,15 @@ impl Model {
         if let Some(visual) = visual {
             x = visual.replace(&x)?;
         }
-        let pass = Arc::new(Pass { rms, linear, prepare, segments });
+        let pass = Arc::new(Pass { rms, linear, prepare, segments, recompute: self.recompute });
         for (index, layer) in self.layers.iter().enumerate() {
-            let mut chosen = None;
-            let choose = |logits: &Tensor| {
-                let routed = self.route(plan.as_ref(), logits, routes.len(), index)?;
-                let chosen = chosen.insert(routed);
-                Ok((chosen.gates(logits)?, chosen.dispatch.clone()))
-            };
-            let again = self.recompute && !options.no_grad;
-            let mut output = match again {
-                false => layer.forward(&x, &pass, options.no_grad, choose)?,
-                true => layer.forward(&x.detach(), &pass, true, choose)?,
-            };
-            if again {
-                let (layer, pass, chosen) = (layer.clone(), pass.clone(), chosen.clone());
-                let parameters = layer.parameters();
-                output = recompute(&x, &parameters, output, move |x| {
-                    layer.forward(x, &pass, false, |logits| match &chosen {
-                        Some(chosen) => Ok((chosen.gates(logits)?, chosen.dispatch.clone())),
-                        None => Err(Error::Batch("the layer has no experts".into())),
-                    })
-                })?;
+            let choose = |logits: &[f32]| self.route(plan.as_ref(), logits, batch, routes.len(), index);
+            let (out, routed) = layer.apply(&x, &pass, options.no_grad, choose)?;
+            x = out;
+            if let Some((logits, chosen)) = routed {
+                router_logits.push(logits);
+                routes.push(chosen.ids);
             }
-            let mut output = output.into_iter();
-            x = output.next().ok_or_else(|| Error::Batch("a layer has no output".into()))?;
-            router_logits.extend(output);
-            routes.extend(chosen.map(|chosen| chosen.ids));
             if let Some(level) = visual.and_then(|visual| visual.levels.get(index)) {
                 x = (x + level)?;
             }
@@ -435,16 +423,16 @@ impl Model {
     fn route(
         &self,
         plan: Option<&RoutePlan<'_>>,
-        logits: &Tensor,
+        logits: &[f32],
+        batch: &Batch,
         ordinal: usize,
         layer: usize,
     ) -> Result<Chosen> {
         let plan = plan.ok_or_else(|| Error::Batch("the model has no experts".into()))?;
         let (experts, k) = (plan.shape().experts(), plan.shape().top_k());
         let in_layer = |source| Error::Router { layer, source };
-        let values = logits.detach().flatten_all()?.to_vec1::<f32>()?;
-        let ids = plan.ids(ordinal, &values).map_err(in_layer)?;
-        let dispatch = Dispatch::new(&ids, logits.dim(0)?, experts, k).map_err(in_layer)?;
+        let ids = plan.ids(ordinal, logits).map_err(in_layer)?;
+        let dispatch = Dispatch::new(&ids, batch.tokens.len(), experts, k).map_err(in_layer)?;
         Ok(Chosen { ids, top_k: k, router: plan.router().clone(), dispatch: Arc::new(dispatch) })
     }
 
@@ -461,11 +449,10 @@ impl Model {
         batch.sequences().iter().map(of_sequence).collect()
     }
 
-    /// Refuses gradients in which a parameter is absent: an operation on its path has detached it.
-    pub fn check_gradients(&self, gradients: &GradStore) -> Result<()> {
-        let absent = |p: &&Parameter| gradients.get(p.var.as_tensor()).is_none();
-        let names: Vec<String> = self.parameters.iter().filter(absent).map(|p| p.name.clone()).collect();
-        if names.is_empty() { Ok(()) } else { Err(Error::NoGradient(names)) }
+    /// The gradient of every parameter, in order: what `loss.backward()` gives, with less memory and copying. Refuses a
+    /// loss that does not depend on all of them: an operation on their path has detached them.
+    pub fn gradients(&self, loss: &Tensor) -> Result<Vec<Vec<f32>>> {
+        sink::gradients(loss, &self.parameters, |_| true)
     }
 
     /// Logits of some rows of states: `[rows, hidden_size]` to `[rows, vocab_size]`.
@@ -477,12 +464,7 @@ impl Model {
     /// `softmax(logits / temperature)`, without ever holding all logits.
     pub fn log_probs(&self, states: &Tensor, targets: &[u32], temperature: f64) -> Result<LogProbs> {
         let head = if states.track_op() { self.head.clone() } else { self.head.detach() };
-        let op = HeadLogProbs {
-            targets: targets.into(),
-            temperature: temperature as f32,
-            chunk: HEAD_CHUNK,
-            precision: self.precision,
-        };
+        let op = HeadLogProbs::new(targets.into(), temperature as f32, HEAD_CHUNK, self.precision);
         let both = states.apply_op2(&head, op)?;
         Ok(LogProbs { logp: both.narrow(1, 0, 1)?.squeeze(1)?, entropy: both.narrow(1, 1, 1)?.squeeze(1)? })
     }

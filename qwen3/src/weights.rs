@@ -137,7 +137,10 @@ pub fn parameter_specs(config: &Config) -> Vec<ParameterSpec> {
 
 /// Random values: normal with standard deviation [`Config::initializer_range`], ones for norms. `rng` gives one
 /// generator a parameter, by its index.
-pub fn init<R: RngCore>(config: &Config, rng: impl FnMut(usize) -> R) -> Vec<NamedTensor> {
+pub fn init<R: RngCore, F: FnMut(usize) -> R>(
+    config: &Config,
+    rng: F,
+) -> impl Iterator<Item = NamedTensor> + use<R, F> {
     init_specs(parameter_specs(config), config.initializer_range, rng)
 }
 
@@ -146,19 +149,16 @@ pub(crate) fn init_specs<R: RngCore>(
     specs: Vec<ParameterSpec>,
     std: f64,
     mut rng: impl FnMut(usize) -> R,
-) -> Vec<NamedTensor> {
-    let specs = specs.into_iter().enumerate();
-    specs
-        .map(|(index, spec)| {
-            let len = spec.shape.iter().product();
-            let data = match spec.group {
-                _ if spec.name.ends_with(".bias") => vec![0.0; len],
-                ParameterGroup::Norm => vec![1.0; len],
-                _ => normal(&mut rng(index), len, std),
-            };
-            NamedTensor { name: spec.name, shape: spec.shape, data }
-        })
-        .collect()
+) -> impl Iterator<Item = NamedTensor> {
+    specs.into_iter().enumerate().map(move |(index, spec)| {
+        let len = spec.shape.iter().product();
+        let data = match spec.group {
+            _ if spec.name.ends_with(".bias") => vec![0.0; len],
+            ParameterGroup::Norm => vec![1.0; len],
+            _ => normal(&mut rng(index), len, std),
+        };
+        NamedTensor { name: spec.name, shape: spec.shape, data }
+    })
 }
 
 /// Box–Muller on 53-bit uniforms.

@@ -222,7 +222,7 @@ fn products_in_bf16() {
         let targets: Arc<[u32]> = (0..m as u32).map(|r| r * 7 % n as u32).collect();
         let head = |y: &Tensor, w: &Tensor, precision: MatmulPrecision| {
             let (y, w) = (Var::from_tensor(y).unwrap(), Var::from_tensor(w).unwrap());
-            let op = HeadLogProbs { targets: targets.clone(), temperature: 0.7, chunk: 11, precision };
+            let op = HeadLogProbs::new(targets.clone(), 0.7, 11, precision);
             let out = y.apply_op2(&w, op).unwrap();
             let store = out.sum_all().unwrap().backward().unwrap();
             (out, store.get(&y).unwrap().clone(), store.get(&w).unwrap().clone())
@@ -379,7 +379,7 @@ fn layer_norm() {
 fn head_log_probs() {
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     for (rows, n, vocabulary, temperature, chunk) in
-        [(1, 1, 1, 1.0f32, 1), (7, 5, 13, 0.5, 3), (66, 9, 17, 1.25, 1024)]
+        [(1, 1, 1, 1.0f32, 1), (7, 5, 13, 0.5, 3), (66, 9, 17, 1.25, 1024), (9, 3, 2500, 1.0, 4)]
     {
         let targets: Vec<u32> = (0..rows as u32).map(|r| (r * 5) % vocabulary as u32).collect();
         let index = Tensor::from_vec(targets.clone(), (rows, 1), &Device::Cpu).unwrap();
@@ -391,14 +391,16 @@ fn head_log_probs() {
             let entropy = (log_p.exp()? * &log_p)?.sum_keepdim(1)?.neg()?;
             Tensor::cat(&[log_p.gather(&index, 1)?, entropy], 1)
         };
-        let op = HeadLogProbs {
-            targets: targets.clone().into(),
-            temperature,
-            chunk,
-            precision: MatmulPrecision::F32,
-        };
         let inputs = [input(&mut rng, &[rows, n]), input(&mut rng, &[vocabulary, n])];
-        check("head", &inputs, &|t| t[0].apply_op2(&t[1], op.clone()), &composed);
+        check(
+            "head",
+            &inputs,
+            &|t| {
+                let op = HeadLogProbs::new(targets.clone().into(), temperature, chunk, MatmulPrecision::F32);
+                t[0].apply_op2(&t[1], op)
+            },
+            &composed,
+        );
     }
 }
 

@@ -24,7 +24,7 @@ fn gradients(
     aux: bool,
 ) -> Vec<Vec<u32>> {
     let targets: Vec<u32> = tokens.iter().map(|t| (t + 1) % 16).collect();
-    let op = HeadLogProbs { targets: targets.into(), temperature: 0.9, chunk, precision: Default::default() };
+    let op = HeadLogProbs::new(targets.into(), 0.9, chunk, Default::default());
     let scores = hidden.states.apply_op2(head, op).unwrap();
     let weights: Vec<f32> = (0..2 * tokens.len()).map(|i| ((i * 37 + 11) % 29) as f32 / 29.0 - 0.5).collect();
     let weights = Tensor::from_vec(weights, scores.shape(), scores.device()).unwrap();

@@ -71,29 +71,49 @@ pub struct EngineOptions {
     pub record_routes: bool,
     /// Goes into the recorded traces: which weights the decoder holds, in the caller's count.
     pub policy_version: u64,
+    /// Keep what samples have seen when they end, for [`Engine::resume`].
+    pub keep_ended: bool,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { max_rows: 256, record_routes: false, policy_version: 0 }
+        Self { max_rows: 256, record_routes: false, policy_version: 0, keep_ended: false }
     }
 }
 
-/// A prompt on its way through the model.
+/// Tokens to be read, and the samples that begin behind them.
 struct Prefill {
-    request: Request,
-    context: Context,
+    tokens: Vec<u32>,
     fed: usize,
+    context: Context,
     routes: Option<RouteTrace>,
+    samples: Vec<Sampled>,
+}
+
+/// Whose sample it is, and how it is drawn.
+struct Sampled {
+    request: u64,
+    sample: usize,
+    key: [u64; 2],
+    seed: u64,
+    params: Arc<SamplingParams>,
+    /// Tokens between the prompt and this turn: draws are numbered through all turns.
+    before: usize,
 }
 
 /// A sample on its way.
 struct Sequence {
-    key: [u64; 2],
-    seed: u64,
-    params: Arc<SamplingParams>,
+    sampled: Sampled,
     context: Context,
     generation: Generation,
+}
+
+/// A sample that ended and may go on. Its last token was not fed yet.
+struct Ended {
+    sampled: Sampled,
+    context: Context,
+    last: u32,
+    routes: Option<RouteTrace>,
 }
 
 /// Generates for many requests at once. What a sample comes out as depends on its prompt, its key, the seed and
@@ -104,6 +124,7 @@ pub struct Engine {
     waiting: VecDeque<Prefill>,
     ready: VecDeque<Sequence>,
     running: Vec<Sequence>,
+    ended: HashMap<(u64, usize), Ended>,
 }
 
 impl Engine {
@@ -112,7 +133,14 @@ impl Engine {
         if options.max_rows == 0 {
             return Err(Error::Parameter { name: "max_rows", value: 0.0, expected: "1 or more" });
         }
-        Ok(Self { decoder, options, waiting: VecDeque::new(), ready: VecDeque::new(), running: Vec::new() })
+        Ok(Self {
+            decoder,
+            options,
+            waiting: VecDeque::new(),
+            ready: VecDeque::new(),
+            running: Vec::new(),
+            ended: HashMap::new(),
+        })
     }
 
     /// Queues a request. Its images and videos are encoded at once, and their pixels let go.
@@ -130,10 +158,7 @@ impl Engine {
                 self.decoder.max_len()
             ));
         }
-        let vocabulary = self.decoder.config().vocab_size;
-        if let Some(token) = request.prompt.iter().find(|t| **t as usize >= vocabulary) {
-            return refuse(format!("token id {token} is outside the vocabulary of {vocabulary}"));
-        }
+        self.check_tokens(id, &request.prompt)?;
         let routes = match self.decoder.config().route_shape()? {
             Some(shape) if self.options.record_routes => {
                 Some(RouteTrace::new(shape, self.options.policy_version))
@@ -151,8 +176,53 @@ impl Engine {
         } else {
             return refuse("has images or videos, but the model has no vision tower".into());
         };
-        self.waiting.push_back(Prefill { request, context, fed: 0, routes });
+        let Request { prompt, samples, seed, params, .. } = request;
+        let sampled =
+            |(sample, key)| Sampled { request: id, sample, key, seed, params: params.clone(), before: 0 };
+        let samples = samples.into_iter().enumerate().map(sampled).collect();
+        self.waiting.push_back(Prefill { tokens: prompt, fed: 0, context, routes, samples });
         Ok(())
+    }
+
+    /// Goes on with a sample that ended: it reads `tokens` (what its surroundings answered) behind its own and then draws
+    /// another turn, with the parameters of its request. Nothing that it has seen is computed again. The next
+    /// [`Generation`] of the sample holds the tokens of the new turn alone, and the experts of everything that was fed
+    /// since its prompt began.
+    ///
+    /// For engines with [`EngineOptions::keep_ended`]. A sample that is refused can still be resumed with other tokens.
+    pub fn resume(&mut self, request: u64, sample: usize, tokens: &[u32]) -> Result<()> {
+        let refuse = |reason: String| Err(Error::Request { id: request, reason });
+        self.check_tokens(request, tokens)?;
+        let Some(ended) = self.ended.get(&(request, sample)) else {
+            return refuse(match self.options.keep_ended {
+                true => format!("sample {sample} has not ended, or goes on already"),
+                false => "samples go on in an engine with keep_ended alone".into(),
+            });
+        };
+        let (read, limit) = (ended.context.len() + 1 + tokens.len(), self.decoder.max_len());
+        if read >= limit {
+            return refuse(format!(
+                "sample {sample} would have {read} tokens, which leaves no room for a response in a context of {limit}"
+            ));
+        }
+        let Some(Ended { mut sampled, context, last, routes }) = self.ended.remove(&(request, sample)) else {
+            return refuse(format!("sample {sample} has not ended"));
+        };
+        sampled.before += tokens.len();
+        let tokens = [&[last], tokens].concat();
+        self.waiting.push_back(Prefill { tokens, fed: 0, context, routes, samples: vec![sampled] });
+        Ok(())
+    }
+
+    fn check_tokens(&self, id: u64, tokens: &[u32]) -> Result<()> {
+        let vocabulary = self.decoder.config().vocab_size;
+        match tokens.iter().find(|t| **t as usize >= vocabulary) {
+            Some(token) => {
+                let reason = format!("token id {token} is outside the vocabulary of {vocabulary}");
+                Err(Error::Request { id, reason })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Whether nothing is queued or running.
@@ -188,7 +258,7 @@ impl Engine {
         if self.ready.len() < self.options.max_rows {
             for (i, prefill) in self.waiting.iter().enumerate() {
                 let room = self.options.max_rows - rows.len();
-                let chunk = &prefill.request.prompt[prefill.fed..];
+                let chunk = &prefill.tokens[prefill.fed..];
                 let chunk = &chunk[..chunk.len().min(room)];
                 if chunk.is_empty() {
                     break;
@@ -211,7 +281,8 @@ impl Engine {
         Ok(finished)
     }
 
-    /// Runs `requests` to their ends; generations come in the order of requests and samples.
+    /// Runs `requests`, and what was queued before, to their ends; generations come in the order of requests and samples,
+    /// those of what was queued before first.
     pub fn generate(&mut self, requests: Vec<Request>) -> Result<Vec<Generation>> {
         let order: HashMap<u64, usize> = requests.iter().enumerate().map(|(i, r)| (r.id, i)).collect();
         for request in requests {
@@ -221,7 +292,7 @@ impl Engine {
         while !self.is_idle() {
             all.extend(self.step()?);
         }
-        all.sort_by_key(|g| (order.get(&g.request), g.sample));
+        all.sort_by_key(|g| (order.get(&g.request), g.request, g.sample));
         Ok(all)
     }
 
@@ -240,16 +311,13 @@ impl Engine {
                 routes.push_from(*fed, &step.routes, row)?;
             }
         }
-        let mut finished = Vec::new();
-        let mut draws = draws.into_iter();
-        self.running.retain_mut(|sequence| {
-            let ended = draws.next().is_none_or(|draw| sequence.accept(draw, max_len));
-            if ended {
-                finished.push(std::mem::replace(&mut sequence.generation, Generation::empty()));
-            }
-            !ended
-        });
-        Ok(finished)
+        let mut ended = Vec::new();
+        for (sequence, draw) in std::mem::take(&mut self.running).into_iter().zip(draws) {
+            let mut sequence = sequence;
+            let to = if sequence.accept(draw, max_len) { &mut ended } else { &mut self.running };
+            to.push(sequence);
+        }
+        Ok(ended.into_iter().map(|sequence| self.end(sequence)).collect())
     }
 
     fn continue_prompts(
@@ -264,29 +332,48 @@ impl Engine {
         let mut whole = Vec::new();
         for (prefill, &len) in self.waiting.iter_mut().zip(chunks) {
             if let Some(routes) = &mut prefill.routes {
-                for (i, token) in prefill.request.prompt[prefill.fed..][..len].iter().enumerate() {
+                for (i, token) in prefill.tokens[prefill.fed..][..len].iter().enumerate() {
                     routes.push_from(*token, &step.routes, row + i)?;
                 }
             }
             prefill.fed += len;
             row += len;
-            whole.push((prefill.fed == prefill.request.prompt.len(), row - 1));
+            whole.push((prefill.fed == prefill.tokens.len(), row - 1));
         }
         // A prompt that was cut is the last of the chunks, so whole prompts leave from the front.
-        for (_, last_row) in whole.into_iter().filter(|(whole, _)| *whole) {
-            let Some(prefill) = self.waiting.pop_front() else { break };
-            let logits = self.decoder.logits(&step.states[last_row * hidden..][..hidden]);
-            for sequence in start(prefill) {
-                let mut sequence = sequence;
-                let first_token = next_token(&logits, &sequence)?;
-                if sequence.accept(first_token, max_len) {
-                    finished.push(sequence.generation);
-                } else {
-                    self.ready.push_back(sequence);
-                }
+        let last_rows: Vec<usize> =
+            whole.into_iter().filter_map(|(whole, row)| whole.then_some(row)).collect();
+        let states: Vec<f32> =
+            last_rows.iter().flat_map(|row| &step.states[row * hidden..][..hidden]).copied().collect();
+        let logits = self.decoder.logits(&states);
+        let mut begun = Vec::new();
+        for (prompt, prefill) in self.waiting.drain(..last_rows.len()).enumerate() {
+            begun.extend(start(prefill).into_iter().map(|sequence| (prompt, sequence)));
+        }
+        let vocabulary = self.decoder.config().vocab_size;
+        let first_token = |(prompt, sequence): &(usize, Sequence)| {
+            next_token(&logits[prompt * vocabulary..][..vocabulary], sequence)
+        };
+        let draws = begun.par_iter().map(first_token).collect::<Result<Vec<_>>>()?;
+        for ((_, mut sequence), draw) in begun.into_iter().zip(draws) {
+            if sequence.accept(draw, max_len) {
+                finished.push(self.end(sequence));
+            } else {
+                self.ready.push_back(sequence);
             }
         }
         Ok(())
+    }
+
+    fn end(&mut self, sequence: Sequence) -> Generation {
+        let Sequence { mut sampled, context, generation } = sequence;
+        if let (true, Some(last)) = (self.options.keep_ended, generation.tokens.last()) {
+            sampled.before += generation.tokens.len();
+            let place = (sampled.request, sampled.sample);
+            let ended = Ended { sampled, context, last: *last, routes: generation.routes.clone() };
+            self.ended.insert(place, ended);
+        }
+        generation
     }
 }
 
@@ -313,37 +400,35 @@ impl Sequence {
         g.logps.push(draw.logp);
         g.truncated_logps.push(draw.truncated_logp);
         g.entropies.push(draw.entropy);
-        if self.params.stop_tokens.contains(&draw.token) {
+        if self.sampled.params.stop_tokens.contains(&draw.token) {
             g.finish = Finish::Stop;
             return true;
         }
-        g.tokens.len() >= self.params.max_new_tokens || self.context.len() >= max_len
+        g.tokens.len() >= self.sampled.params.max_new_tokens || self.context.len() >= max_len
     }
 }
 
-/// The samples of a prompt that has been read.
+/// The samples behind what has been read.
 fn start(prefill: Prefill) -> Vec<Sequence> {
-    let Prefill { request, context, routes, .. } = prefill;
-    let prefix: Arc<KvCache> = context.into_prefix().unwrap_or_default();
-    let samples = request.samples.iter().enumerate();
-    samples
-        .map(|(sample, &key)| Sequence {
-            key,
-            seed: request.seed,
-            params: request.params.clone(),
-            context: Context::after(prefix.clone()),
-            generation: Generation {
-                request: request.id,
-                sample,
-                routes: routes.clone(),
-                ..Generation::empty()
-            },
-        })
-        .collect()
+    let Prefill { context, routes, samples, .. } = prefill;
+    // A single sample goes on in the context itself, whatever prefix that shares; several share all of it.
+    let contexts = match samples.len() {
+        1 => vec![context],
+        several => {
+            let prefix: Arc<KvCache> = context.into_prefix().unwrap_or_default();
+            (0..several).map(|_| Context::after(prefix.clone())).collect()
+        }
+    };
+    let begin = |(sampled, context): (Sampled, Context)| {
+        let (request, sample) = (sampled.request, sampled.sample);
+        let generation = Generation { request, sample, routes: routes.clone(), ..Generation::empty() };
+        Sequence { sampled, context, generation }
+    };
+    samples.into_iter().zip(contexts).map(begin).collect()
 }
 
 fn next_token(logits: &[f32], sequence: &Sequence) -> Result<Draw> {
-    let position = sequence.generation.tokens.len() as u64;
-    let uniform = uniform_at(sequence.seed, Stream::Sample, sequence.key, position);
-    draw(logits, &sequence.params, uniform)
+    let Sequence { sampled, generation, .. } = sequence;
+    let position = (sampled.before + generation.tokens.len()) as u64;
+    draw(logits, &sampled.params, uniform_at(sampled.seed, Stream::Sample, sampled.key, position))
 }

@@ -12,6 +12,8 @@
 //!
 //! A prompt is run once for all its samples; finished samples leave at once and waiting prompts enter
 //! (continuous batching), in at most [`EngineOptions::max_rows`] rows a step.
+//! A sample that ended can go on when it has been answered ([`Engine::resume`]): what it has seen is kept, and so
+//! is its record of experts.
 //!
 //! ```
 //! use std::sync::Arc;

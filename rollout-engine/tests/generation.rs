@@ -53,7 +53,7 @@ proptest! {
             max_new_tokens: new, stop_tokens: vec![1], top_k, temperature: 0.9, ..Default::default()
         });
         let run = |requests: Vec<Request>, max_rows: usize| -> BTreeMap<(u64, usize), Comparable> {
-            let mut engine = engine(&model, EngineOptions { max_rows, record_routes: moe, policy_version: 2 });
+            let mut engine = engine(&model, EngineOptions { max_rows, record_routes: moe, policy_version: 2, ..Default::default() });
             let all = engine.generate(requests).unwrap();
             all.iter().map(|g| ((g.request, g.sample), comparable(g))).collect()
         };
@@ -80,7 +80,7 @@ proptest! {
     ) {
         let model = model(moe);
         let params = Arc::new(SamplingParams { max_new_tokens: new, stop_tokens: vec![1], temperature, ..Default::default() });
-        let mut engine = engine(&model, EngineOptions { max_rows: 7, record_routes: true, policy_version: 2 });
+        let mut engine = engine(&model, EngineOptions { max_rows: 7, record_routes: true, policy_version: 2, ..Default::default() });
         for g in engine.generate(vec![request(0, prompt.clone(), 3, &params)]).unwrap() {
             let mut tokens = prompt.clone();
             tokens.extend_from_slice(&g.tokens);

@@ -64,7 +64,11 @@ fn request(id: u64, prompt: Prompt, samples: u64, params: &Arc<SamplingParams>) 
 
 fn engine(model: &VlModel, max_rows: usize) -> Engine {
     let decoder = Arc::new(Decoder::with_vision(model, 160, qwen3::Precision::F32).unwrap());
-    Engine::new(decoder, EngineOptions { max_rows, record_routes: true, policy_version: 2 }).unwrap()
+    Engine::new(
+        decoder,
+        EngineOptions { max_rows, record_routes: true, policy_version: 2, ..Default::default() },
+    )
+    .unwrap()
 }
 
 /// Log-probabilities recorded while sampling are, bit for bit, those of the training forward, for every family and

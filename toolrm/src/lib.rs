@@ -15,25 +15,49 @@
 //! # Ok::<(), toolrm::ParseFail>(())
 //! ```
 
+pub mod bench;
 pub mod bfcl;
+mod candidate;
 mod canon;
+mod corrupt;
+pub mod critique;
+pub mod infer;
+#[cfg(feature = "cli")]
+pub mod io;
 pub mod json;
 mod msg;
+mod pairs;
 mod parse;
 mod pattern;
+mod random;
+pub mod record;
+pub mod reward;
 mod rule;
+mod sample;
 mod schema;
+mod traj;
 mod validate;
 mod value;
 
+pub use candidate::{score_candidate, score_gold};
 pub use canon::{canon, canon_calls, canon_hash};
+pub use corrupt::{Damage, corrupt};
 pub use msg::{Call, Chat, Message, Role, messages};
+pub use pairs::{
+    Difficulty, PairOptions, Ranked, complexity, content_hash, difficulty, distinct, intensity_bin, is_gold,
+    pairs, rank,
+};
 pub use parse::{
     Format, MAX_BYTES, Mode, NoForm, ParseFail, Parsed, Parsing, Split, parse, parse_source, parse_with,
     render, split_reasoning,
 };
 pub use rule::{Depth, Match, NumEq, Rational, ScoreOptions, ScoreOut, Sim, StringEq, rule_score};
+pub use sample::{
+    Balance, Composition, DuplicateId, Embeddings, EmbeddingsError, Holdout, Item, Sample, SampleOptions,
+    SplitBy, bmds, composition, farthest_first, fill,
+};
 pub use schema::{Family, ParamSchema, PropSchema, SchemaError, ToolDef, TypeName, parse_tools};
+pub use traj::{Dropped, Failure, Reason, SegmentOptions, Segmented, segment};
 pub use validate::{Issue, Severity, validate_call, validate_tools};
 pub use value::{Key, Map, Tag, Val, eq_json, eq_py};
 

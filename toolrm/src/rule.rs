@@ -102,6 +102,29 @@ impl Rational {
         Some(Rational { num: u64::try_from(num / g).ok()?, den: u64::try_from(den / g).ok()? })
     }
 
+    /// The fraction with the smallest denominator whose nearest f64 is `x` (`0.3` gives 3/10); `None` for negative numbers, for
+    /// what is not finite, and beyond 64 bits.
+    pub fn simplest(x: f64) -> Option<Rational> {
+        if !(x.is_finite() && x >= 0.0) {
+            return None;
+        }
+        // Convergents of the continued fraction; rounding in `rest` ends the loop at the latest.
+        let (mut p, mut q, mut rest) = ([1u128, 0], [0u128, 1], x);
+        for _ in 0..64 {
+            let whole = rest.floor();
+            if whole >= (1u64 << 53) as f64 {
+                return None;
+            }
+            let next = |[a, b]: [u128; 2]| (whole as u128).checked_mul(a)?.checked_add(b);
+            (p, q) = ([next(p)?, p[0]], [next(q)?, q[0]]);
+            if p[0] as f64 / q[0] as f64 == x {
+                return Rational::new(p[0], q[0]);
+            }
+            rest = 1.0 / (rest - whole);
+        }
+        None
+    }
+
     /// The nearest f64.
     pub fn to_f64(self) -> f64 {
         self.num as f64 / self.den as f64
@@ -228,7 +251,7 @@ fn best(row: &[Option<Rational>], used: &[bool]) -> Option<(usize, Rational)> {
 
 /// The assignment with the highest sum, by the Hungarian method in integers over a common denominator, or in floats when
 /// there is none that fits.
-fn assign(table: &[Vec<Option<Rational>>]) -> Vec<Option<(usize, Rational)>> {
+pub(crate) fn assign(table: &[Vec<Option<Rational>>]) -> Vec<Option<(usize, Rational)>> {
     let n = table.len();
     let lcm = table.iter().flatten().flatten().try_fold(1u128, |lcm, r| {
         let den = u128::from(r.den);

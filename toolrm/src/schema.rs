@@ -5,8 +5,10 @@ use crate::value::{Map, Tag, Val};
 
 /// A definition or record that cannot be read: where, and what was expected there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{path}: {what}")]
+#[error("{kind} at {}: {what}", if path.is_empty() { "top" } else { path })]
 pub struct SchemaError {
+    /// A stable name: `json.syntax`, `json.type`, `field.missing`, or a name of the kind of field.
+    pub kind: &'static str,
     /// The field, as in `parameters.properties.city.type`.
     pub path: String,
     /// What is wrong.
@@ -16,13 +18,18 @@ pub struct SchemaError {
 impl SchemaError {
     /// An error at a path.
     pub fn new(path: impl Into<String>, what: impl Into<String>) -> Self {
-        SchemaError { path: path.into(), what: what.into() }
+        SchemaError::of("json.type", path, what)
+    }
+
+    /// An error of a kind.
+    pub fn of(kind: &'static str, path: impl Into<String>, what: impl Into<String>) -> Self {
+        SchemaError { kind, path: path.into(), what: what.into() }
     }
 
     /// An error about a field's type, or its absence.
     pub fn field(path: &str, want: &str, found: Option<&Val>) -> Self {
         match found {
-            None => SchemaError::new(path, format!("missing; expected {want}")),
+            None => SchemaError::of("field.missing", path, format!("expected {want}")),
             Some(v) => SchemaError::new(path, format!("expected {want}, found {}", v.tag().name())),
         }
     }
@@ -125,6 +132,14 @@ impl TypeName {
     /// Whether a value of this tag fits. `null` fits only a type that names it, and `any`.
     pub fn takes(&self, tag: Tag) -> bool {
         self.names().iter().any(|n| Family::of(n).is_none_or(|f| f.takes(tag)))
+    }
+
+    fn to_val(&self) -> Option<Val> {
+        match self {
+            TypeName::One(name) => Some(name.clone().into()),
+            TypeName::Union(names) => Some(Val::List(names.iter().map(|n| n.clone().into()).collect())),
+            TypeName::Missing => None,
+        }
     }
 
     /// JSON Schema's name in OpenAI's form. Unions give their first member that is not `null`.
@@ -252,8 +267,19 @@ impl PropSchema {
 
     /// The schema with JSON Schema's own type names.
     pub fn to_openai(&self) -> Val {
+        self.write(&|ty| Some(ty.openai().into()))
+    }
+
+    /// The schema with its types as they were declared.
+    pub fn to_val(&self) -> Val {
+        self.write(&TypeName::to_val)
+    }
+
+    fn write(&self, ty: &dyn Fn(&TypeName) -> Option<Val>) -> Val {
         let mut out = Map::default();
-        out.insert("type".into(), self.ty.openai().into());
+        if let Some(ty) = ty(&self.ty) {
+            out.insert("type".into(), ty);
+        }
         if let Some(text) = &self.description {
             out.insert("description".into(), text.clone().into());
         }
@@ -261,10 +287,10 @@ impl PropSchema {
             out.insert("enum".into(), Val::List(values.clone()));
         }
         if let Some(items) = &self.items {
-            out.insert("items".into(), items.to_openai());
+            out.insert("items".into(), items.write(ty));
         }
         if let Some(properties) = &self.properties {
-            let entries = properties.iter().map(|(k, p)| (k.clone(), p.to_openai())).collect();
+            let entries = properties.iter().map(|(k, p)| (k.clone(), p.write(ty))).collect();
             out.insert("properties".into(), Val::Dict(entries));
         }
         if !self.required.is_empty() {
@@ -324,6 +350,18 @@ impl ToolDef {
                 .map(|(k, v)| (k.clone(), v.clone()))
                 .collect(),
         })
+    }
+
+    /// The tool as `{name, description, parameters}` and the rest of its fields, types as they were declared.
+    pub fn to_val(&self) -> Val {
+        let mut out = Map::default();
+        out.insert("name".into(), self.name.clone().into());
+        out.insert("description".into(), self.description.clone().into());
+        out.insert("parameters".into(), self.parameters.to_val());
+        for (k, v) in &self.extra {
+            out.entry(k.clone()).or_insert_with(|| v.clone());
+        }
+        Val::Dict(out)
     }
 
     /// The tool in OpenAI's wrapper.

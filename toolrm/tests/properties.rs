@@ -201,8 +201,8 @@ fn brute(gold: &[Call], said: &[Call]) -> toolrm::Rational {
         return toolrm::Rational::ONE;
     }
     let want = go(gold, said) / gold.len() as f64;
-    // At most four names and three calls: every denominator divides 36, and the nearest such fraction is the exact one.
-    toolrm::Rational::new((want * 36.0).round() as u128, 36).unwrap()
+    // At most four names and three calls: every denominator divides 72, and the nearest such fraction is the exact one.
+    toolrm::Rational::new((want * 72.0).round() as u128, 72).unwrap()
 }
 
 #[test]

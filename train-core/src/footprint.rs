@@ -6,8 +6,9 @@ use qwen3::{Config, ParameterGroup, VlConfig};
 
 /// Bytes of an f32.
 const FLOAT: u64 = 4;
-/// Rows of logits that the head holds at once in training (`qwen3::Model::log_probs`).
+/// The tile of logits that the head holds in training (`qwen3::Model::log_probs`).
 const HEAD_ROWS: u64 = 1024;
+const HEAD_COLUMNS: u64 = 2048;
 
 /// A tensor of a Hugging Face file, and how many layers and experts have one like it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,7 +130,7 @@ impl Footprint {
         let (c, tokens) = (&self.config, pass.tokens as u64);
         let weights = self.parameters as u64 * FLOAT;
         let hidden = c.hidden_size as u64;
-        let layers: Vec<u64> = (0..c.num_hidden_layers).map(|layer| self.layer(layer)).collect();
+        let layers: Vec<[u64; 2]> = (0..c.num_hidden_layers).map(|layer| self.layer(layer)).collect();
         let (text, layer) = kept(&layers, hidden, pass.recompute);
         let (mut always, mut in_turn) = (tokens * (text + 2 * hidden), tokens * layer);
         if let Some(v) = self.vision.as_ref().filter(|_| pass.patches > 0) {
@@ -137,7 +138,8 @@ impl Footprint {
             let width = v.hidden_size as u64;
             // As the graph of a block: norms, attention, projections before and behind their biases, sums; the projections
             // to queries, keys and values, and their rotation; the MLP's inner rows.
-            let blocks = vec![18 * width + 3 * v.intermediate_size as u64; v.depth];
+            let block = 18 * width + 3 * v.intermediate_size as u64;
+            let blocks = vec![[block; 2]; v.depth];
             let (tower, block) = kept(&blocks, width, pass.recompute);
             let levels = v.deepstack_visual_indexes.len() as u64;
             let out = v.out_hidden_size as u64 / v.patches_per_token() as u64;
@@ -147,8 +149,8 @@ impl Footprint {
             always += tokens * hidden * (2 + 2 * levels);
             in_turn = in_turn.max(patches * block);
         }
-        // The head's rows of logits come twice: with their gradient. They are gone in the backward of layers.
-        let head = 2 * tokens.min(HEAD_ROWS) * c.vocab_size as u64;
+        // A tile of logits and the gradient of the head's input: gone in the backward of layers.
+        let head = tokens.min(HEAD_ROWS) * HEAD_COLUMNS.min(c.vocab_size as u64) + tokens * hidden;
         TrainingMemory {
             weights,
             gradients: weights,
@@ -158,23 +160,23 @@ impl Footprint {
         }
     }
 
-    /// Numbers that a decoder layer's graph has of one token, as `qwen3::Model::forward` builds it. Attention: its normed
-    /// input, projections before and after rotation, heads, output, sum. MLP: its normed input, gate and up, their
-    /// product, output, sum.
-    fn layer(&self, layer: usize) -> u64 {
+    /// Numbers that a decoder layer keeps of one token for its backward, as `qwen3::Model::forward` does it: its input,
+    /// queries, keys and values, heads and a log-sum-exp of each, what comes between attention and MLP, and what SwiGLU
+    /// takes; and those that it has while it runs, forward or backward.
+    fn layer(&self, layer: usize) -> [u64; 2] {
         let c = &self.config;
         let hidden = c.hidden_size as u64;
         let (q, kv) =
             ((c.num_attention_heads * c.head_dim) as u64, (c.num_key_value_heads * c.head_dim) as u64);
-        let attention = 3 * hidden + 2 * (q + 2 * kv) + q;
-        let inner = match &c.moe {
+        let attention = 2 * hidden + 2 * q + 2 * kv + c.num_attention_heads as u64;
+        let (inner, of_pairs) = match &c.moe {
             Some(moe) if c.is_moe_layer(layer) => {
                 let rows = moe.num_experts_per_tok as u64;
-                3 * rows * moe.moe_intermediate_size as u64 + moe.num_experts as u64
+                (rows * moe.moe_intermediate_size as u64, rows * hidden + 2 * moe.num_experts as u64)
             }
-            _ => 3 * c.intermediate_size as u64,
+            _ => (c.intermediate_size as u64, 0),
         };
-        attention + 3 * hidden + inner
+        [attention + 2 * inner, (3 * hidden + 4 * inner + of_pairs).max(2 * hidden + 2 * q + 4 * kv)]
     }
 
     /// Memory of `batch` sequences of `length` tokens that are decoded together.
@@ -190,13 +192,14 @@ impl Footprint {
     }
 }
 
-/// What is kept of layers of these sizes until the backward, and what else exists of one at a time: gradients, of about the
-/// size of what they are of, and what was not kept.
-fn kept(layers: &[u64], input: u64, recompute: bool) -> (u64, u64) {
-    let largest = layers.iter().copied().max().unwrap_or(0);
+/// What is kept of layers until the backward, and what else exists of one at a time, of the sizes that one keeps and works
+/// with.
+fn kept(layers: &[[u64; 2]], input: u64, recompute: bool) -> (u64, u64) {
+    let all: u64 = layers.iter().map(|[kept, _]| kept).sum();
+    let largest = |of: fn(&[u64; 2]) -> u64| layers.iter().map(of).max().unwrap_or(0);
     match recompute {
-        false => (layers.iter().sum(), largest),
-        true => (layers.len() as u64 * input, 2 * largest),
+        false => (all, largest(|[_, works]| *works)),
+        true => (layers.len() as u64 * input, largest(|[kept, works]| kept + works)),
     }
 }
 
@@ -252,12 +255,13 @@ mod tests {
         let pass = |tokens, recompute| model.training(TrainingPass { tokens, patches: 0, recompute });
         let (one, two) = (pass(2048, false), pass(4096, false));
         assert_eq!((one.weights, one.moments), (4 * 596_049_920, 8 * 596_049_920));
-        // 28 layers of 6 · 1024 + 2 · 4096 + 2048 + 3 · 3072 numbers, and twice 1024.
-        assert_eq!(two.activations - one.activations, 2048 * 4 * (28 * 25_600 + 2048));
+        // Kept by each of 28 layers: 2 · 1024 + 4096 + 2048 + 16 + 2 · 3072 numbers; twice 1024; and of the MLP that runs
+        // 3 · 1024 + 4 · 3072.
+        assert_eq!(two.activations - one.activations, 2048 * 4 * (28 * 14_352 + 2048 + 15_360));
         assert_eq!(two.total() - one.total(), two.activations - one.activations);
-        // 28 inputs of 1024 numbers, and twice 1024.
+        // 28 inputs of 1024 numbers, twice 1024, and a layer that runs.
         let (one, two) = (pass(2048, true), pass(4096, true));
-        assert_eq!(two.activations - one.activations, 2048 * 4 * (28 * 1024 + 2048));
+        assert_eq!(two.activations - one.activations, 2048 * 4 * (28 * 1024 + 2048 + 14_352 + 15_360));
     }
 
     /// The released checkpoints' numbers: 2B, whose decoder is that of 1.7B.

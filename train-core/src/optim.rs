@@ -2,8 +2,7 @@
 
 use std::sync::Mutex;
 
-use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, InplaceOp1, Layout, Storage, bail};
+use candle_core::{CpuStorage, InplaceOp1, Layout, bail};
 use qwen3::ParameterGroup;
 use rayon::prelude::*;
 
@@ -24,39 +23,21 @@ impl Gradients {
         Self(vec![Vec::new(); model.parameters().len()])
     }
 
-    /// Adds the gradients of a backward pass, each of which is freed as soon as it is added.
-    ///
-    /// A parameter without one takes no part in the pass, which [`Policy::check_gradients`] has made sure of.
-    ///
-    /// # Errors
-    /// When candle refuses.
-    pub fn add(&mut self, model: &Policy, mut store: GradStore) -> qwen3::Result<()> {
-        let parameters: usize = model.parameters().iter().map(|p| p.var.elem_count()).sum();
-        let _span = tracing::trace_span!("gradient sums", bytes = 8 * parameters as u64).entered();
-        for (sum, parameter) in self.0.iter_mut().zip(model.parameters()) {
-            let Some(gradient) = store.remove(parameter.var.as_tensor()) else {
-                sum.resize(parameter.var.elem_count(), 0.0);
-                continue;
-            };
-            let gradient = gradient.contiguous()?;
-            let (storage, layout) = gradient.storage_and_layout();
-            let (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) =
-                (&*storage, layout.contiguous_offsets())
-            else {
-                return Err(candle_core::Error::Msg("gradients must be f32 on the CPU".into()).into());
-            };
-            let values = &values[start..end];
+    /// Adds the gradients of a backward pass, as [`Policy::gradients`] gives them; each is freed as soon as it is added.
+    pub fn add(&mut self, gradients: Vec<Vec<f32>>) {
+        let numbers: usize = gradients.iter().map(Vec::len).sum();
+        let _span = tracing::trace_span!("gradient sums", bytes = 12 * numbers as u64).entered();
+        for (sum, gradient) in self.0.iter_mut().zip(gradients) {
             if sum.is_empty() {
-                *sum = values.to_vec();
+                *sum = gradient;
                 continue;
             }
-            sum.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK)).for_each(|(sum, values)| {
-                for (s, v) in sum.iter_mut().zip(values) {
-                    *s += v;
+            sum.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK)).for_each(|(sum, gradient)| {
+                for (s, g) in sum.iter_mut().zip(gradient) {
+                    *s += g;
                 }
             });
         }
-        Ok(())
     }
 
     /// The global norm, in f64.
@@ -104,7 +85,8 @@ impl AdamW {
         self.steps
     }
 
-    /// Changes every parameter along `gradients · scale`. Norms and embeddings do not decay.
+    /// Changes every parameter along `gradients · scale`. Norms and embeddings do not decay. One without a gradient, such as
+    /// those of a vision tower after text alone, stays as it is, with its moments.
     ///
     /// # Errors
     /// When candle refuses.
@@ -124,6 +106,9 @@ impl AdamW {
         for ((parameter, gradient), (first, second)) in
             model.parameters().iter().zip(&gradients.0).zip(moments)
         {
+            if gradient.is_empty() {
+                continue;
+            }
             let decays = !matches!(parameter.group, ParameterGroup::Norm | ParameterGroup::Embedding);
             let decay = if decays { self.weight_decay } else { 0.0 };
             let op = Step {

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use candle_core::Tensor;
-use candle_core::backprop::GradStore;
 use qwen3::{
     Batch, Config, Decoder, ForwardOptions, Hidden, LogProbs, MatmulPrecision, Model, Parameter, Precision,
     Result, SaveType, VisualItems, VlModel,
@@ -114,14 +113,14 @@ impl Policy {
         self.text().log_probs(states, targets, temperature)
     }
 
-    /// Refuses gradients in which a parameter is absent, after a pass with these items.
+    /// The gradient of every parameter, in order, after a pass with these items; empty for one that takes no part.
     ///
     /// # Errors
-    /// Their names.
-    pub fn check_gradients(&self, gradients: &GradStore, items: &VisualItems) -> Result<()> {
+    /// The names of parameters that should have one and have not.
+    pub fn gradients(&self, loss: &Tensor, items: &VisualItems) -> Result<Vec<Vec<f32>>> {
         match self {
-            Self::Text(model) => model.check_gradients(gradients),
-            Self::Vision(model) => model.check_gradients(gradients, items),
+            Self::Text(model) => model.gradients(loss),
+            Self::Vision(model) => model.gradients(loss, items),
         }
     }
 

@@ -81,7 +81,7 @@ fn measured(model: &mut Policy, batch: &Batch, items: &VisualItems, recompute: b
     MOST.store(before, Relaxed);
     let hidden = model.forward(batch, items, &ForwardOptions::default()).unwrap();
     let loss = model.log_probs(&hidden.states, &batch.tokens, 1.0).unwrap().logp.sum_all().unwrap();
-    drop(loss.backward().unwrap());
+    drop(model.gradients(&loss, items).unwrap());
     (MOST.load(Relaxed) - before) as f64
 }
 

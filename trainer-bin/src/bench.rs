@@ -21,7 +21,7 @@ use train_core::setup;
 
 use crate::cli::BenchArgs;
 use crate::inspect::model_of;
-use crate::machine::{Machine, reset_peak_memory};
+use crate::machine::{Machine, give_pages_back, reset_peak_memory};
 use crate::profile::{Cost, Profile};
 use crate::run::use_threads;
 
@@ -30,17 +30,50 @@ pub(crate) fn bench(model: &Path, args: &BenchArgs) -> Result<()> {
     if args.length < 2 || args.steps == 0 || args.prompt == 0 || args.decode.contains(&0) {
         bail!("--steps, --prompt and --decode must be 1 or more, --length 2 or more");
     }
-    let mut policy = open(model)?;
-    policy.set_matmul_precision(args.precision.of_products());
-    let context = policy.config().max_position_embeddings;
     let longest = (args.prompt + args.steps + 2).max(args.length);
-    if longest > context {
-        bail!("sequences of {longest} tokens, the model's context is {context}");
+    let fits = |config: &qwen3::Config| match config.max_position_embeddings {
+        context if longest > context => {
+            bail!("sequences of {longest} tokens, the model's context is {context}")
+        }
+        _ => Ok(()),
+    };
+    let products = args.precision.of_products();
+    let (weights, training, decoder) = match config_of(model)? {
+        // For decoding alone a random model is made as the decoder stores it.
+        Some(config) if args.batch == 0 => {
+            fits(&config)?;
+            let context = config.max_position_embeddings;
+            let tensors: Vec<_> = qwen3::weights::parameter_specs(&config);
+            let weights = tensors.iter().map(|spec| spec.shape.iter().product::<usize>()).sum();
+            let tensors = qwen3::weights::init(&config, random).map(Ok);
+            let decoder = qwen3::Decoder::from_tensors(config, tensors, context, Precision::F32, products)?;
+            (weights, None, decoder)
+        }
+        config => {
+            let mut policy: Policy = match config {
+                Some(config) => Model::init(config, random)?.into(),
+                None => setup::read_policy(&model_of(model)?)?,
+            };
+            policy.set_matmul_precision(products);
+            policy.set_recompute(args.recompute);
+            fits(policy.config())?;
+            if args.on_request && args.batch > 0 {
+                let mut step = Step::new(&policy, args)?;
+                return on_request(|_| Ok(step.run()?.iter().sum()));
+            }
+            let weights: usize = policy.parameters().iter().map(|p| p.var.elem_count()).sum();
+            let training = if args.batch > 0 { Some(train(&policy, args)?) } else { None };
+            let decoder = policy.decoder(Precision::F32)?;
+            give_pages_back(|| drop(policy));
+            (weights, training, decoder)
+        }
+    };
+    if args.on_request {
+        return on_request(|batch| match batch {
+            Some(batch @ 1..) => Ok(decode(&decoder, batch, weights, args)?.seconds),
+            _ => bail!("a request for decoding is a number of sequences, such as `[8]`"),
+        });
     }
-    let weights: usize = policy.parameters().iter().map(|p| p.var.elem_count()).sum();
-    let training = if args.batch > 0 { Some(train(&policy, args)?) } else { None };
-    let decoder = policy.decoder(Precision::F32)?;
-    drop(policy);
     let decode = |batch: &usize| decode(&decoder, *batch, weights, args);
     let decoding = args.decode.iter().map(decode).collect::<Result<Vec<_>>>()?;
     // Last, so that its buffers are in no peak.
@@ -79,6 +112,23 @@ pub(crate) fn bench(model: &Path, args: &BenchArgs) -> Result<()> {
     Ok(())
 }
 
+/// Answers every line of standard input, a list of at most one number, with the seconds that `measure` gives for it, and
+/// the most memory since the first line was awaited.
+fn on_request(mut measure: impl FnMut(Option<usize>) -> Result<f64>) -> Result<()> {
+    let mut out = std::io::stdout();
+    reset_peak_memory();
+    writeln!(out, "ready")?;
+    for line in std::io::stdin().lines() {
+        let line = line?;
+        let request: Vec<usize> = serde_json::from_str(&line).with_context(|| format!("request `{line}`"))?;
+        let seconds = measure(request.first().copied())?;
+        let peak = peak_memory_mib().unwrap_or(f64::NAN);
+        writeln!(out, "{}", json!({ "seconds": seconds, "peak_mib": peak }))?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
 fn print_decoding(out: &mut impl Write, decoding: &[Decoding], prompt: usize) -> Result<()> {
     writeln!(out, "\nDecoding, after a prompt of {prompt} tokens:")?;
     let titles = ["batch", "ms a step", "tokens/s", "GB/s weights", "peak MiB"];
@@ -95,13 +145,17 @@ fn print_decoding(out: &mut impl Write, decoding: &[Decoding], prompt: usize) ->
     Ok(())
 }
 
-fn open(path: &Path) -> Result<Policy> {
-    if path.extension().is_some_and(|e| e == "json") {
-        let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-        let config = qwen3::Config::from_json(&text).with_context(|| path.display().to_string())?;
-        return Ok(Model::init(config, |i| ChaCha8Rng::seed_from_u64(i as u64))?.into());
+/// The architecture, where the model is a `config.json` alone: its weights are random.
+fn config_of(path: &Path) -> Result<Option<qwen3::Config>> {
+    if path.extension().is_none_or(|e| e != "json") {
+        return Ok(None);
     }
-    Ok(setup::read_policy(&model_of(path)?)?)
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    Ok(Some(qwen3::Config::from_json(&text).with_context(|| path.display().to_string())?))
+}
+
+fn random(parameter: usize) -> ChaCha8Rng {
+    ChaCha8Rng::seed_from_u64(parameter as u64)
 }
 
 /// Seconds of the steps of one kind.
@@ -128,52 +182,60 @@ struct Training {
     peak_mib: f64,
 }
 
+/// A training step that can be run again and again.
+struct Step<'a> {
+    policy: &'a Policy,
+    batch: Batch,
+    targets: Vec<u32>,
+    optimizer: AdamW,
+}
+
+impl<'a> Step<'a> {
+    fn new(policy: &'a Policy, args: &BenchArgs) -> Result<Self> {
+        let ids = tokens(args.batch * (args.length + 1), policy.config().vocab_size);
+        let sequences: Vec<&[u32]> = ids.chunks(args.length + 1).collect();
+        let batch = Batch::pack(sequences.iter().map(|s| &s[..args.length]));
+        let targets = sequences.iter().flat_map(|s| &s[1..]).copied().collect();
+        let optimizer = AdamW::new(policy, &Layers::defaults().resolve()?.update);
+        let mut step = Self { policy, batch, targets, optimizer };
+        // The first one also pays for the memory of all that follow.
+        step.run()?;
+        Ok(step)
+    }
+
+    /// Seconds of forward, backward and optimiser.
+    fn run(&mut self) -> Result<[f64; 3]> {
+        let Self { policy, batch, targets, optimizer } = self;
+        let start = Instant::now();
+        let hidden = policy.forward(batch, &VisualItems::default(), &ForwardOptions::default())?;
+        let scores = policy.log_probs(&hidden.states, targets, 1.0)?;
+        let loss = scores.logp.sum_all()?.affine(-1.0 / targets.len() as f64, 0.0)?;
+        let forward = start.elapsed().as_secs_f64();
+        let of_pass = policy.gradients(&loss, &VisualItems::default())?;
+        let backward = start.elapsed().as_secs_f64();
+        let mut gradients = Gradients::new(policy);
+        gradients.add(of_pass);
+        optimizer.step(policy, &gradients, 1e-6, 1.0)?;
+        let all = start.elapsed().as_secs_f64();
+        Ok([forward, backward - forward, all - backward])
+    }
+}
+
 fn train(policy: &Policy, args: &BenchArgs) -> Result<Training> {
     reset_peak_memory();
-    let vocabulary = policy.config().vocab_size;
-    let ids = tokens(args.batch * (args.length + 1), vocabulary);
-    let sequences: Vec<&[u32]> = ids.chunks(args.length + 1).collect();
-    let batch = Batch::pack(sequences.iter().map(|s| &s[..args.length]));
-    let targets: Vec<u32> = sequences.iter().flat_map(|s| &s[1..]).copied().collect();
-    let mut optimizer = AdamW::new(policy, &Layers::defaults().resolve()?.update);
-    let (mut seconds, mut parts) = (Vec::new(), [0.0; 3]);
+    let mut step = Step::new(policy, args)?;
     let profile = Profile::default();
     let costs = profile.costs();
     let subscriber = tracing_subscriber::registry().with(profile);
-    tracing::subscriber::with_default(subscriber, || -> Result<()> {
-        for step in 0..=args.steps {
-            if step == 1 {
-                // The first step also pays for the memory of all that follow.
-                costs.lock().unwrap_or_else(PoisonError::into_inner).clear();
-                parts = [0.0; 3];
-            }
-            let start = Instant::now();
-            let hidden = policy.forward(&batch, &VisualItems::default(), &ForwardOptions::default())?;
-            let scores = policy.log_probs(&hidden.states, &targets, 1.0)?;
-            let loss = scores.logp.sum_all()?.affine(-1.0 / targets.len() as f64, 0.0)?;
-            let forward = start.elapsed().as_secs_f64();
-            let store = loss.backward()?;
-            policy.check_gradients(&store, &VisualItems::default())?;
-            let backward = start.elapsed().as_secs_f64();
-            let mut gradients = Gradients::new(policy);
-            gradients.add(policy, store)?;
-            optimizer.step(policy, &gradients, 1e-6, 1.0)?;
-            let all = start.elapsed().as_secs_f64();
-            if step > 0 {
-                seconds.push(all);
-            }
-            for (part, value) in parts.iter_mut().zip([forward, backward - forward, all - backward]) {
-                *part += value;
-            }
-        }
-        Ok(())
+    let seconds = tracing::subscriber::with_default(subscriber, || {
+        (0..args.steps).map(|_| step.run()).collect::<Result<Vec<[f64; 3]>>>()
     })?;
     let steps = args.steps as f64;
     let components = costs.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(Training {
-        tokens: targets.len(),
-        seconds: median(seconds),
-        parts: parts.map(|p| p / steps),
+        tokens: step.targets.len(),
+        seconds: median(seconds.iter().map(|parts| parts.iter().sum()).collect()),
+        parts: [0, 1, 2].map(|i| seconds.iter().map(|parts| parts[i]).sum::<f64>() / steps),
         components: components.iter().map(|(name, cost)| (*name, cost.over(steps))).collect(),
         peak_mib: peak_memory_mib().unwrap_or(f64::NAN),
     })
@@ -215,7 +277,7 @@ impl Training {
         }
         let named: f64 = self.components.values().map(|c| c.seconds).sum();
         let rest = (total - named).max(0.0);
-        // Residual sums, zeros and sums of gradients in candle's backward, allocation.
+        // Zeroed buffers, allocation, candle's share of the backward.
         writeln!(out, "{:<16} {:>9.1} {:>6.1}%", "the rest", 1e3 * rest, 100.0 * rest / total)?;
         Ok(())
     }

@@ -293,6 +293,13 @@ pub(crate) struct BenchArgs {
     /// Also write the figures to this file, as JSON.
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,
+    /// Keep only the inputs of layers in a training step and compute the rest again.
+    #[arg(long)]
+    pub(crate) recompute: bool,
+    /// Measure once for every line of standard input, to take turns with another program: `[]` is a training step, `[8]`
+    /// decoding of 8 sequences (then give `--batch 0`). The answer is a line of JSON.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) on_request: bool,
 }
 
 /// The element type of written weights.

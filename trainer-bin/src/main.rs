@@ -25,17 +25,8 @@ use train_core::trainer::TrainError;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Tells the allocator never to hand freed pages back: fresh ones, which the kernel has to clear, would take a quarter of
-/// a training step of a model of 0.1 G parameters.
-fn keep_pages() {
-    // The option before the one for NUMA nodes; the binding has no name for it.
-    const PURGE_DELAY: libmimalloc_sys::mi_option_t = libmimalloc_sys::mi_option_use_numa_nodes - 1;
-    // SAFETY: sets an integer; -1 means never.
-    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) };
-}
-
 fn main() -> ExitCode {
-    keep_pages();
+    machine::keep_pages();
     let cli = cli::Cli::parse();
     match cli.execute() {
         Ok(code) => code,

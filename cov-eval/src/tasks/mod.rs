@@ -1,15 +1,24 @@
 //! The tasks.
 
+mod ap_news;
+mod code_fix;
 mod fsm;
+mod kg_bio;
 mod kv_dict;
 mod para_order;
+mod sales_report;
 
 use serde::{Deserialize, Serialize};
 
+pub use ap_news::NewsTargets;
+pub use code_fix::CodeTargets;
+pub(crate) use code_fix::{extracted, violations};
 pub use fsm::FsmTargets;
+pub use kg_bio::KgTargets;
 pub use kv_dict::{KvDictTargets, Pinned};
 pub use para_order::ParaOrderTargets;
 pub(crate) use para_order::tau;
+pub use sales_report::SalesTargets;
 
 use crate::error::GenError;
 use crate::key::{InstanceKey, TaskId};
@@ -25,6 +34,29 @@ pub enum Targets {
     KvDict(KvDictTargets),
     /// Segments in their order.
     ParaOrder(ParaOrderTargets),
+    /// Questions with their answers.
+    SalesReport(SalesTargets),
+    /// A graph.
+    KgBio(KgTargets),
+    /// Statements.
+    ApNews(NewsTargets),
+    /// A clean program.
+    CodeFix(CodeTargets),
+}
+
+impl Targets {
+    /// The task that they are of.
+    pub fn task(&self) -> TaskId {
+        match self {
+            Targets::Fsm(_) => TaskId::Fsm,
+            Targets::KvDict(_) => TaskId::KvDict,
+            Targets::ParaOrder(_) => TaskId::ParaOrder,
+            Targets::SalesReport(_) => TaskId::SalesReport,
+            Targets::KgBio(_) => TaskId::KgBio,
+            Targets::ApNews(_) => TaskId::ApNews,
+            Targets::CodeFix(_) => TaskId::CodeFix,
+        }
+    }
 }
 
 /// The task of an id.
@@ -33,6 +65,10 @@ pub fn task(id: TaskId) -> &'static dyn Task {
         TaskId::Fsm => &fsm::Fsm,
         TaskId::KvDict => &kv_dict::KvDict,
         TaskId::ParaOrder => &para_order::ParaOrder,
+        TaskId::SalesReport => &sales_report::SalesReport,
+        TaskId::KgBio => &kg_bio::KgBio,
+        TaskId::ApNews => &ap_news::ApNews,
+        TaskId::CodeFix => &code_fix::CodeFix,
     }
 }
 
@@ -66,6 +102,19 @@ fn room(cfg: &TaskConfig, material: &str) -> Result<usize, GenError> {
         low: used as u64,
         high: MAX_IN_TOKENS.into(),
     })
+}
+
+/// How a prompt asks for a length.
+fn length_line(words: u32) -> String {
+    let (low, high) = ((9 * words).div_ceil(10), 11 * words / 10);
+    let cut = (5 * words).div_ceil(4);
+    format!("between {low} and {high} words; what follows the first {cut} words is not read")
+}
+
+/// `sentences` among neutral ones, up to the length that was asked for.
+fn fill(instance: &Instance, sentences: &[String]) -> String {
+    let words = instance.budget.target_words.unwrap_or(0) as usize;
+    crate::filler::fill(sentences, words, &mut instance.key.rng("phrase"))
 }
 
 /// Answers of no worth that are the same for all tasks.

@@ -3,7 +3,8 @@
 use candle_core::{CpuStorage, CustomOp1, InplaceOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use crate::logits::{Logit, RowStats, row_grad, row_stats};
+use crate::logits::{Logit, RowStats};
+use crate::vector::{row_grad, row_stats};
 
 #[cfg(feature = "candle-cuda")]
 mod cuda;
@@ -93,7 +94,7 @@ impl LogProbs {
     fn stats<T: Logit>(&self, logits: &[T], vocabulary: usize) -> Vec<f32> {
         let row = |(row, target): (&[T], &i32)| match usize::try_from(*target) {
             Ok(target) => {
-                let stats = row_stats(row, self.inv_temperature(), f32::exp);
+                let stats = row_stats(row, self.inv_temperature());
                 [stats.log_prob(row[target].wide()), stats.entropy, stats.top, stats.log_sum]
             }
             Err(_) => [0.0; 4],
@@ -111,7 +112,7 @@ impl LogProbs {
             };
             let [entropy, top, log_sum] = [1, 2, 3].map(|k| scores[4 * i + k]);
             let stats = RowStats { top, log_sum, entropy, inv_temperature: self.inv_temperature() };
-            row_grad(row, target, &stats, upstream, f32::exp);
+            row_grad(row, target, &stats, upstream);
         });
     }
 

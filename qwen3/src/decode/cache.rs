@@ -1,23 +1,58 @@
-//! What sequences have seen: keys and values, of their own and shared.
+//! What sequences have seen: keys and values, of their own and shared, in pages.
+//!
+//! A page holds a few tokens of one layer. A sequence takes pages as it grows and gives them back when it ends, so that
+//! memory is that of the tokens seen, nothing is moved, and nothing is allocated once as many sequences have run
+//! (PagedAttention, arXiv 2309.06180, without its tables: a page is owned by one cache, and a cache may be shared).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::kernel::attention::Run;
 use crate::vision::VisualPrompt;
 
+/// Tokens of a page.
+const PAGE: usize = 32;
+
+/// Keys, then values, of [`PAGE`] tokens.
+type Page = Box<[f32]>;
+
+/// Pages that no cache holds at the moment, all of one size.
+#[derive(Debug, Default)]
+pub(crate) struct Pool(Mutex<Vec<Page>>);
+
+impl Pool {
+    fn take(&self, width: usize) -> Page {
+        let free = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        free.unwrap_or_else(|| vec![0f32; 2 * PAGE * width].into())
+    }
+
+    fn put(&self, pages: impl Iterator<Item = Page>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(pages);
+    }
+}
+
+/// The pages of every layer.
+#[derive(Clone, Debug, Default)]
+struct Pages {
+    layers: Vec<Vec<Page>>,
+    /// Where they are from; `None` while there are none.
+    pool: Option<Arc<Pool>>,
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        if let Some(pool) = &self.pool {
+            pool.put(self.layers.drain(..).flatten());
+        }
+    }
+}
+
 /// Keys and values of one run of tokens, for every layer.
 #[derive(Clone, Debug, Default)]
 pub struct KvCache {
-    pub(super) layers: Vec<LayerCache>,
+    pages: Pages,
     pub(super) len: usize,
     /// The prompt that it starts with, under a vision model: where tokens stand depends on it.
     pub(super) prompt: Option<Arc<VisualPrompt>>,
-}
-
-#[derive(Clone, Debug, Default)]
-pub(super) struct LayerCache {
-    pub(super) keys: Vec<f32>,
-    pub(super) values: Vec<f32>,
 }
 
 impl KvCache {
@@ -29,6 +64,35 @@ impl KvCache {
     /// Whether it holds no token.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Makes room for tokens of a decoder with this pool.
+    pub(super) fn prepare(&mut self, layers: usize, pool: &Arc<Pool>) {
+        self.pages.layers.resize_with(layers, Vec::new);
+        self.pages.pool.get_or_insert_with(|| pool.clone());
+    }
+
+    /// Puts the key and the value of token `place` of a layer, which comes after those before it.
+    pub(super) fn put(&mut self, layer: usize, place: usize, key: &[f32], value: &[f32]) {
+        let (Pages { layers, pool }, width) = (&mut self.pages, key.len());
+        let pages = &mut layers[layer];
+        if let (true, Some(pool)) = (place / PAGE == pages.len(), pool) {
+            pages.push(pool.take(width));
+        }
+        let (keys, values) = pages[place / PAGE].split_at_mut(PAGE * width);
+        let at = place % PAGE * width;
+        keys[at..at + width].copy_from_slice(key);
+        values[at..at + width].copy_from_slice(value);
+    }
+
+    /// The first `len` tokens of a layer.
+    fn runs(&self, layer: usize, width: usize, len: usize) -> impl Iterator<Item = Run<'_>> {
+        self.pages.layers[layer].iter().take(len.div_ceil(PAGE)).enumerate().map(move |(page, numbers)| Run {
+            keys: &numbers[..PAGE * width],
+            values: &numbers[PAGE * width..],
+            stride: width,
+            len: PAGE.min(len - page * PAGE),
+        })
     }
 }
 
@@ -72,13 +136,11 @@ impl Context {
         }
     }
 
-    pub(super) fn runs<'a>(&'a self, layer: usize, width: usize, own: usize) -> Vec<Run<'a>> {
-        let run = |cache: &'a KvCache, len: usize| Run {
-            keys: &cache.layers[layer].keys,
-            values: &cache.layers[layer].values,
-            stride: width,
-            len,
-        };
-        self.prefix.iter().map(|p| run(p, p.len)).chain([run(&self.own, own)]).collect()
+    /// Adds the keys and values that a token sees in a layer: those of the prefix and its own first `own` ones.
+    pub(super) fn runs<'a>(&'a self, layer: usize, width: usize, own: usize, runs: &mut Vec<Run<'a>>) {
+        if let Some(prefix) = &self.prefix {
+            runs.extend(prefix.runs(layer, width, prefix.len));
+        }
+        runs.extend(self.own.runs(layer, width, own));
     }
 }

@@ -67,9 +67,22 @@ multiversion! {
 
     /// Adds `Σ p_j v_j` over a run to `out`, in key order.
     pub fn add_values(probs: &[f32], values: &[f32], stride: usize, offset: usize, out: &mut [f32]) {
+        // As many lanes as stay in registers over all keys.
+        let (chunks, rest) = out.as_chunks_mut::<64>();
+        let whole = 64 * chunks.len();
+        for (chunk, out) in chunks.iter_mut().enumerate() {
+            let mut sums = *out;
+            for (row, &p) in probs.iter().enumerate() {
+                let value = &values[row * stride + offset + 64 * chunk..][..64];
+                for lane in 0..64 {
+                    sums[lane] += p * value[lane];
+                }
+            }
+            *out = sums;
+        }
         for (row, &p) in probs.iter().enumerate() {
-            let value = &values[row * stride + offset..][..out.len()];
-            for (o, v) in out.iter_mut().zip(value) {
+            let value = &values[row * stride + offset + whole..][..rest.len()];
+            for (o, v) in rest.iter_mut().zip(value) {
                 *o += p * v;
             }
         }

@@ -121,20 +121,26 @@ unsafe fn pack<const W: usize>(
         let out = &mut out[panel * W * pairs..][..W * pairs];
         let (first, width) = (first + panel * W, W.min(count - panel * W));
         if lines.inner_is_contiguous() {
-            for lane in 0..width {
-                for start in (0..depth).step_by(32) {
-                    let from = lines.at(first + lane, inner + start);
-                    let left = depth - start;
-                    // SAFETY: the caller's promise; nothing beyond the elements is read. A vector of 512 bits is
-                    // sixteen pairs.
-                    let both: [u32; 16] = unsafe {
-                        let low = _mm512_maskz_loadu_ps(mask(left), from);
-                        let high =
-                            _mm512_maskz_loadu_ps(mask(left.saturating_sub(16)), from.wrapping_add(16));
-                        std::mem::transmute(_mm512_cvtne2ps_pbh(high, low))
-                    };
-                    for (p, both) in both.into_iter().take(left.div_ceil(2)).enumerate() {
-                        out[(start / 2 + p) * W + lane] = both;
+            for start in (0..depth).step_by(32) {
+                let left = depth - start;
+                let masks = (mask(left), mask(left.saturating_sub(16)));
+                for lane in (0..width).step_by(16) {
+                    let lanes = 16.min(width - lane);
+                    let mut square = [_mm512_setzero_si512(); 16];
+                    for (line, pairs) in square.iter_mut().enumerate().take(lanes) {
+                        let from = lines.at(first + lane + line, inner + start);
+                        // SAFETY: the caller's promise; nothing beyond the elements is read. A vector of 512 bits is
+                        // sixteen pairs.
+                        *pairs = unsafe {
+                            let low = _mm512_maskz_loadu_ps(masks.0, from);
+                            let high = _mm512_maskz_loadu_ps(masks.1, from.wrapping_add(16));
+                            std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
+                        };
+                    }
+                    for (p, of_lines) in transpose(square).into_iter().enumerate().take(left.div_ceil(2)) {
+                        let to = out[(start / 2 + p) * W + lane..].as_mut_ptr();
+                        // SAFETY: lanes beyond the panel are not written.
+                        unsafe { _mm512_mask_storeu_epi32(to.cast(), mask(lanes), of_lines) };
                     }
                 }
             }
@@ -160,6 +166,35 @@ unsafe fn pack<const W: usize>(
             }
         }
     }
+}
+
+/// Sixteen lines of sixteen numbers to sixteen columns.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn transpose(lines: [std::arch::x86_64::__m512i; 16]) -> [std::arch::x86_64::__m512i; 16] {
+    use std::arch::x86_64::*;
+    // Of four lines, in every quarter of a vector: one column of that quarter.
+    let mut fours = lines;
+    for (four, lines) in fours.chunks_exact_mut(4).zip(lines.chunks_exact(4)) {
+        let low = [0, 2].map(|i| _mm512_unpacklo_epi32(lines[i], lines[i + 1]));
+        let high = [0, 2].map(|i| _mm512_unpackhi_epi32(lines[i], lines[i + 1]));
+        four[0] = _mm512_unpacklo_epi64(low[0], low[1]);
+        four[1] = _mm512_unpackhi_epi64(low[0], low[1]);
+        four[2] = _mm512_unpacklo_epi64(high[0], high[1]);
+        four[3] = _mm512_unpackhi_epi64(high[0], high[1]);
+    }
+    // Quarters of four such vectors change places.
+    let mut columns = fours;
+    for j in 0..4 {
+        let [a, b, c, d] = [0, 4, 8, 12].map(|i| fours[i + j]);
+        let near = (_mm512_shuffle_i32x4::<0x44>(a, b), _mm512_shuffle_i32x4::<0x44>(c, d));
+        let far = (_mm512_shuffle_i32x4::<0xee>(a, b), _mm512_shuffle_i32x4::<0xee>(c, d));
+        columns[j] = _mm512_shuffle_i32x4::<0x88>(near.0, near.1);
+        columns[4 + j] = _mm512_shuffle_i32x4::<0xdd>(near.0, near.1);
+        columns[8 + j] = _mm512_shuffle_i32x4::<0x88>(far.0, far.1);
+        columns[12 + j] = _mm512_shuffle_i32x4::<0xdd>(far.0, far.1);
+    }
+    columns
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -18,10 +18,10 @@ pub(crate) mod stored;
 
 pub use precision::MatmulPrecision;
 
-/// Compiles a function twice, for AVX2+FMA and for the baseline, and picks one at run time.
+/// Compiles a function for AVX-512, for AVX2 and for the baseline, and picks one at run time.
 ///
 /// The body is the same safe code; only what the compiler may assume differs. `mul_add` is not used inside, so
-/// both versions give the same bits.
+/// all versions give the same bits.
 macro_rules! multiversion {
     ($($(#[$meta:meta])* pub fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block)*) => { $(
         $(#[$meta])*
@@ -33,6 +33,16 @@ macro_rules! multiversion {
             {
                 #[target_feature(enable = "avx2,fma")]
                 fn avx2($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+                fn avx512($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+                if std::arch::is_x86_feature_detected!("avx512f")
+                    && std::arch::is_x86_feature_detected!("avx512bw")
+                    && std::arch::is_x86_feature_detected!("avx512dq")
+                    && std::arch::is_x86_feature_detected!("avx512vl")
+                {
+                    // SAFETY: the features the function is compiled for were just detected.
+                    return unsafe { avx512($($arg),*) };
+                }
                 if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
                     // SAFETY: the two features the function is compiled for were just detected.
                     return unsafe { avx2($($arg),*) };

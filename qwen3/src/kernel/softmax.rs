@@ -1,7 +1,7 @@
 //! Row reductions with a fixed order: dot, maximum, soft-max, log-probabilities and entropy.
 
-pub use policy_loss::logits::RowStats;
 use policy_loss::logits::{self, max};
+pub use policy_loss::logits::{Partial, RowStats};
 
 use super::activation::exp;
 use super::multiversion;
@@ -31,6 +31,16 @@ multiversion! {
     /// logits, so that a log-probability has the same bits in both.
     pub fn row_stats(row: &[f32], inv_temperature: f32) -> RowStats {
         logits::row_stats(row, inv_temperature, exp)
+    }
+
+    /// [`Partial::with`] with this crate's exponential.
+    pub fn with_columns(partial: Partial, columns: &[f32], inv_temperature: f32) -> Partial {
+        partial.with(columns, inv_temperature, exp)
+    }
+
+    /// [`policy_loss::logits::columns_grad`] with this crate's exponential.
+    pub fn columns_grad(columns: &mut [f32], target: Option<usize>, stats: &RowStats, upstream: [f32; 2]) {
+        logits::columns_grad(columns, target, stats, upstream, exp);
     }
 
     /// [`policy_loss::logits::row_grad`] with this crate's exponential.

@@ -101,16 +101,71 @@ impl CausalAttention {
         self.shape.query_width() + 2 * self.shape.kv_width()
     }
 
+    fn check(&self, rows: usize, width: usize) -> Result<()> {
+        let last = self.segments.rows();
+        if width != self.width() || rows != last || !self.segments.in_order() {
+            bail!(
+                "qkv is [{rows}, {width}], but the heads make rows of {} and the segments end at {last} (or are not in order)",
+                self.width()
+            );
+        }
+        Ok(())
+    }
+
+    /// The output, and a log-sum-exp a row and query head.
+    pub(crate) fn forward(&self, x: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        let _span = span!("attention", flops = 4 * self.segments.pairs() * self.shape.query_width());
+        let (shape, segments, width) = (self.shape, self.segments.of_rows(), self.width());
+        let (rows, out_width) = (x.len() / width, shape.query_width());
+        let mut y = vec![0f32; rows * out_width];
+        let mut lse = vec![0f32; rows * shape.query_heads];
+        y.par_chunks_mut(out_width * ROW_CHUNK)
+            .zip(lse.par_chunks_mut(shape.query_heads * ROW_CHUNK))
+            .enumerate()
+            .for_each(|(chunk, (y, lse))| {
+                let mut scratch = Vec::new();
+                let each = y.chunks_exact_mut(out_width).zip(lse.chunks_exact_mut(shape.query_heads));
+                for (i, (y, lse)) in each.enumerate() {
+                    let row = chunk * ROW_CHUNK + i;
+                    let run = |rows: Range<usize>| Run {
+                        keys: &x[rows.start * width + out_width..],
+                        values: &x[rows.start * width + out_width + shape.kv_width()..],
+                        stride: width,
+                        len: rows.len(),
+                    };
+                    let Segment { prefix, rows } = segments[row];
+                    let runs = [run(prefix.clone()), run(rows.start..row + 1)];
+                    attend_row(shape, &x[row * width..][..out_width], &runs, y, Some(lse), &mut scratch);
+                }
+            });
+        (y, lse)
+    }
+
+    /// The gradient of `x`, from what [`CausalAttention::forward`] took and gave and the gradient of its output.
+    pub(crate) fn backward(&self, inputs: &Attended<'_>) -> Vec<f32> {
+        let _span = span!("attention", flops = 10 * self.segments.pairs() * self.shape.query_width());
+        let mut dx = vec![0f32; inputs.x.len()];
+        let out = SharedMut::new(&mut dx);
+        let tasks = self.segments.tasks();
+        let kv_heads = self.shape.kv_heads;
+        (0..tasks.len() * kv_heads).into_par_iter().for_each(|task| {
+            for segment in tasks[task / kv_heads] {
+                self.backward_segment(inputs, task % kv_heads, segment, out);
+            }
+        });
+        dx
+    }
+
     /// The gradient of a segment's rows, and its part of those of the rows that they see, for one key/value head: in
     /// tiles of [`TILE_ROWS`] rows by [`TILE_KEYS`] keys, so that its memory does not depend on the length.
     fn backward_segment(
         &self,
-        inputs: &Inputs<'_>,
+        inputs: &Attended<'_>,
         kv_head: usize,
         Segment { prefix, rows }: &Segment,
         dx: SharedMut<f32>,
     ) {
-        let Inputs { x, y, dy, lse } = inputs;
+        let Attended { x, y, dy, lse } = inputs;
         let (shape, d, width, out_width) =
             (self.shape, self.shape.head_dim, self.width(), self.shape.query_width());
         let (keys_at, values_at) = (out_width + kv_head * d, out_width + shape.kv_width() + kv_head * d);
@@ -168,11 +223,11 @@ fn tiles(keys: Range<usize>) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// What the backward reads: the prepared projections, the output, its gradient, and a log-sum-exp a row and head.
-struct Inputs<'a> {
-    x: &'a [f32],
-    y: &'a [f32],
-    dy: &'a [f32],
-    lse: &'a [f32],
+pub(crate) struct Attended<'a> {
+    pub(crate) x: &'a [f32],
+    pub(crate) y: &'a [f32],
+    pub(crate) dy: &'a [f32],
+    pub(crate) lse: &'a [f32],
 }
 
 impl CustomOp1 for CausalAttention {
@@ -182,59 +237,19 @@ impl CustomOp1 for CausalAttention {
 
     fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout) -> Result<(CpuStorage, Shape)> {
         let (rows, width) = rows_of(xl, "qkv")?;
-        let last = self.segments.rows();
-        if width != self.width() || rows != last || !self.segments.in_order() {
-            bail!(
-                "qkv is [{rows}, {width}], but the heads make rows of {} and the segments end at {last} (or are not in order)",
-                self.width()
-            );
-        }
-        let x = slice(x, xl, "qkv")?;
-        let _span = span!("attention", flops = 4 * self.segments.pairs() * self.shape.query_width());
-        let (shape, segments) = (self.shape, self.segments.of_rows());
-        let out_width = shape.query_width();
-        let mut y = vec![0f32; rows * out_width];
-        let mut lse = vec![0f32; rows * shape.query_heads];
-        y.par_chunks_mut(out_width * ROW_CHUNK)
-            .zip(lse.par_chunks_mut(shape.query_heads * ROW_CHUNK))
-            .enumerate()
-            .for_each(|(chunk, (y, lse))| {
-                let mut scratch = Vec::new();
-                let each = y.chunks_exact_mut(out_width).zip(lse.chunks_exact_mut(shape.query_heads));
-                for (i, (y, lse)) in each.enumerate() {
-                    let row = chunk * ROW_CHUNK + i;
-                    let run = |rows: Range<usize>| Run {
-                        keys: &x[rows.start * width + out_width..],
-                        values: &x[rows.start * width + out_width + shape.kv_width()..],
-                        stride: width,
-                        len: rows.len(),
-                    };
-                    let Segment { prefix, rows } = segments[row];
-                    let runs = [run(prefix.clone()), run(rows.start..row + 1)];
-                    attend_row(shape, &x[row * width..][..out_width], &runs, y, Some(lse), &mut scratch);
-                }
-            });
+        self.check(rows, width)?;
+        let (y, lse) = self.forward(slice(x, xl, "qkv")?);
         // A second forward of the same operation would see the same input, so the first value stands.
         let _ = self.log_sum_exp.set(lse);
-        Ok((CpuStorage::F32(y), (rows, out_width).into()))
+        Ok((CpuStorage::F32(y), (rows, self.shape.query_width()).into()))
     }
 
     fn bwd(&self, x: &Tensor, y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         let dy = dy.contiguous()?;
         let (xr, yr, dyr) = (read(x), read(y), read(&dy));
-        let xs = xr.slice("qkv")?;
         let Some(lse) = self.log_sum_exp.get() else { bail!("attention: backward before forward") };
-        let inputs = Inputs { x: xs, y: yr.slice("y")?, dy: dyr.slice("dy")?, lse };
-        let _span = span!("attention", flops = 10 * self.segments.pairs() * self.shape.query_width());
-        let mut dx = vec![0f32; xs.len()];
-        let out = SharedMut::new(&mut dx);
-        let tasks = self.segments.tasks();
-        let kv_heads = self.shape.kv_heads;
-        (0..tasks.len() * kv_heads).into_par_iter().for_each(|task| {
-            for segment in tasks[task / kv_heads] {
-                self.backward_segment(&inputs, task % kv_heads, segment, out);
-            }
-        });
+        let inputs = Attended { x: xr.slice("qkv")?, y: yr.slice("y")?, dy: dyr.slice("dy")?, lse };
+        let dx = self.backward(&inputs);
         Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
     }
 }

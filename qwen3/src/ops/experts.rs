@@ -2,15 +2,13 @@ use std::sync::{Arc, OnceLock};
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use moe_routing::Dispatch;
-use rayon::prelude::*;
 
 use super::{read, slice, span};
 use crate::kernel::activation::swiglu_row_backward;
-use crate::kernel::attention::axpy;
-use crate::kernel::experts::{ascending, combine, down, each_expert, gather, up};
+use crate::kernel::experts::{combine, down, each_expert, gather, up};
 use crate::kernel::softmax::dot;
 use crate::kernel::stored::Trained;
-use crate::kernel::{MatmulPrecision, ROW_CHUNK, SharedMut};
+use crate::kernel::{MatmulPrecision, SharedMut};
 
 /// First half of the experts: `x` `[tokens, H]` and stacked `gate_up` `[experts, 2 I, H]` to the SwiGLU
 /// activations `[pairs, I]` in dispatch order. Keeps the pre-activations for the backward.
@@ -68,31 +66,11 @@ impl CustomOp2 for ExpertsUp {
         dh: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let dh = dh.contiguous()?;
-        let ((tokens, hidden), (pairs, inner)) = (x.dims2()?, h.dims2()?);
+        let ((tokens, hidden), (_, inner)) = (x.dims2()?, h.dims2()?);
         let (xr, wr, dhr) = (read(x), read(w), read(&dh));
         let (xs, ws, dhs) = (xr.slice("x")?, wr.slice("w")?, dhr.slice("dh")?);
         let Some(pre) = self.pre.get() else { bail!("experts: backward before forward") };
-        let _span = span!("experts", flops = 8 * pairs * hidden * inner);
-        let (mut dw, mut dx_pairs) = (vec![0f32; ws.len()], vec![0f32; pairs * hidden]);
-        let (dw_out, dx_out) = (SharedMut::new(&mut dw), SharedMut::new(&mut dx_pairs));
-        each_expert(&self.dispatch, |expert, range| {
-            let (rows, size) = (range.len(), 2 * inner * hidden);
-            let mut d_pre = vec![0f32; rows * 2 * inner];
-            for (i, d_pre) in d_pre.chunks_exact_mut(2 * inner).enumerate() {
-                let p = range.start + i;
-                swiglu_row_backward(&pre[p * 2 * inner..][..2 * inner], &dhs[p * inner..][..inner], d_pre);
-            }
-            let x = gather(xs, hidden, &self.dispatch, range.clone());
-            // SAFETY: an expert owns its weights and its range of the dispatch order.
-            let (dw, dx) = unsafe {
-                (dw_out.range(expert * size, size), dx_out.range(range.start * hidden, rows * hidden))
-            };
-            let sizes = [rows, 2 * inner, hidden];
-            self.precision.tn(&d_pre, &x, dw, sizes, false);
-            self.precision.nn(&d_pre, &ws[expert * size..][..size], dx, sizes, false);
-        });
-        let ones = vec![1f32; pairs];
-        let dx = combine(&dx_pairs, &ones, &self.dispatch, hidden);
+        let (dx, dw) = up_backward(&self.dispatch, self.precision, [xs, ws, pre, dhs], [hidden, inner]);
         Ok((
             Some(Tensor::from_vec(dx, (tokens, hidden), x.device())?),
             Some(Tensor::from_vec(dw, w.shape(), w.device())?),
@@ -106,13 +84,12 @@ impl CustomOp2 for ExpertsUp {
 pub struct ExpertsDown {
     dispatch: Arc<Dispatch>,
     precision: MatmulPrecision,
-    unweighted: OnceLock<Vec<f32>>,
 }
 
 impl ExpertsDown {
     /// `dispatch` and `precision` as given to [`ExpertsUp`].
     pub fn new(dispatch: Arc<Dispatch>, precision: MatmulPrecision) -> Self {
-        Self { dispatch, precision, unweighted: OnceLock::new() }
+        Self { dispatch, precision }
     }
 }
 
@@ -145,8 +122,6 @@ impl CustomOp3 for ExpertsDown {
         let w = Trained { data: slice(w, wl, "down")?, precision: self.precision };
         let o = down(slice(h, hl, "activations")?, &w, &self.dispatch, hidden, inner);
         let y = combine(&o, slice(gates, gl, "gates")?, &self.dispatch, hidden);
-        // A second forward of the same operation would see the same input, so the first value stands.
-        let _ = self.unweighted.set(o);
         Ok((CpuStorage::F32(y), (tokens, hidden).into()))
     }
 
@@ -162,43 +137,80 @@ impl CustomOp3 for ExpertsDown {
         let ((pairs, inner), (tokens, hidden), k) = (h.dims2()?, y.dims2()?, self.dispatch.top_k());
         let (hr, wr, gr, dyr) = (read(h), read(w), read(gates), read(&dy));
         let (hs, ws, gs, dys) = (hr.slice("h")?, wr.slice("w")?, gr.slice("gates")?, dyr.slice("dy")?);
-        let Some(o) = self.unweighted.get() else { bail!("experts: backward before forward") };
-
-        let _span = span!("experts", flops = 4 * pairs * hidden * inner);
-        let mut d_gates = vec![0f32; pairs];
-        let mut d_o = vec![0f32; pairs * hidden];
-        let d_o_out = SharedMut::new(&mut d_o);
-        d_gates.par_chunks_mut(k * ROW_CHUNK).enumerate().for_each(|(chunk, d_gates)| {
-            let mut slots = Vec::with_capacity(k);
-            for (i, d_gates) in d_gates.chunks_exact_mut(k).enumerate() {
-                let token = chunk * ROW_CHUNK + i;
-                let dy = &dys[token * hidden..][..hidden];
-                for &slot in ascending(&self.dispatch, token, &mut slots) {
-                    let position = self.dispatch.inverse()[slot] as usize;
-                    d_gates[slot - token * k] = dot(dy, &o[position * hidden..][..hidden]);
-                    // SAFETY: each slot has its own position in the dispatch order.
-                    axpy(gs[slot], dy, unsafe { d_o_out.range(position * hidden, hidden) });
-                }
-            }
-        });
-
-        let (mut dw, mut dh) = (vec![0f32; ws.len()], vec![0f32; pairs * inner]);
-        let (dw_out, dh_out) = (SharedMut::new(&mut dw), SharedMut::new(&mut dh));
-        each_expert(&self.dispatch, |expert, range| {
-            let (rows, size) = (range.len(), hidden * inner);
-            let d_o = &d_o[range.start * hidden..][..rows * hidden];
-            // SAFETY: an expert owns its weights and its range of the dispatch order.
-            let (dw, dh) = unsafe {
-                (dw_out.range(expert * size, size), dh_out.range(range.start * inner, rows * inner))
-            };
-            let (h, sizes) = (&hs[range.start * inner..][..rows * inner], [rows, hidden, inner]);
-            self.precision.tn(d_o, h, dw, sizes, false);
-            self.precision.nn(d_o, &ws[expert * size..][..size], dh, sizes, false);
-        });
+        let (dh, dw, d_gates) =
+            down_backward(&self.dispatch, self.precision, [hs, ws, gs, dys], [hidden, inner]);
         Ok((
             Some(Tensor::from_vec(dh, (pairs, inner), h.device())?),
             Some(Tensor::from_vec(dw, w.shape(), w.device())?),
             Some(Tensor::from_vec(d_gates, (tokens, k), gates.device())?),
         ))
     }
+}
+
+/// The gradients of the input and of `gate_up`, from both, the pre-activations and the gradient of the activations.
+pub(crate) fn up_backward(
+    dispatch: &Dispatch,
+    precision: MatmulPrecision,
+    [xs, ws, pre, dhs]: [&[f32]; 4],
+    [hidden, inner]: [usize; 2],
+) -> (Vec<f32>, Vec<f32>) {
+    let pairs = dispatch.token_of().len();
+    let _span = span!("experts", flops = 8 * pairs * hidden * inner);
+    let (mut dw, mut dx_pairs) = (vec![0f32; ws.len()], vec![0f32; pairs * hidden]);
+    let (dw_out, dx_out) = (SharedMut::new(&mut dw), SharedMut::new(&mut dx_pairs));
+    each_expert(dispatch, |expert, range| {
+        let (rows, size) = (range.len(), 2 * inner * hidden);
+        let mut d_pre = vec![0f32; rows * 2 * inner];
+        for (i, d_pre) in d_pre.chunks_exact_mut(2 * inner).enumerate() {
+            let p = range.start + i;
+            swiglu_row_backward(&pre[p * 2 * inner..][..2 * inner], &dhs[p * inner..][..inner], d_pre);
+        }
+        let x = gather(xs, hidden, dispatch, range.clone());
+        // SAFETY: an expert owns its weights and its range of the dispatch order.
+        let (dw, dx) =
+            unsafe { (dw_out.range(expert * size, size), dx_out.range(range.start * hidden, rows * hidden)) };
+        let sizes = [rows, 2 * inner, hidden];
+        precision.tn(&d_pre, &x, dw, sizes, false);
+        precision.nn(&d_pre, &ws[expert * size..][..size], dx, sizes, false);
+    });
+    let ones = vec![1f32; pairs];
+    let dx = combine(&dx_pairs, &ones, dispatch, hidden);
+    (dx, dw)
+}
+
+/// The gradients of the activations, of `down` and of the gates, from all three and the gradient of the output.
+pub(crate) fn down_backward(
+    dispatch: &Dispatch,
+    precision: MatmulPrecision,
+    [hs, ws, gs, dys]: [&[f32]; 4],
+    [hidden, inner]: [usize; 2],
+) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+    let pairs = dispatch.token_of().len();
+    let _span = span!("experts", flops = 4 * pairs * hidden * inner);
+    let (mut dw, mut dh, mut d_gates) = (vec![0f32; ws.len()], vec![0f32; pairs * inner], vec![0f32; pairs]);
+    let (dw_out, dh_out, d_gates_out) =
+        (SharedMut::new(&mut dw), SharedMut::new(&mut dh), SharedMut::new(&mut d_gates));
+    each_expert(dispatch, |expert, range| {
+        let (rows, size) = (range.len(), hidden * inner);
+        let dy = gather(dys, hidden, dispatch, range.clone());
+        // SAFETY: an expert owns its weights and its range of the dispatch order.
+        let (dw, dh) =
+            unsafe { (dw_out.range(expert * size, size), dh_out.range(range.start * inner, rows * inner)) };
+        let sizes = [rows, hidden, inner];
+        precision.nn(&dy, &ws[expert * size..][..size], dh, sizes, false);
+        // Of each pair the gate scales the output, and with it what flows back.
+        let mut weighted = hs[range.start * inner..][..rows * inner].to_vec();
+        for ((slot, dh), h) in dispatch.order()[range]
+            .iter()
+            .zip(dh.chunks_exact_mut(inner))
+            .zip(weighted.chunks_exact_mut(inner))
+        {
+            let gate = gs[*slot as usize];
+            // SAFETY: a slot has one position in the dispatch order.
+            unsafe { d_gates_out.range(*slot as usize, 1)[0] = dot(dh, h) };
+            dh.iter_mut().chain(h).for_each(|v| *v *= gate);
+        }
+        precision.tn(&dy, &weighted, dw, sizes, false);
+    });
+    (dh, dw, d_gates)
 }

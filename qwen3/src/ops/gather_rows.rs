@@ -3,6 +3,7 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
 use super::{read, slice, span};
+use crate::sink::accumulate;
 
 /// Rows of a table, as an embedding does: `[length, n]` to `[rows, n]`. The backward adds rows in order, so that a row taken twice gets both gradients.
 #[derive(Clone, Debug)]
@@ -35,13 +36,14 @@ impl CustomOp1 for GatherRows {
         let n = w.dim(1)?;
         let dy = dy.contiguous()?;
         let reader = read(&dy);
-        let _span = span!("embedding", bytes = 4 * w.elem_count());
-        let mut dw = vec![0f32; w.elem_count()];
-        for (row, &token) in reader.slice("dy")?.chunks_exact(n).zip(self.rows.iter()) {
-            for (sum, d) in dw[token as usize * n..][..n].iter_mut().zip(row) {
-                *sum += d;
+        let _span = span!("embedding", bytes = 12 * self.rows.len() * n);
+        let dy = reader.slice("dy")?;
+        accumulate(w, |dw| {
+            for (row, &token) in dy.chunks_exact(n).zip(self.rows.iter()) {
+                for (sum, d) in dw[token as usize * n..][..n].iter_mut().zip(row) {
+                    *sum += d;
+                }
             }
-        }
-        Ok(Some(Tensor::from_vec(dw, w.shape(), w.device())?))
+        })
     }
 }

@@ -1,37 +1,66 @@
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use policy_loss::logits::BLOCK;
 use rayon::prelude::*;
 
 use super::{read, slice, span};
 use crate::kernel::MatmulPrecision;
-use crate::kernel::softmax::{row_grad, row_stats};
+use crate::kernel::softmax::{Partial, RowStats, columns_grad, with_columns};
+use crate::sink::accumulate;
 
 /// Log-probability of one target and entropy for each row, without the logits: hidden states `[rows, n]` and
 /// head `[vocabulary, n]` to `[rows, 2]`, columns `(log_prob, entropy)`, in nats, of `softmax(y·wᵀ / T)`.
 ///
-/// Works on `chunk` rows at a time, so that at most `chunk · vocabulary` logits exist; the backward computes
-/// them again (one more projection) and adds the chunks' weight gradients in order.
+/// Works on tiles of `chunk` rows by some columns of logits, which stay in the processor's cache; no more exist at a time. The
+/// backward computes them again (one more projection) and adds the gradients of a tile in order.
 ///
-/// What a row of logits gives is `policy_loss::logits`. The chunks are cut here and not by
+/// What a row of logits gives is `policy_loss::logits`. The tiles are cut here and not by
 /// `policy_loss::op::linear_log_probs`, because that multiplies with candle, whose bits of a row depend on the rows beside
 /// it; here they are the decoder's, so training finds the log-probabilities of generation bit for bit.
 #[derive(Clone, Debug)]
 pub struct HeadLogProbs {
-    /// The token each row is scored on.
-    pub targets: Arc<[u32]>,
-    /// Divides the logits.
-    pub temperature: f32,
-    /// Rows of logits held at once.
-    pub chunk: usize,
-    /// Of the products.
-    pub precision: MatmulPrecision,
+    targets: Arc<[u32]>,
+    temperature: f32,
+    chunk: usize,
+    precision: MatmulPrecision,
+    stats: OnceLock<Vec<RowStats>>,
 }
 
+/// Columns of a tile.
+const COLUMNS: usize = 2 * BLOCK;
+
 impl HeadLogProbs {
-    fn chunk_logits(&self, y: &[f32], w: &[f32], rows: usize, vocabulary: usize, n: usize, z: &mut Vec<f32>) {
-        z.resize(rows * vocabulary, 0.0);
-        self.precision.nt(y, w, z, [rows, vocabulary, n], false);
+    /// `targets` are the tokens that rows are scored on, `temperature` divides the logits, `chunk` is the number of rows in
+    /// a tile and `precision` that of the products.
+    pub fn new(targets: Arc<[u32]>, temperature: f32, chunk: usize, precision: MatmulPrecision) -> Self {
+        Self { targets, temperature, chunk, precision, stats: OnceLock::new() }
+    }
+
+    /// Runs `f` on every tile: its logits, first row and first column.
+    fn tiles(
+        &self,
+        y: &[f32],
+        w: &[f32],
+        [rows, vocabulary, n]: [usize; 3],
+        mut f: impl FnMut(&mut [f32], usize, usize),
+    ) {
+        let mut z = vec![0f32; self.chunk.min(rows) * COLUMNS.min(vocabulary)];
+        for first in (0..rows).step_by(self.chunk) {
+            let count = self.chunk.min(rows - first);
+            for column in (0..vocabulary).step_by(COLUMNS) {
+                let width = COLUMNS.min(vocabulary - column);
+                let (y, w) = (&y[first * n..][..count * n], &w[column * n..][..width * n]);
+                let z = &mut z[..count * width];
+                self.precision.nt(y, w, z, [count, width, n], false);
+                f(z, first, column);
+            }
+        }
+    }
+
+    /// The target of a row among the columns of a tile, if it is there.
+    fn target_in(&self, row: usize, column: usize, width: usize) -> Option<usize> {
+        (self.targets[row] as usize).checked_sub(column).filter(|place| *place < width)
     }
 }
 
@@ -62,21 +91,26 @@ impl CustomOp2 for HeadLogProbs {
         }
         let (y, w) = (slice(y, yl, "hidden states")?, slice(w, wl, "the head")?);
         let _span = span!("head", flops = 2 * rows * vocabulary * n);
-        let mut out = vec![0f32; rows * 2];
-        let mut z = Vec::new();
-        for first in (0..rows).step_by(self.chunk) {
-            let count = self.chunk.min(rows - first);
-            self.chunk_logits(&y[first * n..][..count * n], w, count, vocabulary, n, &mut z);
-            out[first * 2..][..count * 2]
-                .par_chunks_mut(2)
-                .zip(z.par_chunks(vocabulary))
-                .enumerate()
-                .for_each(|(i, (out, z))| {
-                    let stats = row_stats(z, 1.0 / self.temperature);
-                    out[0] = stats.log_prob(z[self.targets[first + i] as usize]);
-                    out[1] = stats.entropy;
-                });
+        let inverse = 1.0 / self.temperature;
+        let mut found = vec![(Partial::NONE, 0f32); rows];
+        self.tiles(y, w, [rows, vocabulary, n], |z, first, column| {
+            let width = COLUMNS.min(vocabulary - column);
+            let found = &mut found[first..][..z.len() / width];
+            found.par_iter_mut().zip(z.par_chunks(width)).enumerate().for_each(|(i, ((partial, own), z))| {
+                *partial = with_columns(*partial, z, inverse);
+                if let Some(place) = self.target_in(first + i, column, width) {
+                    *own = z[place];
+                }
+            });
+        });
+        let (mut out, mut stats) = (Vec::with_capacity(rows * 2), Vec::with_capacity(rows));
+        for (partial, own) in found {
+            let row = partial.stats(inverse);
+            out.extend([row.log_prob(own), row.entropy]);
+            stats.push(row);
         }
+        // A second forward of the same operation would see the same input, so the first value stands.
+        let _ = self.stats.set(stats);
         Ok((CpuStorage::F32(out), (rows, 2).into()))
     }
 
@@ -92,22 +126,22 @@ impl CustomOp2 for HeadLogProbs {
         let (yr, wr, dr) = (read(y), read(w), read(&d_out));
         let (ys, ws, ds) = (yr.slice("y")?, wr.slice("w")?, dr.slice("d_out")?);
         let _span = span!("head", flops = 6 * rows * vocabulary * n);
-        let (mut dy, mut dw) = (vec![0f32; rows * n], vec![0f32; vocabulary * n]);
-        let mut z = Vec::new();
-        for first in (0..rows).step_by(self.chunk) {
-            let count = self.chunk.min(rows - first);
-            let y = &ys[first * n..][..count * n];
-            self.chunk_logits(y, ws, count, vocabulary, n, &mut z);
-            z.par_chunks_mut(vocabulary).enumerate().for_each(|(i, z)| {
-                let (row, stats) = (first + i, row_stats(z, 1.0 / self.temperature));
-                row_grad(z, self.targets[row] as usize, &stats, [ds[2 * row], ds[2 * row + 1]]);
+        let Some(stats) = self.stats.get() else { bail!("head: backward before forward") };
+        let mut dy = vec![0f32; rows * n];
+        let dw = accumulate(w, |dw| {
+            self.tiles(ys, ws, [rows, vocabulary, n], |z, first, column| {
+                let width = COLUMNS.min(vocabulary - column);
+                let count = z.len() / width;
+                z.par_chunks_mut(width).enumerate().for_each(|(i, z)| {
+                    let (row, target) = (first + i, self.target_in(first + i, column, width));
+                    columns_grad(z, target, &stats[row], [ds[2 * row], ds[2 * row + 1]]);
+                });
+                let (y, dy) = (&ys[first * n..][..count * n], &mut dy[first * n..][..count * n]);
+                let sizes = [count, width, n];
+                self.precision.nn(z, &ws[column * n..][..width * n], dy, sizes, column > 0);
+                self.precision.tn(z, y, &mut dw[column * n..][..width * n], sizes, true);
             });
-            self.precision.nn(&z, ws, &mut dy[first * n..][..count * n], [count, vocabulary, n], false);
-            self.precision.tn(&z, y, &mut dw, [count, vocabulary, n], true);
-        }
-        Ok((
-            Some(Tensor::from_vec(dy, (rows, n), y.device())?),
-            Some(Tensor::from_vec(dw, (vocabulary, n), w.device())?),
-        ))
+        })?;
+        Ok((Some(Tensor::from_vec(dy, (rows, n), y.device())?), dw))
     }
 }

@@ -2,6 +2,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
 use super::{read, rows_of, slice, span};
 use crate::kernel::MatmulPrecision;
+use crate::sink::deposit;
 
 /// `y = x · wᵀ`: `x` is `[.., k]`, `w` is `[n, k]` as checkpoints store it, the result `[.., n]`.
 ///
@@ -11,6 +12,31 @@ use crate::kernel::MatmulPrecision;
 pub struct Linear {
     /// Of the products.
     pub precision: MatmulPrecision,
+}
+
+impl Linear {
+    /// `[m, n]` of `x` `[m, k]` and `w` `[n, k]`.
+    pub(crate) fn forward(self, x: &[f32], w: &[f32], [m, n, k]: [usize; 3]) -> Vec<f32> {
+        let _span = span!("linear", flops = 2 * m * n * k);
+        let mut y = vec![0f32; m * n];
+        self.precision.nt(x, w, &mut y, [m, n, k], false);
+        y
+    }
+
+    /// The gradients of `x` and `w`.
+    pub(crate) fn backward(
+        self,
+        x: &[f32],
+        w: &[f32],
+        dy: &[f32],
+        [m, n, k]: [usize; 3],
+    ) -> (Vec<f32>, Vec<f32>) {
+        let _span = span!("linear", flops = 4 * m * n * k);
+        let (mut dx, mut dw) = (vec![0f32; m * k], vec![0f32; n * k]);
+        self.precision.nn(dy, w, &mut dx, [m, n, k], false);
+        self.precision.tn(dy, x, &mut dw, [m, n, k], false);
+        (dx, dw)
+    }
 }
 
 impl CustomOp2 for Linear {
@@ -30,10 +56,8 @@ impl CustomOp2 for Linear {
         if inner != k {
             bail!("linear: the input has {k} features, the weight [{n}, {inner}] expects {inner}");
         }
-        let _span = span!("linear", flops = 2 * m * n * k);
-        let mut y = vec![0f32; m * n];
         let (x, w) = (slice(x, xl, "the input of linear")?, slice(w, wl, "the weight")?);
-        self.precision.nt(x, w, &mut y, [m, n, k], false);
+        let y = self.forward(x, w, [m, n, k]);
         let mut dims = xl.dims().to_vec();
         if let Some(last) = dims.last_mut() {
             *last = n;
@@ -52,15 +76,7 @@ impl CustomOp2 for Linear {
         let (n, k) = w.dims2()?;
         let m = x.elem_count() / k.max(1);
         let (xr, wr, dyr) = (read(x), read(w), read(&dy));
-        let (xs, ws, dys) = (xr.slice("x")?, wr.slice("w")?, dyr.slice("dy")?);
-        let _span = span!("linear", flops = 4 * m * n * k);
-        let mut dx = vec![0f32; m * k];
-        self.precision.nn(dys, ws, &mut dx, [m, n, k], false);
-        let mut dw = vec![0f32; n * k];
-        self.precision.tn(dys, xs, &mut dw, [m, n, k], false);
-        Ok((
-            Some(Tensor::from_vec(dx, x.shape(), x.device())?),
-            Some(Tensor::from_vec(dw, (n, k), w.device())?),
-        ))
+        let (dx, dw) = self.backward(xr.slice("x")?, wr.slice("w")?, dyr.slice("dy")?, [m, n, k]);
+        Ok((Some(Tensor::from_vec(dx, x.shape(), x.device())?), deposit(w, dw)?))
     }
 }

@@ -28,6 +28,9 @@ pub use qk_norm_rope::QkNormRope;
 pub use rms_norm::RmsNorm;
 pub use swiglu::SwiGlu;
 
+pub(crate) use attention::Attended;
+pub(crate) use experts::{down_backward, up_backward};
+
 use std::ops::Deref;
 
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
@@ -42,7 +45,7 @@ macro_rules! span {
         tracing::trace_span!($component, $cost = $count as u64).entered()
     };
 }
-use span;
+pub(crate) use span;
 
 /// The `f32` elements of a contiguous CPU argument.
 fn slice<'a>(storage: &'a CpuStorage, layout: &Layout, what: &str) -> Result<&'a [f32]> {
@@ -56,18 +59,18 @@ fn slice<'a>(storage: &'a CpuStorage, layout: &Layout, what: &str) -> Result<&'a
 }
 
 /// A tensor held for reading while a backward runs.
-struct Reader<'a, G> {
+pub(crate) struct Reader<'a, G> {
     storage: G,
     layout: &'a Layout,
 }
 
-fn read(tensor: &Tensor) -> Reader<'_, impl Deref<Target = Storage>> {
+pub(crate) fn read(tensor: &Tensor) -> Reader<'_, impl Deref<Target = Storage>> {
     let (storage, layout) = tensor.storage_and_layout();
     Reader { storage, layout }
 }
 
 impl<G: Deref<Target = Storage>> Reader<'_, G> {
-    fn slice(&self, what: &str) -> Result<&[f32]> {
+    pub(crate) fn slice(&self, what: &str) -> Result<&[f32]> {
         match &*self.storage {
             Storage::Cpu(storage) => slice(storage, self.layout, what),
             _ => bail!("{what} must be on the CPU"),

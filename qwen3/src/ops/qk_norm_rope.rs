@@ -78,7 +78,7 @@ impl QkNormRope {
         y[values..].copy_from_slice(&x[values..]);
     }
 
-    fn forward(&self, x: &[f32], norms: Norms<'_>) -> Vec<f32> {
+    pub(crate) fn forward(&self, x: &[f32], norms: Norms<'_>) -> Vec<f32> {
         let _span = span!("norm and rope", bytes = 8 * x.len());
         let width = self.width();
         let mut y = vec![0f32; x.len()];
@@ -91,26 +91,27 @@ impl QkNormRope {
         y
     }
 
-    /// Returns `dx` and the gradients of both norm weights, one after the other (zero without norms).
-    fn backward(&self, x: &[f32], norms: Norms<'_>, dy: &[f32]) -> (Vec<f32>, Vec<f32>) {
-        let _span = span!("norm and rope", bytes = 12 * x.len());
+    /// Returns `dx` and the gradients of both norm weights, one after the other (zero without norms, when `x` is not
+    /// read).
+    pub(crate) fn backward(&self, x: &[f32], norms: Norms<'_>, dy: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        let _span = span!("norm and rope", bytes = 12 * dy.len());
         let (heads, d, width) = (self.shape, self.shape.head_dim, self.width());
-        let mut dx = vec![0f32; x.len()];
+        let mut dx = vec![0f32; dy.len()];
         let out = SharedMut::new(&mut dx);
-        let dw = sum_over_row_chunks(x.len() / width, 2 * d, |first, rows, dw| {
+        let dw = sum_over_row_chunks(dy.len() / width, 2 * d, |first, rows, dw| {
             let (dq, dk) = dw.split_at_mut(d);
             let mut turned = vec![0f32; d];
             for row in first..first + rows {
                 // SAFETY: each row belongs to one chunk.
                 let dx = unsafe { out.range(row * width, width) };
-                let (x, dy) = (&x[row * width..][..width], &dy[row * width..][..width]);
+                let dy = &dy[row * width..][..width];
                 for head in 0..heads.query_heads + heads.kv_heads {
                     turned.copy_from_slice(&dy[head * d..][..d]);
                     self.table.rotate_back(&mut turned, self.positions[row] as usize, self.kv_head(head));
                     let dx = &mut dx[head * d..][..d];
                     match norms {
                         Some((q, k)) => {
-                            let x = &x[head * d..][..d];
+                            let x = &x[row * width + head * d..][..d];
                             let rstd = 1.0 / (dot(x, x) / d as f32 + self.eps).sqrt();
                             let is_query = head < heads.query_heads;
                             let (w, dw) = if is_query { (q, &mut *dq) } else { (k, &mut *dk) };

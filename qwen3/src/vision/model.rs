@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
 use mrope::{Grid, Positions};
 
@@ -15,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::kernel::MatmulPrecision;
 use crate::kernel::rope::RopeTable;
 use crate::model::{Batch, ForwardOptions, Hidden, LogProbs, Model, Parameter, copies};
+use crate::sink;
 use crate::weights::{NamedTensor, SaveType, init_specs, load_specs, save_specs};
 
 /// A trainable Qwen3-VL or Qwen3-VL-MoE in `f32` on the CPU.
@@ -88,7 +88,7 @@ impl VlModel {
     /// Random weights: normal with the text configuration's `initializer_range`, ones for norms, zeros for biases. `rng`
     /// is asked for one generator a parameter, by its index.
     pub fn init<R: rand::RngCore>(config: VlConfig, rng: impl FnMut(usize) -> R) -> Result<Self> {
-        let tensors = init_specs(parameter_specs(&config), config.text.initializer_range, rng);
+        let tensors = init_specs(parameter_specs(&config), config.text.initializer_range, rng).collect();
         Self::from_tensors(config, tensors)
     }
 
@@ -187,12 +187,8 @@ impl VlModel {
         self.text.log_probs(states, targets, temperature)
     }
 
-    /// Refuses gradients in which a parameter is absent: an operation on its path has detached it. The tower has none
-    /// after a pass without images and videos.
-    pub fn check_gradients(&self, gradients: &GradStore, items: &VisualItems) -> Result<()> {
-        let needed = |p: &Parameter| !items.is_empty() || !p.name.starts_with(TOWER);
-        let absent = |p: &&Parameter| needed(p) && gradients.get(p.var.as_tensor()).is_none();
-        let names: Vec<String> = self.parameters().iter().filter(absent).map(|p| p.name.clone()).collect();
-        if names.is_empty() { Ok(()) } else { Err(Error::NoGradient(names)) }
+    /// As [`Model::gradients`]. After a pass without images and videos those of the tower are empty.
+    pub fn gradients(&self, loss: &Tensor, items: &VisualItems) -> Result<Vec<Vec<f32>>> {
+        sink::gradients(loss, self.parameters(), |p| !items.is_empty() || !p.name.starts_with(TOWER))
     }
 }

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::kernel::attention::HeadShape;
 use crate::kernel::rope::RopeTable;
 use crate::ops::{FullAttention, GatherRows, LayerNorm, Linear, QkNormRope};
-use crate::recompute::recompute;
+use crate::part::recompute;
 
 const NORM: LayerNorm = LayerNorm { eps: 1e-6 };
 

@@ -145,7 +145,6 @@ fn model_case(dir: &Path, model: &Model) {
         |states| model.logits(states),
         |states, targets| model.log_probs(states, targets, 1.0),
     );
-    model.check_gradients(&store).unwrap();
     case.gradient_norms_agree(&gradient_norms(parameter_specs(model.config()), model.parameters(), &store));
 }
 
@@ -186,7 +185,6 @@ fn vl_model_case(dir: &Path, model: &VlModel) {
         |states| model.logits(states),
         |states, targets| model.log_probs(states, targets, 1.0),
     );
-    model.check_gradients(&store, &visual).unwrap();
     let specs = qwen3::vision::parameter_specs(model.config());
     case.gradient_norms_agree(&gradient_norms(specs, model.parameters(), &store));
     if let Some(greedy) = case.text.get("greedy") {

@@ -1,7 +1,8 @@
 //! One response against one entry: counts, names, types, values.
 
-use super::norm::{norm_eq, spelled};
-use super::{Lang, Matching, Options, Verdict, java, javascript};
+use super::compiled::{Acceptable, Checker, GoldCall, Param, Route, Tool, get};
+use super::norm::norm_eq;
+use super::{Lang, Matching, NamePolicy, Options, Verdict, java, javascript};
 use crate::msg::Call;
 use crate::value::{Map, Tag, Val, eq_py};
 
@@ -16,103 +17,128 @@ fn fault<T>(kind: &'static str, at: &str) -> Result<T, Verdict> {
     Err(Verdict::fault(kind, at))
 }
 
-pub(super) fn check(tools: &Val, calls: &[Call], gold: &Val, category: &str, options: Options) -> Verdict {
-    match route(tools, calls, gold, category, options) {
-        Ok(()) => Verdict::Valid,
-        Err(verdict) => verdict,
-    }
-}
-
-fn route(tools: &Val, calls: &[Call], gold: &Val, category: &str, options: Options) -> Check {
-    let lang = Lang::of(category);
-    let Some(gold) = gold.as_list() else { return fault("gold.not_list", "ground_truth") };
-    if category.contains("parallel") {
-        return parallel(tools, calls, gold, lang, options);
-    }
-    if category.contains("multiple") {
-        if calls.len() != gold.len() {
-            return fail("multiple_function_checker:wrong_count", "");
+impl Checker {
+    /// Checks the calls of a response.
+    pub fn check(&self, calls: &[Call], options: Options) -> Verdict {
+        match self.routed(calls, options) {
+            Ok(()) => Verdict::Valid,
+            Err(verdict) => verdict,
         }
-        let Some(first) = gold.first() else { return fault("gold.empty", "ground_truth") };
-        let (name, args) = gold_call(first)?;
-        return one(find(tools, name)?, &calls[0], args, lang, options);
     }
-    let [call] = calls else { return fail("simple_function_checker:wrong_count", "") };
-    let Some(tool) = tools.as_list().and_then(<[Val]>::first) else {
-        return fault("tools.empty", "function");
-    };
-    let Some(first) = gold.first() else { return fault("gold.empty", "ground_truth") };
-    one(tool, call, gold_call(first)?.1, lang, options)
-}
 
-fn gold_call(gold: &Val) -> Result<(&str, &Map), Verdict> {
-    let entry = gold.as_dict().and_then(|d| d.first());
-    match entry {
-        Some((k, Val::Dict(args))) => Ok((k.as_str().unwrap_or_default(), args)),
-        _ => fault("gold.call", "ground_truth"),
+    fn routed(&self, calls: &[Call], options: Options) -> Check {
+        let gold = self.gold.as_deref().map_err(Verdict::clone)?;
+        if self.route == Route::Parallel {
+            return self.parallel(calls, gold, options);
+        }
+        let empty = || Verdict::fault("gold.empty", "ground_truth");
+        if self.route == Route::Multiple {
+            if calls.len() != gold.len() {
+                return fail("multiple_function_checker:wrong_count", "");
+            }
+            let first = gold.first().ok_or_else(empty)?.as_ref().map_err(Verdict::clone)?;
+            return self.one(self.tool_of(first)?, &calls[0], first, options);
+        }
+        let [call] = calls else { return fail("simple_function_checker:wrong_count", "") };
+        let Some(tool) = self.first else { return fault("tools.empty", "function") };
+        let first = gold.first().ok_or_else(empty)?.as_ref().map_err(Verdict::clone)?;
+        self.one(&self.tools[tool], call, first, options)
     }
-}
 
-fn find<'a>(tools: &'a Val, name: &str) -> Result<&'a Val, Verdict> {
-    let list = tools.as_list().unwrap_or_default();
-    list.iter()
-        .find(|t| t.get("name").and_then(Val::as_str) == Some(name))
-        .ok_or_else(|| Verdict::fault("gold.unknown_function", name))
-}
+    fn tool_of(&self, gold: &GoldCall) -> Result<&Tool, Verdict> {
+        gold.tool.as_ref().map(|at| &self.tools[*at]).map_err(Verdict::clone)
+    }
 
-fn parallel(tools: &Val, calls: &[Call], gold: &[Val], lang: Lang, options: Options) -> Check {
-    if calls.len() != gold.len() {
-        return fail("parallel_function_checker_no_order:wrong_count", "");
-    }
-    if options.matching == Matching::Optimal {
-        return optimal(tools, calls, gold, lang, options);
-    }
-    let mut used = vec![false; calls.len()];
-    for gold in gold {
-        let (name, args) = gold_call(gold)?;
-        let tool = find(tools, name)?;
-        let mut found = false;
-        for (call, used) in calls.iter().zip(&mut used).filter(|(_, used)| !**used) {
-            match one(tool, call, args, lang, options) {
-                Ok(()) => {
-                    *used = true;
-                    found = true;
-                    break;
+    fn parallel(&self, calls: &[Call], gold: &[Result<GoldCall, Verdict>], options: Options) -> Check {
+        if calls.len() != gold.len() {
+            return fail("parallel_function_checker_no_order:wrong_count", "");
+        }
+        if options.matching == Matching::Optimal {
+            return self.optimal(calls, gold, options);
+        }
+        let mut used = vec![false; calls.len()];
+        for gold in gold {
+            let gold = gold.as_ref().map_err(Verdict::clone)?;
+            let tool = self.tool_of(gold)?;
+            let mut found = false;
+            for (call, used) in calls.iter().zip(&mut used).filter(|(_, used)| !**used) {
+                match self.one(tool, call, gold, options) {
+                    Ok(()) => {
+                        *used = true;
+                        found = true;
+                        break;
+                    }
+                    Err(Verdict::Invalid(_)) => {}
+                    Err(other) => return Err(other),
                 }
-                Err(Verdict::Invalid(_)) => {}
-                Err(other) => return Err(other),
+            }
+            if !found {
+                return fail("parallel_function_checker_no_order:cannot_find_match", &gold.name);
             }
         }
-        if !found {
-            return fail("parallel_function_checker_no_order:cannot_find_match", name);
-        }
+        Ok(())
     }
-    Ok(())
-}
 
-/// Bipartite matching by augmenting paths.
-fn optimal(tools: &Val, calls: &[Call], gold: &[Val], lang: Lang, options: Options) -> Check {
-    let mut passes = Vec::with_capacity(gold.len());
-    for gold in gold {
-        let (name, args) = gold_call(gold)?;
-        let tool = find(tools, name)?;
-        let row: Result<Vec<bool>, Verdict> = calls
-            .iter()
-            .map(|call| match one(tool, call, args, lang, options) {
-                Ok(()) => Ok(true),
-                Err(Verdict::Invalid(_)) => Ok(false),
-                Err(other) => Err(other),
-            })
-            .collect();
-        passes.push(row?);
-    }
-    let mut owner = vec![None; calls.len()];
-    for g in 0..gold.len() {
-        if !augment(g, &passes, &mut owner, &mut vec![false; calls.len()]) {
-            return fail("parallel_function_checker_no_order:cannot_find_match", "");
+    /// Bipartite matching by augmenting paths.
+    fn optimal(&self, calls: &[Call], gold: &[Result<GoldCall, Verdict>], options: Options) -> Check {
+        let mut passes = Vec::with_capacity(gold.len());
+        for gold in gold {
+            let gold = gold.as_ref().map_err(Verdict::clone)?;
+            let tool = self.tool_of(gold)?;
+            let row: Result<Vec<bool>, Verdict> = calls
+                .iter()
+                .map(|call| match self.one(tool, call, gold, options) {
+                    Ok(()) => Ok(true),
+                    Err(Verdict::Invalid(_)) => Ok(false),
+                    Err(other) => Err(other),
+                })
+                .collect();
+            passes.push(row?);
         }
+        let mut owner = vec![None; calls.len()];
+        for g in 0..gold.len() {
+            if !augment(g, &passes, &mut owner, &mut vec![false; calls.len()]) {
+                return fail("parallel_function_checker_no_order:cannot_find_match", "");
+            }
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// One call against one gold call (the reference's `simple_function_checker`).
+    fn one(&self, tool: &Tool, call: &Call, gold: &GoldCall, options: Options) -> Check {
+        let tool = tool.as_ref().map_err(Verdict::clone)?;
+        let spelled = match options.names {
+            NamePolicy::Exact => &tool.name,
+            NamePolicy::DotToUnderscore => &tool.underscored,
+        };
+        if call.name != *spelled {
+            return fail("simple_function_checker:wrong_func_name", &tool.name);
+        }
+        // Few arguments are found faster one by one than by hash.
+        let given = |name: &str| match call.args.len() {
+            0..=8 => call.args.keys().any(|k| k.as_str() == Some(name)),
+            _ => call.args.contains_key(name),
+        };
+        for r in &tool.required {
+            if !given(r) {
+                return fail("simple_function_checker:missing_required", r);
+            }
+        }
+        for (key, value) in &call.args {
+            let (Some(param), Some(acceptable)) = (get(&tool.params, key), get(&gold.args, key)) else {
+                return fail("simple_function_checker:unexpected_param", key.as_str().unwrap_or_default());
+            };
+            argument(key.as_str().unwrap_or_default(), value, param, acceptable, self.lang)?;
+        }
+        for (key, acceptable) in &gold.args {
+            let here = key.as_str().map_or_else(|| call.args.contains_key(key), given);
+            if !here && !acceptable.optional {
+                acceptable.values.as_ref().map_err(Verdict::clone)?;
+                return fail("simple_function_checker:missing_optional", key.as_str().unwrap_or_default());
+            }
+        }
+        Ok(())
+    }
 }
 
 fn augment(g: usize, passes: &[Vec<bool>], owner: &mut [Option<usize>], seen: &mut [bool]) -> bool {
@@ -129,7 +155,7 @@ fn augment(g: usize, passes: &[Vec<bool>], owner: &mut [Option<usize>], seen: &m
 }
 
 /// The tag that a declared type stands for.
-fn expected(ty: &str, lang: Lang) -> Option<Tag> {
+pub(super) fn expected(ty: &str, lang: Lang) -> Option<Tag> {
     Some(match (lang, ty) {
         (Lang::Python, "string" | "any") => Tag::Str,
         (Lang::Python, "integer") => Tag::Int,
@@ -155,80 +181,36 @@ fn expected(ty: &str, lang: Lang) -> Option<Tag> {
     })
 }
 
-fn nested(ty: &str, lang: Lang) -> bool {
+pub(super) fn nested(ty: &str, lang: Lang) -> bool {
     match lang {
         Lang::Python => matches!(ty, "array" | "tuple"),
         Lang::Java | Lang::JavaScript => matches!(ty, "Array" | "ArrayList" | "array"),
     }
 }
 
-fn declared<'a>(schema: &'a Val, name: &str) -> Result<&'a str, Verdict> {
-    schema.get("type").and_then(Val::as_str).ok_or_else(|| Verdict::fault("schema.missing_type", name))
-}
-
-/// One call against one gold call (the reference's `simple_function_checker`).
-fn one(tool: &Val, call: &Call, gold: &Map, lang: Lang, options: Options) -> Check {
-    let Some(name) = tool.get("name").and_then(Val::as_str) else { return fault("schema.missing_name", "") };
-    let Some(parameters) = tool.get("parameters") else { return fault("schema.missing_parameters", name) };
-    let Some(properties) = parameters.get("properties").and_then(Val::as_dict) else {
-        return fault("schema.missing_properties", name);
-    };
-    let Some(required) = parameters.get("required").and_then(Val::as_list) else {
-        return fault("schema.missing_required", name);
-    };
-    if call.name != spelled(name, options.names) {
-        return fail("simple_function_checker:wrong_func_name", name);
-    }
-    for r in required.iter().filter_map(Val::as_str) {
-        if !call.args.contains_key(r) {
-            return fail("simple_function_checker:missing_required", r);
-        }
-    }
-    for (key, value) in &call.args {
-        let (Some(schema), Some(acceptable)) = (properties.get(key), gold.get(key)) else {
-            return fail("simple_function_checker:unexpected_param", key.as_str().unwrap_or_default());
-        };
-        let name = key.as_str().unwrap_or_default();
-        let Some(acceptable) = acceptable.as_list() else { return fault("gold.not_list", name) };
-        argument(name, value, schema, acceptable, lang)?;
-    }
-    for (key, acceptable) in gold {
-        if call.args.contains_key(key) {
-            continue;
-        }
-        let name = key.as_str().unwrap_or_default();
-        let Some(acceptable) = acceptable.as_list() else { return fault("gold.not_list", name) };
-        if !has_empty(acceptable) {
-            return fail("simple_function_checker:missing_optional", name);
-        }
-    }
-    Ok(())
-}
-
 /// Whether `""`, which marks what may be left out, is among the values.
-fn has_empty(values: &[Val]) -> bool {
+pub(super) fn has_empty(values: &[Val]) -> bool {
     values.iter().any(|v| v.as_str() == Some(""))
 }
 
-fn argument(name: &str, value: &Val, schema: &Val, acceptable: &[Val], lang: Lang) -> Check {
-    let ty = declared(schema, name)?;
-    let Some(want) = expected(ty, lang) else { return fault("schema.unknown_type", name) };
+/// The type of the first value that is not `""`.
+pub(super) fn first_tag(values: &[Val]) -> Option<Tag> {
+    values.iter().find(|a| a.as_str() != Some("")).map(Val::tag)
+}
+
+fn argument(name: &str, value: &Val, param: &Param, acceptable: &Acceptable, lang: Lang) -> Check {
+    let gold_tag = acceptable.tag;
+    let acceptable = acceptable.values.as_deref().map_err(Verdict::clone)?;
+    let own = param.own.as_ref().map_err(Verdict::clone)?;
     let text = match (lang, value) {
         (Lang::Python, _) => "",
         (_, Val::Str(text)) => text,
         (Lang::Java, _) => return fail("type_error:java", name),
         (Lang::JavaScript, _) => return fail("type_error:js", name),
     };
-    let mut item_ty = None;
-    if nested(ty, lang) {
-        let Some(items) = schema.get("items") else { return fault("schema.missing_items", name) };
-        item_ty = Some(declared(items, name)?);
-    }
-    let want_item = match item_ty.map(|ty| expected(ty, lang)) {
-        None => None,
-        Some(None) => return fault("schema.unknown_type", name),
-        Some(tag) => tag,
-    };
+    let items = param.items.as_ref().map_err(Verdict::clone)?.as_ref();
+    let (ty, want) = (own.name.as_str(), own.tag);
+    let (item_ty, want_item) = (items.map(|i| i.name.as_str()), items.map(|i| i.tag));
     let converted = match (lang, value) {
         (Lang::Java, _) => Some(java::convert(text, ty, item_ty).map_err(|kind| Verdict::fault(kind, name))?),
         (Lang::JavaScript, _) => {
@@ -243,7 +225,7 @@ fn argument(name: &str, value: &Val, schema: &Val, acceptable: &[Val], lang: Lan
         _ => None,
     };
     let value = converted.as_ref().unwrap_or(value);
-    let variable = check_type(name, value, acceptable, want, want_item)?;
+    let variable = check_type(name, value, acceptable, gold_tag, want, want_item)?;
     if !variable {
         match (want, value) {
             (Tag::Dict, Val::Dict(entries)) => return dict_rule(name, entries, acceptable.iter()),
@@ -269,10 +251,10 @@ fn check_type(
     name: &str,
     value: &Val,
     acceptable: &[Val],
+    gold_tag: Option<Tag>,
     want: Tag,
     items: Option<Tag>,
 ) -> Result<bool, Verdict> {
-    let gold_tag = acceptable.iter().find(|a| a.as_str() != Some("")).map(Val::tag);
     let mut error = "type_error:simple";
     if value.tag() == want {
         let variable = gold_tag.is_some_and(|g| g != want);
@@ -280,7 +262,9 @@ fn check_type(
         let elements = value.as_list().unwrap_or_default();
         let passes = |a: &Val| match a.as_list() {
             None => true,
-            Some(gold) => elements.iter().all(|v| check_type(name, v, gold, item, None).is_ok()),
+            Some(gold) => {
+                elements.iter().all(|v| check_type(name, v, gold, first_tag(gold), item, None).is_ok())
+            }
         };
         if acceptable.iter().any(passes) {
             return Ok(variable);

@@ -6,6 +6,7 @@
 mod agentic;
 mod aggregate;
 mod checker;
+mod compiled;
 mod container;
 mod gold;
 mod java;
@@ -14,6 +15,7 @@ pub(crate) mod norm;
 mod pynum;
 mod records;
 mod render;
+mod steps;
 
 use crate::msg::Call;
 use crate::parse::ParseFail;
@@ -23,8 +25,11 @@ pub(crate) use pynum::{float as py_float, int as py_int, strip};
 
 pub use agentic::{Turn, answer_contained, multi_turn};
 pub use aggregate::{Group, Summary, aggregate};
+pub use compiled::Checker;
+use compiled::Route;
 pub use gold::canonical_gold;
 pub use records::{CATEGORIES, Category, Entry, EntryReader, nearest_category};
+pub use steps::step;
 
 /// How the predicted calls' names were spelled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,7 +42,7 @@ pub enum NamePolicy {
 }
 
 /// The language of a category's calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Lang {
     /// Python: argument values are compared as they are.
     Python,
@@ -129,7 +134,7 @@ impl Verdict {
     }
 }
 
-/// Checks the calls of a response. `tools` is the entry's `function` list, `gold` its `ground_truth`, both as in BFCL's files.
+/// Checks the calls of a response; for many responses to one entry, [`Checker`] is faster. `tools` is the entry's `function` list, `gold` its `ground_truth`, both as in BFCL's files.
 ///
 /// ```
 /// use toolrm::{Call, Val, bfcl, json};
@@ -140,7 +145,7 @@ impl Verdict {
 /// assert!(bfcl::check(&tools, &[call], &gold, "simple_python", bfcl::Options::default()).is_valid());
 /// ```
 pub fn check(tools: &Val, calls: &[Call], gold: &Val, category: &str, options: Options) -> Verdict {
-    checker::check(tools, calls, gold, category, options)
+    Checker::new(tools, gold, category).check(calls, options)
 }
 
 /// Checks a response whose parsing may have failed, in the categories with calls and in those about relevance.
@@ -151,24 +156,24 @@ pub fn check_response(
     category: &str,
     options: Options,
 ) -> Verdict {
-    // "irrelevance" contains "relevance": the order matters.
-    if category.contains("irrelevance") {
-        return match parsed {
-            Ok(calls) if !calls.is_empty() => Verdict::invalid("irrelevance_error:decoder_success", ""),
-            _ => Verdict::Valid,
-        };
-    }
-    if category.contains("relevance") {
-        return match parsed {
-            Ok(calls) if !calls.is_empty() => Verdict::Valid,
-            _ => Verdict::invalid("relevance_error:decoder_failed", ""),
-        };
-    }
-    match parsed {
-        Ok(calls) => check(tools, calls, gold, category, options),
-        Err(fail) if fail.kind == ParseFail::WRONG_FORMAT => {
-            Verdict::invalid("ast_decoder:decoder_wrong_output_format", fail.to_string())
+    Checker::new(tools, gold, category).check_response(parsed, options)
+}
+
+impl Checker {
+    /// As the function [`check_response`].
+    pub fn check_response(&self, parsed: Result<&[Call], &ParseFail>, options: Options) -> Verdict {
+        match (self.route, parsed) {
+            (Route::Irrelevance, Ok(calls)) if !calls.is_empty() => {
+                Verdict::invalid("irrelevance_error:decoder_success", "")
+            }
+            (Route::Irrelevance, _) => Verdict::Valid,
+            (Route::Relevance, Ok(calls)) if !calls.is_empty() => Verdict::Valid,
+            (Route::Relevance, _) => Verdict::invalid("relevance_error:decoder_failed", ""),
+            (_, Ok(calls)) => self.check(calls, options),
+            (_, Err(fail)) if fail.kind == ParseFail::WRONG_FORMAT => {
+                Verdict::invalid("ast_decoder:decoder_wrong_output_format", fail.to_string())
+            }
+            (_, Err(fail)) => Verdict::invalid("ast_decoder:decoder_failed", fail.to_string()),
         }
-        Err(fail) => Verdict::invalid("ast_decoder:decoder_failed", fail.to_string()),
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::Lang;
+use super::compiled::{Checker, Route};
 use crate::json::{self, Dialect, JsonError};
 use crate::schema::SchemaError;
 use crate::value::Val;
@@ -51,16 +53,39 @@ pub struct Entry {
     pub tools: Arc<Val>,
     /// The gold answer; an empty list where the category has none.
     pub gold: Arc<Val>,
+    /// Hashes of the texts of the tools and the gold answer.
+    key: [u128; 2],
 }
 
-/// Reads lines into entries. A tool list or gold answer that is repeated byte for byte is read once.
+/// Reads lines into entries. A value that is repeated byte for byte is read once, and mostly not even scanned again.
 #[derive(Debug, Default)]
 pub struct EntryReader {
-    seen: HashMap<u128, Arc<Val>>,
+    /// Values by the hash of their text's beginning, with the texts.
+    seen: HashMap<u64, Seen, foldhash::fast::RandomState>,
+    checkers: HashMap<([u128; 2], Route, Lang), Arc<Checker>, foldhash::fast::RandomState>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    text: Box<str>,
+    hash: u128,
+    value: Arc<Val>,
 }
 
 /// The most distinct texts that a reader remembers; beyond, it starts afresh.
 const REMEMBERED: usize = 1 << 16;
+
+/// Bytes by which a text that was seen is looked up.
+const HEAD: usize = 192;
+
+/// What `text` begins with, if it was seen: an object or array has its end in itself, so what begins alike is the same.
+fn known<'a>(seen: &'a HashMap<u64, Seen, foldhash::fast::RandomState>, text: &str) -> Option<&'a Seen> {
+    let head = &text.as_bytes()[..text.len().min(HEAD)];
+    if !head.starts_with(b"[") && !head.starts_with(b"{") {
+        return None;
+    }
+    seen.get(&xxhash_rust::xxh3::xxh3_64(head)).filter(|s| text.starts_with(&*s.text))
+}
 
 impl EntryReader {
     /// A reader that has seen nothing.
@@ -68,17 +93,30 @@ impl EntryReader {
         EntryReader::default()
     }
 
-    fn shared(&mut self, raw: &str) -> Result<Arc<Val>, JsonError> {
-        let key = xxhash_rust::xxh3::xxh3_128(raw.as_bytes());
-        if let Some(v) = self.seen.get(&key) {
-            return Ok(v.clone());
+    /// The value of `raw`, which the rest of the line from its start is given with.
+    fn shared(&mut self, raw: &str, rest: &str) -> Result<(Arc<Val>, u128), JsonError> {
+        if let Some(seen) = known(&self.seen, rest) {
+            return Ok((seen.value.clone(), seen.hash));
         }
-        let v = Arc::new(json::parse(raw, Dialect::Python)?);
+        let value = Arc::new(json::parse(raw, Dialect::Python)?);
+        let hash = xxhash_rust::xxh3::xxh3_128(raw.as_bytes());
         if self.seen.len() >= REMEMBERED {
             self.seen.clear();
         }
-        self.seen.insert(key, v.clone());
-        Ok(v)
+        let head = xxhash_rust::xxh3::xxh3_64(&rest.as_bytes()[..rest.len().min(HEAD)]);
+        if raw.len() >= HEAD && raw.starts_with(['[', '{']) {
+            self.seen.insert(head, Seen { text: raw.into(), hash, value: value.clone() });
+        }
+        Ok((value, hash))
+    }
+
+    /// An entry's checker, made once for all entries with the same tools and gold answer.
+    pub fn checker(&mut self, entry: &Entry, category: &str) -> Arc<Checker> {
+        if self.checkers.len() >= REMEMBERED {
+            self.checkers.clear();
+        }
+        let new = || Arc::new(Checker::new(&entry.tools, &entry.gold, category));
+        self.checkers.entry((entry.key, Route::of(category), Lang::of(category))).or_insert_with(new).clone()
     }
 
     /// Reads a question line and, where the category has gold answers, the answer line of the same entry.
@@ -96,6 +134,7 @@ impl EntryReader {
                 ));
             }
             entry.gold = other.gold;
+            entry.key[1] = other.key[1];
         }
         Ok(entry)
     }
@@ -110,12 +149,17 @@ impl EntryReader {
     }
 
     fn fields(&mut self, line: &str) -> Result<(Entry, Option<Val>), SchemaError> {
-        let bad = |field: &str, e: JsonError| SchemaError::new(field, format!("not JSON: {e}"));
-        let members = json::members(line).map_err(|e| bad("", e))?;
+        let bad = |field: &str, e: JsonError| SchemaError::of("json.syntax", field, format!("not JSON: {e}"));
+        let skip = |_: &str, rest: &str| known(&self.seen, rest).map(|s| s.text.len());
+        let members = json::members_known(line, skip).map_err(|e| bad("", e))?;
         let none = Arc::new(Val::List(Vec::new()));
-        let mut entry = Entry { id: String::new(), question: none.clone(), tools: none.clone(), gold: none };
+        let mut entry =
+            Entry { id: String::new(), question: none.clone(), tools: none.clone(), gold: none, key: [0; 2] };
         let mut result = None;
         for (key, raw) in members {
+            // Both are slices of the line.
+            let rest = &line[raw.as_ptr() as usize - line.as_ptr() as usize..];
+            let mut shared = |field: &str| self.shared(raw, rest).map_err(|e| bad(field, e));
             match key.as_str() {
                 "id" => {
                     let id = json::parse(raw, Dialect::Python).map_err(|e| bad("id", e))?;
@@ -124,12 +168,9 @@ impl EntryReader {
                         .ok_or_else(|| SchemaError::field("id", "a string", Some(&id)))?
                         .to_owned();
                 }
-                "question" => {
-                    entry.question =
-                        Arc::new(json::parse(raw, Dialect::Python).map_err(|e| bad("question", e))?);
-                }
-                "function" => entry.tools = self.shared(raw).map_err(|e| bad("function", e))?,
-                "ground_truth" => entry.gold = self.shared(raw).map_err(|e| bad("ground_truth", e))?,
+                "question" => entry.question = shared("question")?.0,
+                "function" => (entry.tools, entry.key[0]) = shared("function")?,
+                "ground_truth" => (entry.gold, entry.key[1]) = shared("ground_truth")?,
                 "result" => result = Some(json::parse(raw, Dialect::Python).map_err(|e| bad("result", e))?),
                 _ => {}
             }

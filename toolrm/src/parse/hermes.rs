@@ -112,6 +112,9 @@ fn value(rest: &str) -> Result<(Val, (usize, usize)), json::JsonError> {
     }
 }
 
+/// How many times the length of a text its failing blocks may be read.
+const REREAD: usize = 4;
+
 /// Where the next block begins or the present one ends.
 fn next_tag(text: &str, start: usize) -> usize {
     let rest = &text.as_bytes()[start..];
@@ -130,7 +133,7 @@ fn lenient(text: &str) -> Result<Parsed, ParseFail> {
     let mut parsed = Parsed::new(Format::Hermes, Vec::new());
     let mut pos = 0;
     let mut first_fail = None;
-    let mut blocks = 0;
+    let (mut blocks, mut again) = (0, 0);
     while let Some(at) = text[pos..].find(OPEN) {
         parsed.text.push_str(&text[pos..pos + at]);
         let start = pos + at + OPEN.len();
@@ -142,8 +145,11 @@ fn lenient(text: &str) -> Result<Parsed, ParseFail> {
             }
             Err(fail) => {
                 parsed.issues.push(Issue::warning("hermes.bad_block", "", fail.to_string()));
-                // A failing block ends at its closing tag, or where the next begins.
-                pos = next_tag(text, start);
+                // A failing block ends at its closing tag, or where the next begins. Blocks inside what it read are read again,
+                // which is for broken text, not for text made to be read over and over: beyond a few times its length, what
+                // failed is left behind.
+                again += fail.offset - start;
+                pos = next_tag(text, if again <= REREAD * text.len() { start } else { fail.offset });
                 first_fail.get_or_insert(fail);
             }
         }

@@ -191,8 +191,8 @@ impl Learner {
                 .collect();
             let passes = passes.into_iter().collect::<Result<Vec<_>, _>>()?;
             let busy = passes.iter().fold([0.0; 2], |s, (p, _)| [s[0] + p.seconds[0], s[1] + p.seconds[1]]);
-            for (pass, store) in passes {
-                gradients.add(&self.model, store)?;
+            for (pass, of_micro) in passes {
+                gradients.add(of_micro);
                 total += pass.loss;
                 pass.merge_into(report, logps);
             }
@@ -245,9 +245,7 @@ impl Learner {
             let scores = self.model.log_probs(&states, &packed.targets, 1.0)?;
             let loss = scores.logp.sum_all()?.affine(-1.0 / tokens as f64, 0.0)?;
             total += f64::from(loss.to_scalar::<f32>()?);
-            let store = loss.backward()?;
-            self.model.check_gradients(&store, &packed.items)?;
-            gradients.add(&self.model, store)?;
+            gradients.add(self.model.gradients(&loss, &packed.items)?);
         }
         let norm = gradients.norm();
         let clip = self.settings.clip_norm;

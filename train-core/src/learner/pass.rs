@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use candle_core::backprop::GradStore;
 use moe_routing::RouteMode;
 use policy_loss::op::loss_tensor;
 use policy_loss::{Metrics, Normalizer, PolicyLoss};
@@ -105,7 +104,7 @@ impl Learner {
         micro: &[&Sample],
         normalizer: &Normalizer,
         share: f64,
-    ) -> Result<(Pass, GradStore), UpdateError> {
+    ) -> Result<(Pass, Vec<Vec<f32>>), UpdateError> {
         let start = Instant::now();
         let (packed, hidden, scores) = self.score(micro, false)?;
         let (logp, entropy) = (scores.logp.to_vec1::<f32>()?, scores.entropy.to_vec1::<f32>()?);
@@ -122,8 +121,7 @@ impl Learner {
         let scalar = loss_tensor(&out, &scores.logp, Some(&scores.entropy))?;
         let (scalar, routing) = self.router_terms(scalar, micro, &packed, &hidden, share)?;
         let forward = start.elapsed().as_secs_f64();
-        let gradients = scalar.backward()?;
-        self.model.check_gradients(&gradients, &packed.items)?;
+        let gradients = self.model.gradients(&scalar, &packed.items)?;
         let backward = start.elapsed().as_secs_f64() - forward;
         let pass = Pass {
             loss: out.loss,

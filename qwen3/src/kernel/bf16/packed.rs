@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::{COLS, portable, round};
 #[cfg(target_arch = "x86_64")]
-use super::{INNER, ROWS, TASK_COLS, is_native, pack_all, tile};
+use super::{INNER, ROWS, TASK_COLS, is_native, pack, pack_all, tile};
 #[cfg(target_arch = "x86_64")]
 use crate::kernel::SharedMut;
 use crate::kernel::matmul::View;
@@ -35,6 +35,15 @@ impl Packed {
         let mut panels = vec![0u32; w.len() / (part * k) * part.div_ceil(COLS) * COLS * pairs];
         let of_part = panels.par_chunks_mut(part.div_ceil(COLS) * COLS * pairs).zip(w.par_chunks(part * k));
         of_part.for_each(|(panels, w)| {
+            #[cfg(target_arch = "x86_64")]
+            if is_native() {
+                let each = panels.par_chunks_mut(COLS * pairs).zip(w.par_chunks(COLS * k));
+                each.for_each(|(panel, rows)| {
+                    // SAFETY: the rows cover the panel; the processor has the instructions.
+                    unsafe { pack::<COLS>(View::rows(rows, k), 0, rows.len() / k, 0, k, panel) };
+                });
+                return;
+            }
             panels.par_chunks_mut(COLS * pairs).zip(w.par_chunks(COLS * k)).for_each(|(panel, rows)| {
                 for (lane, row) in rows.chunks(k).enumerate() {
                     for (p, two) in row.chunks(2).enumerate() {

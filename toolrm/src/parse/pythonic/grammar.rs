@@ -9,18 +9,53 @@ use super::text::{Text, literal};
 use crate::json::MAX_DEPTH;
 use crate::value::Val;
 
-const KEYWORDS: [&str; 35] = [
-    "False", "None", "True", "and", "as", "assert", "async", "await", "break", "class", "continue", "def",
-    "del", "elif", "else", "except", "finally", "for", "from", "global", "if", "import", "in", "is",
-    "lambda", "nonlocal", "not", "or", "pass", "raise", "return", "try", "while", "with", "yield",
-];
+fn keyword(name: &str) -> bool {
+    matches!(
+        name,
+        "False"
+            | "None"
+            | "True"
+            | "and"
+            | "as"
+            | "assert"
+            | "async"
+            | "await"
+            | "break"
+            | "class"
+            | "continue"
+            | "def"
+            | "del"
+            | "elif"
+            | "else"
+            | "except"
+            | "finally"
+            | "for"
+            | "from"
+            | "global"
+            | "if"
+            | "import"
+            | "in"
+            | "is"
+            | "lambda"
+            | "nonlocal"
+            | "not"
+            | "or"
+            | "pass"
+            | "raise"
+            | "return"
+            | "try"
+            | "while"
+            | "with"
+            | "yield"
+    )
+}
 
 /// Whether a name can be a keyword argument.
 pub(crate) fn identifier(name: &str) -> bool {
     let mut chars = name.chars();
     chars.next().is_some_and(|c| c == '_' || unicode_ident::is_xid_start(c))
         && chars.all(unicode_ident::is_xid_continue)
-        && !KEYWORDS.contains(&name)
+        && !keyword(name)
         && unicode_normalization::is_nfkc(name)
 }
 
@@ -64,13 +99,19 @@ impl<'a> Parser<'a> {
         self.tokens[self.pos]
     }
 
+    /// Whether a token ends an expression before it.
+    fn closes(&self, t: Token) -> bool {
+        t.kind == Kind::Op && t.end == t.start + 1 && b",)]}".contains(&self.src.as_bytes()[t.start as usize])
+    }
+
     fn text(&self) -> &'a str {
         let t = self.token();
         &self.src[t.start as usize..t.end as usize]
     }
 
     fn is(&self, op: &str) -> bool {
-        self.token().kind == Kind::Op && self.text() == op
+        let t = self.token();
+        t.kind == Kind::Op && &self.src.as_bytes()[t.start as usize..t.end as usize] == op.as_bytes()
     }
 
     fn is_word(&self, word: &str) -> bool {
@@ -109,7 +150,7 @@ impl<'a> Parser<'a> {
     }
 
     fn name(&mut self) -> Result<String, ParseFail> {
-        if self.token().kind != Kind::Name || KEYWORDS.contains(&self.text()) {
+        if self.token().kind != Kind::Name || keyword(self.text()) {
             return Err(self.fail("expected a name"));
         }
         let text = self.text();
@@ -141,6 +182,15 @@ impl<'a> Parser<'a> {
     }
 
     fn expr(&mut self) -> Parse {
+        // Most values are constants: they need not go down through every operator.
+        let constant = match self.token().kind {
+            Kind::Number | Kind::Str => true,
+            Kind::Name => matches!(self.text(), "True" | "False" | "None"),
+            _ => false,
+        };
+        if constant && self.tokens.get(self.pos + 1).is_some_and(|t| self.closes(*t)) {
+            return self.atom();
+        }
         self.deeper(|p| {
             if p.take_word("lambda") {
                 return p.lambda();
@@ -203,6 +253,9 @@ impl<'a> Parser<'a> {
 
     fn comparison(&mut self) -> Parse {
         let mut value = self.binary(0)?;
+        if self.closes(self.token()) {
+            return Ok(value);
+        }
         loop {
             let found = if ["<", ">", "==", ">=", "<=", "!="].iter().any(|op| self.take(op))
                 || self.take_word("in")
@@ -228,11 +281,14 @@ impl<'a> Parser<'a> {
         }
     }
 
+    /// Binary operators of this strength or more.
     fn binary(&mut self, level: usize) -> Parse {
-        let Some(ops) = LEVELS.get(level) else { return self.factor() };
-        let mut value = self.binary(level + 1)?;
+        let mut value = self.factor()?;
         let mut chain = 0;
-        while let Some(op) = ops.iter().find(|op| self.is(op)) {
+        while !self.closes(self.token())
+            && let Some((strength, op)) = self.operator()
+            && strength >= level
+        {
             self.pos += 1;
             chain += 1;
             if chain > MAX_DEPTH {
@@ -242,10 +298,20 @@ impl<'a> Parser<'a> {
                     "a chain of too many operators",
                 ));
             }
-            let right = self.binary(level + 1)?;
+            let right = self.binary(strength + 1)?;
             value = Expr::Bin(op, Box::new(value), Box::new(right));
         }
         Ok(value)
+    }
+
+    /// The binary operator here, and how strongly it binds.
+    fn operator(&self) -> Option<(usize, &'static str)> {
+        if self.token().kind != Kind::Op {
+            return None;
+        }
+        let text = self.text();
+        let of = |ops: &'static [&'static str]| ops.iter().find(|op| **op == text).copied();
+        LEVELS.iter().enumerate().find_map(|(level, ops)| of(ops).map(|op| (level, op)))
     }
 
     fn factor(&mut self) -> Parse {

@@ -38,7 +38,7 @@ fn prefix(word: &str) -> bool {
 /// Cuts an expression into tokens. Line feeds count outside brackets only.
 pub(super) fn lex(src: &str) -> Result<Vec<Token>, ParseFail> {
     let bytes = src.as_bytes();
-    let mut tokens = Vec::new();
+    let mut tokens = Vec::with_capacity(bytes.len() / 4 + 2);
     let mut open: Vec<u8> = Vec::new();
     let mut pos = 0;
     while pos < bytes.len() {
@@ -76,6 +76,15 @@ pub(super) fn lex(src: &str) -> Result<Vec<Token>, ParseFail> {
                 pos = number_end(src, pos)?;
                 Kind::Number
             }
+            b',' | b'(' | b')' | b'[' | b']' | b'{' | b'}' => {
+                pos += 1;
+                bracket(bytes[start], start, &mut open)?;
+                Kind::Op
+            }
+            b'=' if bytes.get(pos + 1).is_none_or(|b| !matches!(b, b'=' | b'>')) => {
+                pos += 1;
+                Kind::Op
+            }
             b'.' if bytes.get(pos + 1).is_some_and(u8::is_ascii_digit) => {
                 pos = number_end(src, pos)?;
                 Kind::Number
@@ -83,8 +92,7 @@ pub(super) fn lex(src: &str) -> Result<Vec<Token>, ParseFail> {
             _ => {
                 let c = src[pos..].chars().next().unwrap_or('\0');
                 if c == '_' || unicode_ident::is_xid_start(c) {
-                    let rest = &src[pos..];
-                    pos += rest.find(|c| !unicode_ident::is_xid_continue(c)).unwrap_or(rest.len());
+                    pos = name_end(src, pos);
                     if prefix(&src[start..pos]) && matches!(bytes.get(pos), Some(b'"' | b'\'')) {
                         pos = string_end(src, pos)?;
                         Kind::Str
@@ -112,6 +120,18 @@ pub(super) fn lex(src: &str) -> Result<Vec<Token>, ParseFail> {
     }
     tokens.push(Token { kind: Kind::End, start: pos as u32, end: pos as u32 });
     Ok(tokens)
+}
+
+fn name_end(src: &str, at: usize) -> usize {
+    let word = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_';
+    let ascii = at + src.as_bytes()[at..].iter().take_while(|b| word(b)).count();
+    match src.as_bytes().get(ascii) {
+        Some(b) if !b.is_ascii() => {
+            let rest = &src[ascii..];
+            ascii + rest.find(|c| !unicode_ident::is_xid_continue(c)).unwrap_or(rest.len())
+        }
+        _ => ascii,
+    }
 }
 
 fn bracket(b: u8, at: usize, open: &mut Vec<u8>) -> Result<(), ParseFail> {
@@ -199,7 +219,7 @@ fn number_end(src: &str, at: usize) -> Result<usize, ParseFail> {
         }
         pos += usize::from(imaginary);
     }
-    if src[pos..].starts_with(|c: char| c == '_' || unicode_ident::is_xid_continue(c)) {
+    if name_end(src, pos) > pos {
         return Err(syntax(pos, "a letter right after a number"));
     }
     Ok(pos)

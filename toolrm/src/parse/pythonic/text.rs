@@ -32,6 +32,9 @@ impl Text {
 
 /// The value of a number token.
 pub(super) fn number(text: &str) -> Result<Val, &'static str> {
+    if text.len() <= 18 && text.bytes().all(|b| b.is_ascii_digit()) {
+        return text.parse().map(Val::Int).map_err(|_| "not a number");
+    }
     let plain: String = text.chars().filter(|c| *c != '_').collect();
     let radix = match plain.get(..2) {
         Some("0x" | "0X") => Some(16),
@@ -56,6 +59,14 @@ pub(super) fn number(text: &str) -> Result<Val, &'static str> {
 
 /// The text of a string token with its prefix and quotes.
 pub(super) fn literal(token: &str) -> Result<Text, &'static str> {
+    let bytes = token.as_bytes();
+    // One pair of quotes and nothing to decode between them; two quotes more may be triple ones.
+    if matches!(bytes[0], b'"' | b'\'')
+        && !(bytes.len() >= 6 && bytes[1] == bytes[0])
+        && memchr::memchr2(b'\\', b'\r', bytes).is_none()
+    {
+        return Ok(Text::Str(token[1..token.len() - 1].to_owned()));
+    }
     let open = token.find(['"', '\'']).unwrap_or(0);
     let prefix = token[..open].to_ascii_lowercase();
     let body = &token[open..];

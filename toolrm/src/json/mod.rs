@@ -3,9 +3,14 @@
 //! A reader of its own, because three dialects are needed that differ in what they accept, integers of any size, and the
 //! place where a value ends in longer text. Time and memory are linear in the input; nesting is bounded.
 
-use std::fmt::Write as _;
+mod members;
+mod write;
 
 use num_bigint::BigInt;
+
+pub use members::members;
+pub(crate) use members::members_known;
+pub use write::{NotJson, to_string, write, write_map, write_str};
 
 use crate::value::{Key, Map, Val};
 
@@ -56,46 +61,6 @@ pub fn parse_prefix(text: &str, dialect: Dialect) -> Result<(Val, usize, usize),
     let mut reader = Reader::new(text, dialect);
     let value = reader.value()?;
     Ok((value, reader.pos, reader.repairs))
-}
-
-/// The members of the object that a text is, as slices of the text: nothing inside a value is looked at but where it ends.
-///
-/// # Errors
-/// [`JsonError`] when the text is not an object, or a value has no end.
-pub fn members(text: &str) -> Result<Vec<(String, &str)>, JsonError> {
-    let mut reader = Reader::new(text, Dialect::Strict);
-    let mut out = Vec::new();
-    reader.space();
-    reader.expect(b'{', "expected an object")?;
-    reader.space();
-    if reader.peek() == Some(b'}') {
-        reader.pos += 1;
-    } else {
-        loop {
-            reader.space();
-            if reader.peek() != Some(b'"') {
-                return Err(reader.error("expected a key"));
-            }
-            let key = reader.string()?;
-            reader.space();
-            reader.expect(b':', "expected ':'")?;
-            reader.space();
-            let start = reader.pos;
-            reader.skip()?;
-            out.push((key, &text[start..reader.pos]));
-            reader.space();
-            match reader.peek() {
-                Some(b',') => reader.pos += 1,
-                Some(b'}') => {
-                    reader.pos += 1;
-                    break;
-                }
-                _ => return Err(reader.error("expected ',' or '}'")),
-            }
-        }
-    }
-    reader.space();
-    if reader.pos < text.len() { Err(reader.error("text after the value")) } else { Ok(out) }
 }
 
 struct Reader<'a> {
@@ -417,149 +382,4 @@ impl<'a> Reader<'a> {
         }
         text.parse::<BigInt>().map(Val::BigInt).map_err(|_| JsonError { offset: start, what: "not a number" })
     }
-
-    /// Moves past a value, checking only that strings end and brackets balance.
-    fn skip(&mut self) -> Result<(), JsonError> {
-        let start = self.pos;
-        let mut depth = 0usize;
-        loop {
-            match self.peek() {
-                None if depth > 0 => return Err(self.error("the text ends inside a value")),
-                None => break,
-                Some(b'"') => {
-                    self.skip_string()?;
-                    if depth == 0 {
-                        break;
-                    }
-                }
-                Some(b'{' | b'[') => {
-                    depth += 1;
-                    self.pos += 1;
-                }
-                Some(b'}' | b']') => {
-                    if depth == 0 {
-                        break;
-                    }
-                    depth -= 1;
-                    self.pos += 1;
-                    if depth == 0 {
-                        break;
-                    }
-                }
-                Some(b',' | b' ' | b'\t' | b'\n' | b'\r') if depth == 0 => break,
-                Some(_) => self.pos += 1,
-            }
-        }
-        if self.pos == start { Err(self.error("expected a value")) } else { Ok(()) }
-    }
-
-    fn skip_string(&mut self) -> Result<(), JsonError> {
-        self.pos += 1;
-        loop {
-            match memchr::memchr2(b'"', b'\\', &self.bytes[self.pos..]) {
-                None => {
-                    self.pos = self.bytes.len();
-                    return Err(self.error("the text ends inside a string"));
-                }
-                Some(i) if self.bytes[self.pos + i] == b'"' => {
-                    self.pos += i + 1;
-                    return Ok(());
-                }
-                Some(i) => self.pos = (self.pos + i + 2).min(self.bytes.len()),
-            }
-        }
-    }
-}
-
-/// A value that JSON cannot hold: a number that is not finite, or a Python literal without a counterpart.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0} has no form in JSON")]
-pub struct NotJson(pub String);
-
-/// The compact JSON text of a value. Tuples become arrays; a key that is not a string becomes its own JSON text.
-///
-/// # Errors
-/// [`NotJson`] for NaN, infinities and [`Val::Opaque`].
-pub fn to_string(v: &Val) -> Result<String, NotJson> {
-    let mut out = String::new();
-    write(v, &mut out)?;
-    Ok(out)
-}
-
-/// Appends the compact JSON text of a value.
-///
-/// # Errors
-/// As [`to_string`].
-pub fn write(v: &Val, out: &mut String) -> Result<(), NotJson> {
-    match v {
-        Val::Null => out.push_str("null"),
-        Val::Bool(b) => out.push_str(if *b { "true" } else { "false" }),
-        Val::Int(n) => _ = write!(out, "{n}"),
-        Val::BigInt(n) => _ = write!(out, "{n}"),
-        Val::Float(f) if !f.is_finite() => return Err(NotJson(f.to_string())),
-        // Debug always writes a point or an exponent, so a float is read back as one.
-        Val::Float(f) => _ = write!(out, "{f:?}"),
-        Val::Str(s) => write_str(s, out),
-        Val::List(items) | Val::Tuple(items) => {
-            out.push('[');
-            for (i, item) in items.iter().enumerate() {
-                if i > 0 {
-                    out.push(',');
-                }
-                write(item, out)?;
-            }
-            out.push(']');
-        }
-        Val::Dict(entries) => write_map(entries, out)?,
-        Val::Opaque { repr, .. } => return Err(NotJson(repr.clone())),
-    }
-    Ok(())
-}
-
-/// Appends the compact JSON text of an object.
-///
-/// # Errors
-/// As [`to_string`].
-pub fn write_map(entries: &Map, out: &mut String) -> Result<(), NotJson> {
-    out.push('{');
-    for (i, (k, v)) in entries.iter().enumerate() {
-        if i > 0 {
-            out.push(',');
-        }
-        match k {
-            Key::Str(s) => write_str(s, out),
-            Key::Null => out.push_str("\"null\""),
-            Key::Other(v) => write_str(&to_string(v)?, out),
-        }
-        out.push(':');
-        write(v, out)?;
-    }
-    out.push('}');
-    Ok(())
-}
-
-/// Appends a JSON string with as few escapes as JSON allows.
-pub fn write_str(s: &str, out: &mut String) {
-    out.push('"');
-    let mut plain = 0;
-    for (i, b) in s.bytes().enumerate() {
-        let short = match b {
-            b'"' => "\\\"",
-            b'\\' => "\\\\",
-            b'\n' => "\\n",
-            b'\r' => "\\r",
-            b'\t' => "\\t",
-            0..0x20 => "",
-            _ => continue,
-        };
-        out.push_str(&s[plain..i]);
-        plain = i + 1;
-        if short.is_empty() {
-            _ = write!(out, "\\u{b:04x}");
-        } else {
-            out.push_str(short);
-        }
-    }
-    out.push_str(&s[plain..]);
-    out.push('"');
 }

@@ -1,0 +1,235 @@
+//! Files of completions: JSON lines with an id, the text and what else is known.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::{Complete, Completion, CompletionError, Request};
+
+/// A file of completions at fault.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A line is no completion.
+    #[error("{}, line {line}: {reason}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// A line of a file.
+struct Entry {
+    completion: Completion,
+    /// The hash of the request, in files that [`Recorded`] wrote.
+    request: Option<String>,
+}
+
+/// Reads whole lines; later lines of an id replace earlier ones.
+fn entries(path: &Path, text: &str, id_field: &str) -> Result<HashMap<String, Entry>, FileError> {
+    let mut entries = HashMap::new();
+    for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let fault = |reason: String| FileError::Line { path: path.to_path_buf(), line: i + 1, reason };
+        let json: Value = serde_json::from_str(line).map_err(|e| fault(format!("not JSON: {e}")))?;
+        let id = json.get(id_field).and_then(Value::as_str);
+        let id = id.ok_or_else(|| fault(format!("no text in `{id_field}`")))?.to_owned();
+        let request = json.get("request").and_then(Value::as_str).map(str::to_owned);
+        let completion = serde_json::from_value(json).map_err(|e| fault(e.to_string()))?;
+        entries.insert(id, Entry { completion, request });
+    }
+    Ok(entries)
+}
+
+/// Identifies what was asked: everything but the id.
+fn request_hash(request: &Request) -> String {
+    let text = json!([request.messages, request.sampling]).to_string();
+    Sha256::digest(text).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Completions that somebody else made.
+pub struct Replay {
+    path: PathBuf,
+    entries: HashMap<String, Entry>,
+}
+
+impl Replay {
+    /// Reads a file; `id_field` is the name of the field that holds the request's id, such as `task_id`.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or a line is no completion.
+    pub fn open(path: &Path, id_field: &str) -> Result<Self, FileError> {
+        let at = |source| FileError::Io { path: path.to_path_buf(), source };
+        let text = std::fs::read_to_string(path).map_err(at)?;
+        Ok(Self { path: path.to_path_buf(), entries: entries(path, &text, id_field)? })
+    }
+}
+
+/// The completion of a request, where the file has it.
+fn find(
+    path: &Path,
+    entries: &HashMap<String, Entry>,
+    request: &Request,
+) -> Option<Result<Completion, CompletionError>> {
+    let entry = entries.get(&request.id)?;
+    if entry.request.as_ref().is_some_and(|hash| *hash != request_hash(request)) {
+        let (path, id) = (path.display().to_string(), request.id.clone());
+        return Some(Err(CompletionError::Changed { path, id }));
+    }
+    Some(Ok(entry.completion.clone()))
+}
+
+impl Complete for Replay {
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn complete(&mut self, requests: &[Request]) -> Vec<Result<Completion, CompletionError>> {
+        let missing = |id: &str| CompletionError::Missing { path: self.name(), id: id.to_owned() };
+        let one = |r: &Request| find(&self.path, &self.entries, r).unwrap_or_else(|| Err(missing(&r.id)));
+        requests.iter().map(one).collect()
+    }
+}
+
+/// A source whose completions are kept in a file, and asked for once.
+///
+/// Completions are appended in the order of requests, some at a time, and are on the disk before more are asked for. A line
+/// that was cut by a crash is dropped when the file is opened. What failed is not kept: the next run asks again. A
+/// completion of another prompt or other sampling under the same id is an error, never silently reused.
+pub struct Recorded<C> {
+    source: C,
+    path: PathBuf,
+    file: File,
+    id_field: String,
+    entries: HashMap<String, Entry>,
+    at_a_time: usize,
+    progress: Option<Progress>,
+}
+
+/// Is told how many requests of how many are answered.
+type Progress = Box<dyn FnMut(usize, usize)>;
+
+impl<C: Complete> Recorded<C> {
+    /// Opens or makes the file. `id_field` as for [`Replay::open`].
+    ///
+    /// # Errors
+    /// When the file cannot be read or written, or a whole line is no completion.
+    pub fn open(source: C, path: &Path, id_field: &str) -> Result<Self, FileError> {
+        let at = |source| FileError::Io { path: path.to_path_buf(), source };
+        let mut options = OpenOptions::new();
+        let mut file = options.read(true).write(true).create(true).truncate(false).open(path).map_err(at)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(at)?;
+        let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
+        bytes.truncate(whole);
+        file.set_len(whole as u64).map_err(at)?;
+        file.seek(SeekFrom::End(0)).map_err(at)?;
+        let text = String::from_utf8(bytes)
+            .map_err(|e| at(std::io::Error::new(std::io::ErrorKind::InvalidData, e.utf8_error())))?;
+        Ok(Self {
+            source,
+            entries: entries(path, &text, id_field)?,
+            path: path.to_path_buf(),
+            file,
+            id_field: id_field.to_owned(),
+            at_a_time: 32,
+            progress: None,
+        })
+    }
+
+    /// Asks for so many completions before it writes them (default 32); at least 1.
+    #[must_use]
+    pub fn at_a_time(mut self, requests: usize) -> Self {
+        self.at_a_time = requests.max(1);
+        self
+    }
+
+    /// Tells a function how many requests of how many are answered, after each write.
+    #[must_use]
+    pub fn on_progress(mut self, tell: impl FnMut(usize, usize) + 'static) -> Self {
+        self.progress = Some(Box::new(tell));
+        self
+    }
+
+    /// Completions in the file.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether the file has none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    fn write(&mut self, done: Vec<(&Request, Completion)>) -> Result<(), FileError> {
+        let mut text = String::new();
+        for (request, completion) in &done {
+            let mut line = serde_json::Map::new();
+            line.insert(self.id_field.clone(), json!(request.id));
+            if let Ok(Value::Object(fields)) = serde_json::to_value(completion) {
+                line.extend(fields);
+            }
+            line.insert("request".into(), json!(request_hash(request)));
+            text.push_str(&Value::Object(line).to_string());
+            text.push('\n');
+        }
+        let written = self.file.write_all(text.as_bytes()).and_then(|()| self.file.sync_data());
+        written.map_err(|source| FileError::Io { path: self.path.clone(), source })?;
+        for (request, completion) in done {
+            let request_hash = Some(request_hash(request));
+            self.entries.insert(request.id.clone(), Entry { completion, request: request_hash });
+        }
+        Ok(())
+    }
+}
+
+impl<C: Complete> Complete for Recorded<C> {
+    fn name(&self) -> String {
+        self.source.name()
+    }
+
+    fn complete(&mut self, requests: &[Request]) -> Vec<Result<Completion, CompletionError>> {
+        let mut results: Vec<Option<Result<Completion, CompletionError>>> =
+            requests.iter().map(|r| find(&self.path, &self.entries, r)).collect();
+        let missing: Vec<usize> = (0..requests.len()).filter(|i| results[*i].is_none()).collect();
+        let mut answered = requests.len() - missing.len();
+        for part in missing.chunks(self.at_a_time) {
+            let asked: Vec<Request> = part.iter().map(|i| requests[*i].clone()).collect();
+            let mut fresh = Vec::new();
+            for (i, result) in part.iter().zip(self.source.complete(&asked)) {
+                if let Ok(completion) = &result {
+                    fresh.push((&requests[*i], completion.clone()));
+                }
+                results[*i] = Some(result);
+            }
+            if let Err(error) = self.write(fresh) {
+                // What cannot be kept is not asked for.
+                let reason = error.to_string();
+                let lost = || Some(Err(CompletionError::Other(reason.clone())));
+                results.iter_mut().filter(|r| r.is_none()).for_each(|r| *r = lost());
+                results[part[0]] = Some(Err(error.into()));
+                break;
+            }
+            answered += part.len();
+            if let Some(tell) = &mut self.progress {
+                tell(answered, requests.len());
+            }
+        }
+        let short = || Err(CompletionError::Other(format!("{} gave too few results", self.source.name())));
+        results.into_iter().map(|r| r.unwrap_or_else(short)).collect()
+    }
+}

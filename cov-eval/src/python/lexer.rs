@@ -1,0 +1,125 @@
+//! Tokens with their places, for any text: what cannot be read is an operator of one character.
+
+use std::ops::Range;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Name,
+    Number,
+    Text,
+    Operator,
+    Comment,
+    /// The end of a logical line.
+    Newline,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Token {
+    pub(crate) kind: Kind,
+    pub(crate) range: Range<usize>,
+    /// Brackets that are open before it.
+    pub(crate) depth: usize,
+}
+
+const OPERATORS: [&str; 24] = [
+    "**=", "//=", ">>=", "<<=", "...", "!=", "==", "<=", ">=", "->", ":=", "+=", "-=", "*=", "/=", "%=",
+    "&=", "|=", "^=", "@=", "**", "//", "<<", ">>",
+];
+
+/// Where a string that starts at `at` ends.
+fn text_end(source: &str, at: usize) -> Option<usize> {
+    let bytes = source.as_bytes();
+    let prefix = bytes[at..].iter().take(3).take_while(|b| b"rRbBfFuU".contains(b)).count();
+    let quote = *bytes.get(at + prefix).filter(|b| **b == b'"' || **b == b'\'')?;
+    let start = at + prefix;
+    let triple = bytes[start..].starts_with(&[quote; 3]);
+    let mut i = start + if triple { 3 } else { 1 };
+    while i < bytes.len() {
+        match bytes[i] {
+            b'\\' => i += 1,
+            b'\n' if !triple => return Some(i),
+            b if b == quote && !triple => return Some(i + 1),
+            b if b == quote && bytes[i..].starts_with(&[quote; 3]) => return Some(i + 3),
+            _ => {}
+        }
+        i += 1;
+    }
+    Some(bytes.len())
+}
+
+pub(crate) fn tokens(source: &str) -> Vec<Token> {
+    let bytes = source.as_bytes();
+    let mut found: Vec<Token> = Vec::new();
+    let (mut at, mut depth) = (0, 0usize);
+    while at < bytes.len() {
+        let rest = &source[at..];
+        let byte = bytes[at];
+        let (kind, end) = if byte == b'\n' {
+            let open = found.last().is_some_and(|t| t.kind != Kind::Newline);
+            let only_comment = found.last().is_some_and(|t| t.kind == Kind::Comment)
+                && found
+                    .iter()
+                    .rev()
+                    .find(|t| t.kind != Kind::Comment)
+                    .is_none_or(|t| t.kind == Kind::Newline);
+            if depth > 0 || !open || only_comment {
+                at += 1;
+                continue;
+            }
+            (Kind::Newline, at + 1)
+        } else if byte == b'\\' && bytes.get(at + 1) == Some(&b'\n') {
+            at += 2;
+            continue;
+        } else if byte.is_ascii_whitespace() {
+            at += 1;
+            continue;
+        } else if byte == b'#' {
+            (Kind::Comment, at + rest.find('\n').unwrap_or(rest.len()))
+        } else if let Some(end) = text_end(source, at) {
+            (Kind::Text, end)
+        } else if byte.is_ascii_digit() {
+            let number = |b: &&u8| b.is_ascii_alphanumeric() || **b == b'.' || **b == b'_';
+            (Kind::Number, at + bytes[at..].iter().take_while(number).count())
+        } else if byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80 {
+            let name = |b: &&u8| b.is_ascii_alphanumeric() || **b == b'_' || **b >= 0x80;
+            (Kind::Name, at + bytes[at..].iter().take_while(name).count())
+        } else {
+            let long = OPERATORS.iter().find(|op| rest.starts_with(**op));
+            (Kind::Operator, at + long.map_or(1, |op| op.len()))
+        };
+        found.push(Token { kind, range: at..end, depth });
+        match (kind, byte) {
+            (Kind::Operator, b'(' | b'[' | b'{') => depth += 1,
+            (Kind::Operator, b')' | b']' | b'}') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        at = end;
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cases() {
+        for (source, expected) in [
+            ("x = 1\n", "x|=|1|\n"),
+            ("f(a,\n  b)  # c\ny", "f|(|a|,|b|)|# c|\n|y"),
+            ("# only\nx\n", "# only|x|\n"),
+            ("s = 'a\\'b' + f\"{x}\"\n", "s|=|'a\\'b'|+|f\"{x}\"|\n"),
+            ("'''a\nb'''\n", "'''a\nb'''|\n"),
+            ("'open\nx", "'open|\n|x"),
+            ("a //= b ** -1.5e3", "a|//=|b|**|-|1.5e3"),
+            ("a \\\n b\n", "a|b|\n"),
+            ("§", "§"),
+            ("x$y", "x|$|y"),
+        ] {
+            let found: Vec<&str> = tokens(source).into_iter().map(|t| &source[t.range]).collect();
+            assert_eq!(found.join("|"), expected, "{source:?}");
+        }
+        let depths: Vec<usize> = tokens("f(a[0])").into_iter().map(|t| t.depth).collect();
+        assert_eq!(depths, [0, 0, 1, 1, 2, 2, 1]);
+    }
+}

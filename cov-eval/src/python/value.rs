@@ -1,0 +1,234 @@
+//! Values of the interpreter.
+
+use std::cell::{Cell, RefCell};
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use rustpython_parser::ast;
+
+/// Names of a function or of the module.
+pub(super) type Scope<'a> = Rc<RefCell<HashMap<String, Value<'a>>>>;
+
+/// Why evaluation does not go on.
+#[derive(Clone)]
+pub(super) enum Stop<'a> {
+    /// An exception, by its kind.
+    Raise(Rc<str>),
+    Return(Value<'a>),
+    Break,
+    Continue,
+    /// Something that this interpreter does not know.
+    Unsupported,
+    /// Fuel, depth or size ran out.
+    Limit,
+}
+
+pub(super) type Run<'a, T> = Result<T, Stop<'a>>;
+
+pub(super) fn raise<'a, T>(kind: &str) -> Run<'a, T> {
+    Err(Stop::Raise(kind.into()))
+}
+
+pub(super) struct Function<'a> {
+    pub(super) params: Vec<(String, Option<Value<'a>>)>,
+    pub(super) rest: Option<String>,
+    pub(super) body: Body<'a>,
+    /// The scopes around it, the nearest last, without the module's.
+    pub(super) around: Vec<Scope<'a>>,
+}
+
+pub(super) enum Body<'a> {
+    Statements(&'a [ast::Stmt]),
+    Expression(&'a ast::Expr),
+}
+
+thread_local! {
+    /// Comparisons and conversions to text that are left to the running program: values may hold themselves.
+    static WORK: Cell<u32> = const { Cell::new(0) };
+}
+
+/// So deep may values be nested that are compared, and so often.
+const MOST_WORK: u32 = 60_000;
+
+pub(super) fn refill() {
+    WORK.set(MOST_WORK);
+}
+
+/// Whether there is work left, of which this takes one.
+pub(super) fn spend() -> bool {
+    let left = WORK.get();
+    WORK.set(left.saturating_sub(1));
+    left > 0
+}
+
+pub(super) fn exhausted() -> bool {
+    WORK.get() == 0
+}
+
+#[derive(Clone)]
+pub(super) enum Value<'a> {
+    None,
+    Bool(bool),
+    Int(i128),
+    Float(f64),
+    Str(Rc<str>),
+    List(Rc<RefCell<Vec<Value<'a>>>>),
+    Tuple(Rc<Vec<Value<'a>>>),
+    Dict(Rc<RefCell<Vec<(Value<'a>, Value<'a>)>>>),
+    Set(Rc<RefCell<Vec<Value<'a>>>>),
+    Range(i128, i128, i128),
+    Function(Rc<Function<'a>>),
+    Builtin(&'static str),
+    Method(Rc<Value<'a>>, Rc<str>),
+    Iterator(Rc<RefCell<std::vec::IntoIter<Value<'a>>>>),
+    /// An exception or its class, by its kind.
+    Exception(Rc<str>),
+    Module(Rc<str>),
+}
+
+impl<'a> Value<'a> {
+    pub(super) fn list(items: Vec<Value<'a>>) -> Self {
+        Value::List(Rc::new(RefCell::new(items)))
+    }
+
+    pub(super) fn str(text: impl Into<Rc<str>>) -> Self {
+        Value::Str(text.into())
+    }
+
+    pub(super) fn tuple(items: Vec<Value<'a>>) -> Self {
+        Value::Tuple(Rc::new(items))
+    }
+
+    pub(super) fn set(items: Vec<Value<'a>>) -> Self {
+        let mut unique: Vec<Value<'a>> = Vec::new();
+        for item in items {
+            if !unique.iter().any(|u| u.equals(&item)) {
+                unique.push(item);
+            }
+        }
+        Value::Set(Rc::new(RefCell::new(unique)))
+    }
+
+    pub(super) fn truth(&self) -> bool {
+        match self {
+            Value::None => false,
+            Value::Bool(b) => *b,
+            Value::Int(i) => *i != 0,
+            Value::Float(f) => *f != 0.0,
+            Value::Str(s) => !s.is_empty(),
+            Value::List(l) => !l.borrow().is_empty(),
+            Value::Tuple(t) => !t.is_empty(),
+            Value::Dict(d) => !d.borrow().is_empty(),
+            Value::Set(s) => !s.borrow().is_empty(),
+            Value::Range(..) => self.length().is_some_and(|n| n > 0),
+            _ => true,
+        }
+    }
+
+    pub(super) fn length(&self) -> Option<usize> {
+        Some(match self {
+            Value::Str(s) => s.chars().count(),
+            Value::List(l) => l.borrow().len(),
+            Value::Tuple(t) => t.len(),
+            Value::Dict(d) => d.borrow().len(),
+            Value::Set(s) => s.borrow().len(),
+            &Value::Range(start, end, step) => {
+                let span = if step > 0 { end.saturating_sub(start) } else { start.saturating_sub(end) };
+                let step = step.unsigned_abs() as i128;
+                usize::try_from(((span.max(0)).saturating_add(step - 1)) / step.max(1)).unwrap_or(usize::MAX)
+            }
+            _ => return None,
+        })
+    }
+
+    /// As a whole number: integers and truth values.
+    pub(super) fn int(&self) -> Option<i128> {
+        match self {
+            Value::Int(i) => Some(*i),
+            Value::Bool(b) => Some(i128::from(*b)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn float(&self) -> Option<f64> {
+        match self {
+            Value::Float(f) => Some(*f),
+            other => other.int().map(|i| i as f64),
+        }
+    }
+
+    /// `==`; floats must be the same.
+    pub(super) fn equals(&self, other: &Value<'a>) -> bool {
+        self.same(other, 0.0)
+    }
+
+    /// Equality with a relative tolerance for floats.
+    pub(super) fn same(&self, other: &Value<'a>, tolerance: f64) -> bool {
+        if !spend() {
+            return false;
+        }
+        let all = |a: &[Value<'a>], b: &[Value<'a>]| {
+            a.len() == b.len() && a.iter().zip(b).all(|(x, y)| x.same(y, tolerance))
+        };
+        if let (Some(a), Some(b)) = (self.int(), other.int()) {
+            return a == b;
+        }
+        if let (Some(a), Some(b)) = (self.float(), other.float()) {
+            return a == b || (a - b).abs() <= tolerance * a.abs().max(b.abs());
+        }
+        match (self, other) {
+            (Value::None, Value::None) => true,
+            (Value::Str(a), Value::Str(b)) => a == b,
+            (Value::List(a), Value::List(b)) => Rc::ptr_eq(a, b) || all(&a.borrow(), &b.borrow()),
+            (Value::Tuple(a), Value::Tuple(b)) => all(a, b),
+            (Value::Set(a), Value::Set(b)) => {
+                let (a, b) = (a.borrow(), b.borrow());
+                a.len() == b.len() && a.iter().all(|x| b.iter().any(|y| x.same(y, tolerance)))
+            }
+            (Value::Dict(a), Value::Dict(b)) => {
+                let (a, b) = (a.borrow(), b.borrow());
+                let find = |key: &Value<'a>| b.iter().find(|(k, _)| k.same(key, 0.0));
+                a.len() == b.len()
+                    && a.iter().all(|(k, v)| find(k).is_some_and(|(_, w)| v.same(w, tolerance)))
+            }
+            (Value::Range(..), Value::Range(..)) => self.length() == other.length(),
+            (Value::Exception(a), Value::Exception(b)) => a == b,
+            _ => false,
+        }
+    }
+
+    /// The order of `<`; nothing where Python raises a `TypeError`.
+    pub(super) fn order(&self, other: &Value<'a>) -> Option<Ordering> {
+        if !spend() {
+            return None;
+        }
+        let all = |a: &[Value<'a>], b: &[Value<'a>]| {
+            for (x, y) in a.iter().zip(b) {
+                if !x.equals(y) {
+                    return x.order(y);
+                }
+            }
+            Some(a.len().cmp(&b.len()))
+        };
+        if let (Some(a), Some(b)) = (self.int(), other.int()) {
+            return Some(a.cmp(&b));
+        }
+        if let (Some(a), Some(b)) = (self.float(), other.float()) {
+            return a.partial_cmp(&b);
+        }
+        match (self, other) {
+            (Value::Str(a), Value::Str(b)) => Some(a.cmp(b)),
+            (Value::List(a), Value::List(b)) => all(&a.borrow(), &b.borrow()),
+            (Value::Tuple(a), Value::Tuple(b)) => all(a, b),
+            _ => None,
+        }
+    }
+
+    pub(super) fn hashable(&self) -> bool {
+        match self {
+            Value::Tuple(t) => t.iter().all(Value::hashable),
+            other => !matches!(other, Value::List(_) | Value::Dict(_) | Value::Set(_)),
+        }
+    }
+}

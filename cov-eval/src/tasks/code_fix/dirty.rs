@@ -1,0 +1,214 @@
+//! Violations, put into clean code.
+
+use crate::key::DetRng;
+use crate::python::{Finding, Kind, Token, findings, parse, tokens};
+
+/// An edit of a text: bytes, and what takes their place.
+type Edit = (std::ops::Range<usize>, String);
+
+const NOTES: [&str; 4] = ["check this", "see above", "may change", "keep order"];
+
+fn word_edits(source: &str, old: &str, new: &str) -> Vec<Edit> {
+    let edge = |b: Option<&u8>| !b.is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_');
+    let bytes = source.as_bytes();
+    let whole =
+        |&at: &usize| edge(at.checked_sub(1).and_then(|i| bytes.get(i))) && edge(bytes.get(at + old.len()));
+    let found = source.match_indices(old).map(|m| m.0).filter(whole);
+    found.map(|at| (at..at + old.len(), new.to_owned())).collect()
+}
+
+fn apply(source: &str, mut edits: Vec<Edit>) -> String {
+    edits.sort_by_key(|e| std::cmp::Reverse(e.0.start));
+    let mut text = source.to_owned();
+    edits.into_iter().for_each(|(range, new)| text.replace_range(range, &new));
+    text
+}
+
+/// Names that assignments of a function bind, to be written with a capital.
+fn locals(source: &str) -> Vec<String> {
+    let first = |line: &str| {
+        let (name, _) = line.trim().split_once(" = ")?;
+        (line.starts_with("    ") && name.bytes().all(|b| b.is_ascii_lowercase())).then(|| name.to_owned())
+    };
+    let mut names: Vec<String> = source.lines().filter_map(first).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// Ways to bring one violation of a rule into a function.
+fn edits(source: &str, code: &str, rng: &mut DetRng) -> Vec<Vec<Edit>> {
+    let tokens = tokens(source);
+    let text = |t: &Token| &source[t.range.clone()];
+    let operators = |wanted: &'static [&'static str]| {
+        let is = move |t: &&Token| t.kind == Kind::Operator && wanted.contains(&&source[t.range.clone()]);
+        tokens.iter().filter(is)
+    };
+    let space_after = |t: &Token| source[t.range.end..].starts_with(' ');
+    let end_of_line = |t: &Token| source[t.range.end..].starts_with('\n');
+    let insert = |at: usize, new: &str| vec![(at..at, new.to_owned())];
+    // Ends of lines that close a statement.
+    let line_ends: Vec<usize> =
+        tokens.iter().filter(|t| t.kind == Kind::Newline).map(|t| t.range.start).collect();
+    let simple = |end: &usize| !source[..*end].ends_with(':') && !source[..*end].ends_with("\"\"\"");
+    // Starts of lines within the function, after its first two.
+    let starts: Vec<usize> =
+        line_ends.iter().skip(1).map(|end| end + 1).filter(|&s| s < source.len()).collect();
+    let indent = |start: usize| {
+        let rest = &source[start..];
+        " ".repeat(rest.len() - rest.trim_start_matches(' ').len())
+    };
+    let compares: &[&str] = &["=", "==", "!=", "<", ">", "<=", ">=", "+=", "-="];
+    let note = *rng.pick(&NOTES);
+    let phrase = |old: &str, new: &str| -> Vec<Vec<Edit>> {
+        source.match_indices(old).map(|(at, _)| vec![(at..at + old.len(), new.to_owned())]).collect()
+    };
+    match code {
+        "E201" => operators(&["(", "[", "{"])
+            .filter(|t| !end_of_line(t))
+            .map(|t| insert(t.range.end, " "))
+            .collect(),
+        "E202" => operators(&[")", "]", "}"]).map(|t| insert(t.range.start, " ")).collect(),
+        "E203" => operators(&[",", ":"]).map(|t| insert(t.range.start, " ")).collect(),
+        "E221" => {
+            operators(compares).filter(|t| space_after(t)).map(|t| insert(t.range.start, " ")).collect()
+        }
+        "E222" => operators(compares).filter(|t| space_after(t)).map(|t| insert(t.range.end, " ")).collect(),
+        "E225" => operators(compares)
+            .filter(|t| space_after(t))
+            .map(|t| vec![(t.range.end..t.range.end + 1, String::new())])
+            .collect(),
+        "E231" => operators(&[","])
+            .filter(|t| space_after(t))
+            .map(|t| vec![(t.range.end..t.range.end + 1, String::new())])
+            .collect(),
+        "E251" => operators(&["="])
+            .filter(|t| !space_after(t))
+            .map(|t| vec![(t.range.clone(), " = ".to_owned())])
+            .collect(),
+        "E261" => line_ends.iter().map(|&end| insert(end, &format!(" # {note}"))).collect(),
+        "E262" => line_ends.iter().map(|&end| insert(end, &format!("  #{note}"))).collect(),
+        "E265" => starts.iter().map(|&s| insert(s, &format!("{}#{note}\n", indent(s)))).collect(),
+        "E303" => starts.iter().map(|&s| insert(s, "\n\n")).collect(),
+        "E501" => {
+            let length = |end: usize| end - source[..end].rfind('\n').map_or(0, |at| at + 1);
+            let filler = |end: usize| {
+                format!("  # {}", "note ".repeat((86 - length(end).min(70)) / 5)).trim_end().to_owned()
+            };
+            line_ends.iter().map(|&end| insert(end, &filler(end))).collect()
+        }
+        "E701" => {
+            let mut found = Vec::new();
+            for (i, &end) in line_ends.iter().enumerate() {
+                let line = source[..end].rfind('\n').map_or(0, |at| at + 1);
+                let (body, next) = (line_ends.get(i + 1).copied(), line_ends.get(i + 2).copied());
+                let Some(body) = body.filter(|_| source[..end].ends_with(':') && line > 0) else { continue };
+                let only = next.is_none() || indent(body + 1).len() < indent(end + 1).len();
+                let words = source[line..end].trim_start();
+                let plain = ["if ", "for ", "while ", "else"].iter().any(|w| words.starts_with(w));
+                if only && plain && !source[end + 1..body].trim_start().starts_with(['i', 'f', 'w', 't']) {
+                    found.push(vec![(end..end + 1 + indent(end + 1).len(), " ".to_owned())]);
+                }
+            }
+            found
+        }
+        "E703" => line_ends.iter().filter(|e| simple(e)).map(|&end| insert(end, ";")).collect(),
+        "E711" => [phrase(" is None", " == None"), phrase(" is not None", " != None")].concat(),
+        "E713" => {
+            let mut found = Vec::new();
+            for (at, _) in source.match_indices(" not in ") {
+                let word = source[..at].rfind([' ', '(']).map_or(0, |i| i + 1);
+                found.push(vec![(word..word, "not ".to_owned()), (at..at + 8, " in ".to_owned())]);
+            }
+            found
+        }
+        "E722" => phrase("except ValueError:", "except:"),
+        "F841" => starts
+            .iter()
+            .map(|&s| insert(s, &format!("{}unused_{} = 0\n", indent(s), rng.below(90))))
+            .collect(),
+        "B006" => {
+            let guard = "    if extra is None:\n        extra = []\n";
+            match (source.find("extra=None"), source.find(guard)) {
+                (Some(a), Some(b)) => {
+                    vec![vec![(a..a + 10, "extra=[]".to_owned()), (b..b + guard.len(), String::new())]]
+                }
+                _ => Vec::new(),
+            }
+        }
+        "C408" => [phrase(" = {}\n", " = dict()\n"), phrase(" = []\n", " = list()\n")].concat(),
+        "N806" => {
+            let rename = |name: String| word_edits(source, &name, &crate::prose::capital(&name));
+            locals(source).into_iter().map(rename).collect()
+        }
+        "SIM118" => {
+            let loops = source.match_indices(" in totals:").chain(source.match_indices(" in links and"));
+            loops
+                .map(|(at, m)| insert(at + m.len() - if m.ends_with(':') { 1 } else { 4 }, ".keys()"))
+                .collect()
+        }
+        "W291" => line_ends.iter().map(|&end| insert(end, "  ")).collect(),
+        "W293" => starts.iter().map(|&s| insert(s, "    \n")).collect(),
+        "N802" => {
+            let name = tokens.get(1).map(|t| text(t).to_owned()).unwrap_or_default();
+            let camel: String = name
+                .split('_')
+                .enumerate()
+                .map(|(i, part)| if i == 0 { part.to_owned() } else { crate::prose::capital(part) })
+                .collect();
+            vec![word_edits(source, &name, &camel)]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Rules that are broken inside a function.
+pub(super) const INSIDE: &[&str] = &[
+    "E231", "E225", "E501", "W291", "E261", "E203", "E201", "E202", "E221", "E222", "E251", "E262", "E265",
+    "E303", "E701", "E703", "E711", "E713", "E722", "F841", "B006", "C408", "N802", "N806", "SIM118", "W293",
+];
+
+/// Rules that are broken between functions.
+pub(super) const BETWEEN: &[&str] = &["E302", "F401", "E401", "E305"];
+
+/// The violations of a text that parses.
+pub(super) fn lint(source: &str) -> Option<Vec<Finding>> {
+    parse(source).ok().map(|statements| findings(source, &statements))
+}
+
+/// One more violation of a rule in a function, and no other change of what the lint says; `None` where there is no place.
+pub(super) fn break_rule(source: &str, code: &str, rng: &mut DetRng) -> Option<String> {
+    let mut ways = edits(source, code, rng);
+    rng.shuffle(&mut ways);
+    let codes = |source: &str| Some(lint(source)?.into_iter().map(|f| f.code).collect::<Vec<_>>());
+    let mut expected = codes(source)?;
+    expected.push(rule(code)?);
+    expected.sort_unstable();
+    ways.into_iter().filter(|w| !w.is_empty()).take(6).find_map(|way| {
+        let text = apply(source, way);
+        let mut found = codes(&text)?;
+        found.sort_unstable();
+        (found == expected).then_some(text)
+    })
+}
+
+/// The rule's own name, which lives as long as the program.
+fn rule(code: &str) -> Option<&'static str> {
+    crate::python::RULES.iter().map(|r| r.0).find(|known| *known == code)
+}
+
+/// A fault of syntax; `None` where there is no place.
+pub(super) fn break_syntax(source: &str, rng: &mut DetRng) -> Option<String> {
+    let mut ways: Vec<Vec<Edit>> = Vec::new();
+    for (at, _) in source.match_indices(":\n") {
+        ways.push(vec![(at..at + 1, String::new())]);
+    }
+    for (at, _) in source.match_indices(")\n") {
+        ways.push(vec![(at..at + 1, String::new())]);
+    }
+    for (old, new) in [("    return ", "    retrun "), ("    for ", "    fro "), ("\ndef ", "\ndfe ")] {
+        ways.extend(source.match_indices(old).map(|(at, _)| vec![(at..at + old.len(), new.to_owned())]));
+    }
+    rng.shuffle(&mut ways);
+    ways.into_iter().take(8).find_map(|way| Some(apply(source, way)).filter(|text| parse(text).is_err()))
+}

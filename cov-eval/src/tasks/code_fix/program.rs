@@ -1,0 +1,181 @@
+//! A clean program, the same with violations, and what its functions must do.
+
+use super::archetypes::{ARCHETYPES, Archetype};
+use super::dirty::{BETWEEN, INSIDE, break_rule, break_syntax, lint};
+use super::{CodeTargets, Function, Planted, Vector};
+use crate::key::DetRng;
+use crate::python::{Outcome, Program, canonical, functions, parse};
+
+const HEADER: &str = "\"\"\"Helpers that work on small collections.\"\"\"\n";
+const IMPORTS: &str = "import math\nimport string\n";
+const CONSTANTS: &str = "\nLIMIT = math.floor(7.9)\nDIGITS = string.digits\n";
+const GUARD: &str = "if __name__ == '__main__':\n    main()\n";
+
+/// Draws until results differ.
+const REDRAWS: usize = 60;
+
+/// Violations for each hundred lines, and different rules, by difficulty.
+const DENSITY: [(usize, usize); 4] = [(15, 8), (25, 16), (40, 28), (60, 30)];
+
+/// Blank lines before each function, and before the guard.
+struct Layout {
+    imports: String,
+    before: Vec<usize>,
+    guard: usize,
+}
+
+fn main_of(names: &[String]) -> String {
+    let steps: String = names.iter().map(|name| format!("        {name},\n")).collect();
+    format!(
+        "def main():\n    \"\"\"Show the functions of this module.\"\"\"\n    steps = [\n{steps}    ]\n    for step in \
+         steps:\n        print(step, LIMIT, DIGITS)\n"
+    )
+}
+
+fn assemble(chunks: &[String], layout: &Layout) -> String {
+    let mut text = format!("{HEADER}{}{CONSTANTS}", layout.imports);
+    for (chunk, blank) in chunks.iter().zip(&layout.before) {
+        text.push_str(&"\n".repeat(*blank));
+        text.push_str(chunk);
+    }
+    text + &"\n".repeat(layout.guard) + GUARD
+}
+
+/// The arguments of a call and an expected result, as expressions.
+pub(super) fn expressions(
+    vector: &Vector,
+) -> Option<(Vec<rustpython_parser::ast::Expr>, rustpython_parser::ast::Expr)> {
+    use rustpython_parser::ast::{Expr, Stmt};
+    let one = |source: &str| match parse(source).ok()?.into_iter().next()? {
+        Stmt::Expr(e) => Some(*e.value),
+        _ => None,
+    };
+    let Expr::Call(call) = one(&format!("f({})", vector.args))? else { return None };
+    Some((call.args, one(&vector.expected)?))
+}
+
+/// The result of a function for some arguments.
+fn result(source: &str, name: &str, args: &str) -> Option<String> {
+    let statements = parse(source).ok()?;
+    let (args, _) = expressions(&Vector { args: args.to_owned(), expected: "0".into() })?;
+    match Program(&statements).call(name, &args) {
+        Outcome::Value(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// Calls whose results differ from each other and from every argument.
+fn vectors(source: &str, name: &str, archetype: &Archetype, rng: &mut DetRng) -> Vec<Vector> {
+    let mut found: Vec<Vector> = Vec::new();
+    for round in 0..REDRAWS {
+        let args: Vec<String> = archetype.args.iter().map(|a| a.draw(rng)).collect();
+        let joined = args.join(", ");
+        let Some(expected) = result(source, name, &joined) else { continue };
+        let told = args.contains(&expected) || found.iter().any(|v| v.expected == expected);
+        if !told || round + 3 >= REDRAWS {
+            found.push(Vector { args: joined, expected });
+        }
+        if found.len() == 3 {
+            break;
+        }
+    }
+    found
+}
+
+/// A violation of a rule between functions; whether there was a place.
+fn between(code: &str, layout: &mut Layout, rng: &mut DetRng) -> bool {
+    match code {
+        "E302" => {
+            let places: Vec<usize> = (0..layout.before.len()).filter(|&i| layout.before[i] == 2).collect();
+            let Some(&i) = places.get(rng.index(places.len().max(1))) else { return false };
+            layout.before[i] = 1;
+        }
+        "E305" if layout.guard == 2 => layout.guard = 1,
+        "F401" if !layout.imports.contains("json") => layout.imports.push_str("import json\n"),
+        "E401" if layout.imports.starts_with("import math\nimport string\n") => {
+            layout.imports = layout.imports.replacen("math\nimport ", "math, ", 1);
+        }
+        _ => return false,
+    }
+    true
+}
+
+/// A program of `count` functions with its violations.
+pub(super) fn draw(
+    count: usize,
+    difficulty: u8,
+    rng: &mut DetRng,
+    dirt: &mut DetRng,
+) -> (String, CodeTargets) {
+    let order: Vec<usize> = (0..count.div_ceil(ARCHETYPES.len()))
+        .flat_map(|_| rng.sample(ARCHETYPES.len(), ARCHETYPES.len()))
+        .take(count)
+        .collect();
+    let mut names: Vec<String> = Vec::new();
+    let mut chunks: Vec<String> = Vec::new();
+    let mut targets: Vec<Function> = Vec::new();
+    for (i, &which) in order.iter().enumerate() {
+        let archetype = &ARCHETYPES[which];
+        let round = i / ARCHETYPES.len();
+        let name = archetype.names[(which + round) % archetype.names.len()];
+        let name =
+            if round < archetype.names.len() { name.to_owned() } else { format!("{name}_{}", round + 1) };
+        let (a, b) = (rng.range(2, 6).to_string(), rng.range(14, 30).to_string());
+        let text = archetype.text.replace("{f}", &name).replace("{a}", &a).replace("{b}", &b);
+        targets.push(Function { name: name.clone(), vectors: vectors(&text, &name, archetype, rng) });
+        names.push(name);
+        chunks.push(text);
+    }
+    let clean_layout = || Layout { imports: IMPORTS.to_owned(), before: vec![2; count + 1], guard: 2 };
+    let with_main = |chunks: &[String], names: &[String]| [chunks, &[main_of(names)]].concat();
+    let clean = assemble(&with_main(&chunks, &names), &clean_layout());
+
+    let (density, variety) = DENSITY[usize::from(difficulty.min(3))];
+    let mut codes: Vec<&str> = INSIDE.iter().chain(BETWEEN).copied().collect();
+    dirt.shuffle(&mut codes);
+    codes.truncate(variety);
+    let mut layout = clean_layout();
+    let lines = clean.lines().count();
+    let wanted = (lines * density / 100).max(6);
+    let mut broken = chunks.clone();
+    let mut planted = 0;
+    for _ in 0..4 * wanted {
+        if planted == wanted {
+            break;
+        }
+        let code = *dirt.pick(&codes);
+        if BETWEEN.contains(&code) {
+            planted += usize::from(between(code, &mut layout, dirt));
+            continue;
+        }
+        let i = dirt.index(count);
+        let Some(text) = break_rule(&broken[i], code, dirt) else { continue };
+        broken[i] = text;
+        planted += 1;
+    }
+    // What a function is called now, and whether it still does the same.
+    for i in 0..count {
+        let statements = parse(&broken[i]).unwrap_or_default();
+        let name = functions(&statements).first().map(|f| f.name.to_string()).unwrap_or_default();
+        let same = |v: &Vector| result(&broken[i], &name, &v.args).as_ref() == Some(&v.expected);
+        if targets[i].vectors.iter().all(same) && canonical(&name) == canonical(&names[i]) {
+            names[i] = name;
+        } else {
+            broken[i].clone_from(&chunks[i]);
+        }
+    }
+    let mut dirty = assemble(&with_main(&broken, &names), &layout);
+    let found = lint(&dirty).unwrap_or_default();
+    let planted: Vec<Planted> =
+        found.into_iter().map(|f| Planted { code: f.code.to_owned(), function: f.function }).collect();
+    let mut faults = 0;
+    if difficulty >= 2 {
+        for _ in 0..dirt.range(1, 3) {
+            if let Some(text) = break_syntax(&dirty, dirt) {
+                dirty = text;
+                faults += 1;
+            }
+        }
+    }
+    (dirty, CodeTargets { clean, planted, faults, functions: targets })
+}
