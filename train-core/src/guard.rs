@@ -195,10 +195,16 @@ impl Guards {
             &["look for what loses them: the sampler records every token it feeds"],
         );
         self.hacking(row, &mut signs);
+        signs.extend(flagged(row));
+        signs.extend(canary_gap(row));
         let mut fired = Vec::new();
         for (on, alarm) in signs {
             // A spike or parted curves are an event; the other signs must last.
-            let patience = if SUDDEN.contains(&alarm.name) { 1 } else { s.patience };
+            let patience = match alarm.name {
+                name if SUDDEN.contains(&name) => 1,
+                "canary_gap" => CANARY_PATIENCE,
+                _ => s.patience,
+            };
             let streak = self.state.streaks.entry(alarm.name.into()).or_default();
             *streak = if on { *streak + 1 } else { 0 };
             if *streak == patience {
@@ -234,6 +240,37 @@ impl Guards {
             },
         ));
     }
+}
+
+/// Share of a task's answers with one flag that is too much, and distance of training from held-out scores that is.
+const FLAGGED_MAX: f64 = 0.05;
+const CANARY_GAP: f64 = 0.1;
+/// Evaluations in a row.
+const CANARY_PATIENCE: u64 = 3;
+
+/// A verifier flags answers (`reward/<task>/flag/<name>`): something else than the task may be learned.
+fn flagged(row: &Row) -> Option<(bool, Alarm)> {
+    let flags = row.values().filter(|(name, _)| name.starts_with("reward/") && name.contains("/flag/"));
+    let (name, share) = flags.max_by(|a, b| a.1.total_cmp(&b.1))?;
+    let message =
+        format!("{:.0} % of answers have {name}: the reward may be gained without the task", 100.0 * share);
+    let advice: &[&str] = &[
+        "read samples: trainer rollouts RUN --sort reward",
+        "hold the policy back: --set loss.kl_coef=0.01",
+    ];
+    Some((share > FLAGGED_MAX, Alarm { name: "flagged", message, advice }))
+}
+
+/// Verified scores in training lie above those of instances that never train.
+fn canary_gap(row: &Row) -> Option<(bool, Alarm)> {
+    let gaps = row.values().filter_map(|(name, held_out)| {
+        let task = name.strip_prefix("eval/")?.strip_suffix("/score")?;
+        Some((task, row.get(&format!("reward/{task}/score"))? - held_out))
+    });
+    let (task, gap) = gaps.max_by(|a, b| a.1.total_cmp(&b.1))?;
+    let message = format!("{task} scores {gap:.3} higher in training than on instances that never train");
+    let advice: &[&str] = &["lower the learning rate: --set update.lr=…", "draw from more tasks: cov.tasks"];
+    Some((gap > CANARY_GAP, Alarm { name: "canary_gap", message, advice }))
 }
 
 #[cfg(test)]
@@ -328,6 +365,23 @@ mod tests {
         assert_eq!(names(&mut guards, &low, 20), [(10, "entropy_collapse")]);
         assert_eq!(names(&mut guards, &healthy(), 1), []);
         assert_eq!(names(&mut guards, &low, 20), [(10, "entropy_collapse")]);
+    }
+
+    #[test]
+    fn flags_and_scores_that_training_alone_has_are_named() {
+        let mut row = healthy();
+        row.set("reward/fsm/flag/echo", 0.06);
+        assert_eq!(names(&mut guards(), &row, 20), [(10, "flagged")]);
+        row.set("reward/fsm/flag/echo", 0.05);
+        row.set("reward/fsm/score", 0.7);
+        row.set("eval/fsm/score", 0.61);
+        assert_eq!(names(&mut guards(), &row, 20), []);
+        // Steps without an evaluation between do not count.
+        row.set("eval/fsm/score", 0.59);
+        let mut guards = guards();
+        assert_eq!(names(&mut guards, &row, 2), []);
+        assert_eq!(names(&mut guards, &healthy(), 5), []);
+        assert_eq!(names(&mut guards, &row, 5), [(1, "canary_gap")]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use rollout_engine::random::{Stream, keyed_rng};
 use serde_json::{Value, json};
 
 use crate::config::{Architecture, Config, ModelSection};
-use crate::data::{DataError, FileSource, GeneratedSource, PromptSource, Task, TextCodec};
+use crate::data::{COV, CovSource, DataError, FileSource, GeneratedSource, PromptSource, Task, TextCodec};
 use crate::policy::{Policy, has_vision};
 use crate::trainer::TrainError;
 
@@ -201,6 +201,11 @@ pub fn prompt_source(
     let context = architecture.max_position_embeddings;
     if !config.data.path.is_empty() {
         let source = FileSource::new(&config.data, codec, config.run.seed, held_out, new, context)?;
+        return Ok(Box::new(source));
+    }
+    if config.data.task == COV {
+        let seed = config.run.seed;
+        let source = CovSource::new(&config.data, &config.cov, codec, seed, held_out, new, context)?;
         return Ok(Box::new(source));
     }
     let vision = vision(config, architecture)?;

@@ -99,8 +99,12 @@ pub struct RewardOutcome {
     pub total: f64,
     /// Every part before its weight, by the part's name.
     pub parts: BTreeMap<String, f64>,
-    /// Whether the response is the right answer, whole and properly ended; `None` when there is no answer.
+    /// Whether the response is the right answer, whole and properly ended; `None` when there is no answer. A part that
+    /// knows better than equality with [`Prompt::answer`] says so.
     pub exact: Option<bool>,
+    /// What parts note of it besides, such as a flag, for the metrics `reward/<task>/<note>`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub notes: BTreeMap<String, f64>,
     /// Why the sample could not be scored. Such a sample never trains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

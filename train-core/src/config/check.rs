@@ -8,7 +8,7 @@ use toml::{Table, Value};
 
 use super::layers::{ConfigError, deep_merge, typed};
 use super::model::{Architecture, Config, Routing};
-use crate::data::TASKS;
+use crate::data::{COV, TASKS};
 
 /// What the `[loss]` and `[advantage]` sections amount to.
 #[derive(Clone, Debug)]
@@ -136,12 +136,12 @@ impl Config {
                     "set a task, or data.path to a file of prompts",
                 ));
             }
-            (false, true) if !TASKS.contains(&data.task.as_str()) => {
+            (false, true) if data.task != COV && !TASKS.contains(&data.task.as_str()) => {
                 return Err(invalid(
                     "data.task",
                     &data.task,
                     origin,
-                    format!("expected one of {}", TASKS.join(", ")),
+                    format!("expected one of {}, {COV}", TASKS.join(", ")),
                 ));
             }
             (false, true) if data.levels.is_empty() || data.levels.contains(&0) => {

@@ -29,6 +29,7 @@ section!(Config {
     run: Run,
     model: ModelSection,
     data: Data,
+    cov: Cov,
     rollout: Rollout,
     gate: GateSection,
     reward: Reward,
@@ -94,6 +95,14 @@ section!(Data {
     chat_variables: toml::Table,
     shuffle: bool,
     too_long: TooLong,
+});
+
+section!(Cov {
+    tasks: toml::Table,
+    lengths: Vec<u32>,
+    difficulty: u8,
+    max_difficulty: u8,
+    in_tokens: u32,
 });
 
 choice!(TooLong { Error, Drop });

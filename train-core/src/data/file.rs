@@ -15,7 +15,7 @@ use super::{
 };
 use crate::chat::message;
 use crate::config::{Data, TooLong};
-use crate::types::{Images, Prompt};
+use crate::types::{Images, Prompt, RewardOutcome};
 
 /// Prompts of a file in shuffled epochs. Images and videos are read anew whenever a prompt is drawn: only those of the
 /// held-out prompts stay in memory.
@@ -299,7 +299,7 @@ impl PromptSource for FileSource {
         out.into_par_iter().map(load).collect()
     }
 
-    fn observe(&mut self, _: &[(&Prompt, bool)]) -> Option<String> {
+    fn observe(&mut self, _: &[(&Prompt, &RewardOutcome)]) -> Option<String> {
         None
     }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::shapes::Scene;
 use super::{DataError, PromptSource, Task, TextCodec, prompt_tokens};
 use crate::config::Data;
-use crate::types::{Images, Prompt};
+use crate::types::{Images, Prompt, RewardOutcome};
 
 /// One problem in so many is held out, by a hash of its text.
 const HELD_OUT_ONE_IN: u64 = 8;
@@ -131,12 +131,12 @@ impl PromptSource for GeneratedSource {
         Ok(prompts)
     }
 
-    fn observe(&mut self, outcomes: &[(&Prompt, bool)]) -> Option<String> {
+    fn observe(&mut self, outcomes: &[(&Prompt, &RewardOutcome)]) -> Option<String> {
         let size = Value::from(self.settings.levels[self.state.level]);
         let level: Vec<bool> = outcomes
             .iter()
             .filter(|(p, _)| p.columns.get(SIZE) == Some(&size))
-            .map(|(_, right)| *right)
+            .map(|(_, outcome)| outcome.exact == Some(true))
             .collect();
         let right = level.iter().filter(|right| **right).count() as f64;
         let solved = !level.is_empty() && right >= self.settings.advance_at * level.len() as f64;
@@ -187,6 +187,10 @@ mod tests {
         GeneratedSource::new(&settings, TextCodec::characters("0123456789=").unwrap(), None, 7, 30).unwrap()
     }
 
+    fn outcome(right: bool) -> RewardOutcome {
+        RewardOutcome { exact: Some(right), ..RewardOutcome::default() }
+    }
+
     /// Prompts by number of digits: 2, 3, 4.
     fn sizes(source: &mut GeneratedSource) -> [usize; 3] {
         let mut counts = [0; 3];
@@ -201,7 +205,8 @@ mod tests {
         let mut source = source(0.2);
         let all_right = |source: &mut GeneratedSource| {
             let prompts = source.next(50).unwrap();
-            let outcomes: Vec<_> = prompts.iter().map(|(p, _)| (p, true)).collect();
+            let right = outcome(true);
+            let outcomes: Vec<_> = prompts.iter().map(|(p, _)| (p, &right)).collect();
             source.observe(&outcomes)
         };
         let [two, three, four] = sizes(&mut source);
@@ -228,7 +233,9 @@ mod tests {
         let mut source = source(0.5);
         for _ in 0..5 {
             let prompts = source.next(50).unwrap();
-            let outcomes: Vec<_> = prompts.iter().map(|(p, _)| (p, p.text.len() == 4)).collect();
+            let [wrong, right] = [outcome(false), outcome(true)];
+            let outcomes: Vec<_> =
+                prompts.iter().map(|(p, _)| (p, if p.text.len() == 4 { &right } else { &wrong })).collect();
             assert_eq!(source.observe(&outcomes), None);
         }
         assert_eq!(source.observe(&[]), None);

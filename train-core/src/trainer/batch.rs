@@ -42,7 +42,7 @@ impl Trainer {
         row.set("group/kept", groups as f64);
         row.set("data/level", self.source.level());
         record::samples(row, &all)?;
-        let outcomes: Vec<_> = all.iter().map(|s| (&*s.prompt, s.reward.exact == Some(true))).collect();
+        let outcomes: Vec<_> = all.iter().map(|s| (&*s.prompt, &s.reward)).collect();
         let news = self.source.observe(&outcomes);
         Ok((kept, news))
     }
