@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::config::Guard;
 use crate::learner::median;
 use crate::metrics::Row;
+use crate::verdict::verdict;
 
 /// A guard that fired.
 #[derive(Clone, Debug, PartialEq)]
@@ -152,10 +153,15 @@ impl Guards {
             &["lower the learning rate: --set update.lr=…", "skip such steps: --set update.skip_norm=10"],
         );
         let mismatch = value("mismatch/k3");
+        // What is told to try is the guard's own; a verdict's would come second.
+        let found =
+            verdict(&|name| row.get(name), "", "").map_or(String::new(), |v| format!("; {}", v.finding));
         sign(
             mismatch > s.mismatch_max,
             "mismatch",
-            format!("sampler and trainer disagree on log-probabilities (k3 {mismatch:.4} nats a token)"),
+            format!(
+                "sampler and trainer disagree on log-probabilities (k3 {mismatch:.4} nats a token){found}"
+            ),
             AGAINST_MISMATCH,
         );
         let extreme = value("mismatch/extreme");
@@ -163,7 +169,7 @@ impl Guards {
             extreme > s.extreme_max,
             "mismatch_extreme",
             format!(
-                "sampler and trainer differ by more than a factor of 2 in {:.1} % of tokens",
+                "sampler and trainer differ by more than a factor of 2 in {:.1} % of tokens{found}",
                 100.0 * extreme
             ),
             AGAINST_MISMATCH,
@@ -173,7 +179,7 @@ impl Guards {
             mismatch > s.mismatch_rise * before && mismatch > s.mismatch_max / 10.0,
             "mismatch_rise",
             format!(
-                "divergence of sampler and trainer {mismatch:.1e} against a median of {before:.1e}: it often rises before a run collapses"
+                "divergence of sampler and trainer {mismatch:.1e} against a median of {before:.1e}: it often rises before a run collapses{found}"
             ),
             AGAINST_MISMATCH,
         );
@@ -330,6 +336,46 @@ mod tests {
         let mut row = healthy();
         row.set("optim/grad_norm", 100.0);
         assert_eq!(names(&mut guards(), &row, 3), [(1, "grad_norm_spike")]);
+    }
+
+    #[test]
+    fn guards_of_the_mismatch_say_what_dominates_and_by_which_numbers() {
+        let finding = |staleness: f64, head: &str| {
+            format!(
+                "; {head} (k3 of sampler and trainer 5.0e-1, of old and current policy {staleness:.1e} nats a token; router flips between the engines in tokens: 9.0 %)"
+            )
+        };
+        for (staleness, head) in [(0.01, "discrepancy dominates"), (2.0, "staleness dominates")] {
+            let mut row = healthy();
+            for (name, value) in
+                [("policy/kl_old", staleness), ("mismatch/flip_tokens", 0.09), ("mismatch/extreme", 0.02)]
+            {
+                row.set(name, value);
+            }
+            let mut guards = guards();
+            for _ in 0..20 {
+                row.set("mismatch/k3", 2e-4);
+                guards.check(&row, &[1.0; 20]);
+            }
+            row.set("mismatch/k3", 0.5);
+            // The first step shows the rise; the others have to last.
+            let fired: Vec<Alarm> = (0..10).flat_map(|_| guards.check(&row, &[1.0; 20])).collect();
+            let names: Vec<_> = fired.iter().map(|alarm| alarm.name).collect();
+            assert_eq!(names, ["mismatch_rise", "mismatch"]);
+            assert!(
+                fired.iter().all(|alarm| alarm.message.ends_with(&finding(staleness, head))),
+                "{fired:?}"
+            );
+        }
+        // Where only few tokens differ, but by much.
+        let mut row = healthy();
+        row.set("mismatch/extreme", 0.02);
+        let mut guards = guards();
+        let fired: Vec<Alarm> = (0..10).flat_map(|_| guards.check(&row, &[1.0; 20])).collect();
+        assert!(
+            fired[0].message.contains("2.0 % of tokens; neither discrepancy nor staleness is large (k3"),
+            "{fired:?}"
+        );
     }
 
     #[test]

@@ -65,7 +65,7 @@ metrics! {
     "mismatch/k3": "its non-negative estimate, nats",
     "mismatch/mean_abs": "mean of |log π_old − log μ|, nats",
     "mismatch/max_abs": "largest |log π_old − log μ|, nats",
-    "mismatch/flip_tokens": "share of tokens for which sampler and trainer, under the same weights, choose other experts in some layer",
+    "mismatch/flip_tokens": "share of tokens for which sampler and trainer, under the same weights, choose other experts in some layer (of up to 128 tokens of each pass, as all comparisons of experts)",
     "mismatch/flip_share": "share of token and layer pairs with another choice",
     "mismatch/chi2": "χ² divergence by token",
     "mismatch/extreme": "share of tokens where π_old and μ differ by more than a factor of 2",

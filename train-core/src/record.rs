@@ -225,6 +225,7 @@ pub(crate) fn rollouts(samples: &[Sample], step: u64, groups: usize, codec: &Tex
             "answer": s.prompt.answer,
             "response": s.text,
             "tokens": s.response,
+            "observations": s.observations,
             "pieces": s.response.iter().map(|t| codec.piece(*t)).collect::<Vec<_>>(),
             "logp_mu": s.logp_mu,
             "logp": s.logp_old,
@@ -252,25 +253,41 @@ pub(crate) fn demonstrations(
         .into_iter()
         .enumerate()
         .map(|(i, (prompt, epoch))| {
-            let answer = prompt
-                .answer
-                .clone()
-                .ok_or_else(|| DataError::State(format!("warm_start: prompt {} has no answer", prompt.id)))?;
-            let mut response = codec.encode(&answer)?;
-            response.push(stop);
-            let generation = rollout_engine::Generation {
-                request: i as u64,
-                sample: 0,
-                logps: Vec::new(),
-                truncated_logps: Vec::new(),
-                entropies: Vec::new(),
-                tokens: response,
-                finish: Finish::Stop,
-                routes: None,
-                gate: None,
+            let fault = |reason| DataError::State(format!("warm_start: prompt {} {reason}", prompt.id));
+            let answer = prompt.answer.clone().ok_or_else(|| fault("has no answer".into()))?;
+            let turn = |text: &str| -> Result<_, DataError> {
+                let mut tokens = codec.encode(text)?;
+                tokens.push(stop);
+                Ok(rollout_engine::Generation {
+                    request: i as u64,
+                    sample: 0,
+                    logps: Vec::new(),
+                    truncated_logps: Vec::new(),
+                    entropies: Vec::new(),
+                    tokens,
+                    finish: Finish::Stop,
+                    routes: None,
+                    gate: None,
+                })
             };
             let key = SampleKey { prompt: prompt.id, epoch, index: 0 };
-            Ok(Sample::new(key, std::sync::Arc::new(prompt), i as u32, answer, generation))
+            if prompt.turns() == 1 {
+                let only = turn(&answer)?;
+                return Ok(Sample::new(key, std::sync::Arc::new(prompt), i as u32, answer, only));
+            }
+            let lines: Vec<&str> = answer.split('\n').collect();
+            if lines.len() != prompt.turns() {
+                let (lines, turns) = (lines.len(), prompt.turns());
+                return Err(fault(format!(
+                    "has {turns} turns and an answer of {lines} lines: one for each is needed"
+                )));
+            }
+            let prompt = std::sync::Arc::new(prompt);
+            let mut sample = Sample::new(key, prompt.clone(), i as u32, lines[0].to_owned(), turn(lines[0])?);
+            for (told, line) in prompt.follow_ups.iter().zip(&lines[1..]) {
+                sample.add_turn(told.clone(), line, turn(line)?);
+            }
+            Ok(sample)
         })
         .collect()
 }

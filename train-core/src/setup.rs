@@ -11,6 +11,7 @@ use crate::config::{Architecture, Config, ModelSection};
 use crate::data::{COV, CovSource, DataError, FileSource, GeneratedSource, PromptSource, Task, TextCodec};
 use crate::policy::{Policy, has_vision};
 use crate::trainer::TrainError;
+use crate::types::Prompt;
 
 /// The decoder's architecture of a Hugging Face directory or a GGUF file, without its weights.
 ///
@@ -210,12 +211,13 @@ pub fn prompt_source(
     }
     let vision = vision(config, architecture)?;
     let source = GeneratedSource::new(&config.data, codec.clone(), vision, config.run.seed, held_out)?;
-    let longest = source.held_out().iter().max_by_key(|p| p.tokens.len());
-    if let Some(p) = longest.filter(|p| p.tokens.len() + new > context) {
+    let new = |p: &Prompt| p.turns() * new;
+    let longest = source.held_out().iter().max_by_key(|p| p.put());
+    if let Some(p) = longest.filter(|p| p.put() + new(p) > context) {
         return Err(DataError::TooLong {
             id: p.id,
-            tokens: p.tokens.len(),
-            new,
+            tokens: p.put(),
+            new: new(p),
             context,
             text: p.text.clone(),
         }

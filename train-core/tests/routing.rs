@@ -46,6 +46,7 @@ fn samples(model: &qwen3::Model, precision: Precision) -> Vec<Sample> {
                 tokens: vec![3, 4 + g.request as u32],
                 text: String::new(),
                 answer: None,
+                follow_ups: Vec::new(),
                 images: Default::default(),
                 columns: std::collections::BTreeMap::new(),
             };

@@ -188,7 +188,7 @@ pub(crate) struct ExperimentArgs {
     /// Which.
     #[arg(value_enum)]
     pub(crate) study: StudyName,
-    /// A part of the grid with a smaller model, in at most ten minutes.
+    /// A part of the grid with fewer steps, in at most ten minutes.
     #[arg(long)]
     pub(crate) quick: bool,
     /// Stop after so many minutes.

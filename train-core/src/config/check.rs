@@ -152,6 +152,10 @@ impl Config {
                     "expected sizes of 1 or more",
                 ));
             }
+            (false, true) if data.turns == 0 || (data.turns > 1 && data.task == "shapes") => {
+                let reason = "expected 1 or more turns, and 1 for a task that shows pictures";
+                return Err(invalid("data.turns", data.turns, origin, reason));
+            }
             _ => {}
         }
         if self.reward.parts.is_empty() {

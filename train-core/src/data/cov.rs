@@ -144,6 +144,7 @@ impl CovSource {
             text,
             answer: Some(task(instance.key.task).oracle(instance)),
             images: Images::default(),
+            follow_ups: Vec::new(),
             columns,
         })
     }

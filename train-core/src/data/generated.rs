@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::shapes::Scene;
+use super::turns::follow_up_tokens;
 use super::{DataError, PromptSource, Task, TextCodec, prompt_tokens};
 use crate::config::Data;
 use crate::types::{Images, Prompt, RewardOutcome};
@@ -82,14 +83,22 @@ impl GeneratedSource {
     /// The problem `id`: drawn until it is on the wanted side of the held-out split.
     fn prompt(&self, stream: Stream, id: u64, size: u32, held_out: bool) -> Result<Prompt, DataError> {
         let mut rng = keyed_rng(self.seed, stream, [id, 1]);
-        let (mut text, mut answer) = self.task.generate(size, &mut rng);
-        // Some tiny tasks have too few problems to split; then the draw stands.
-        for _ in 0..1000 {
-            if is_held_out(&text) == held_out {
-                break;
+        let mut problem = || {
+            let (mut text, mut answer) = self.task.generate(size, &mut rng);
+            // Some tiny tasks have too few problems to split; then the draw stands.
+            for _ in 0..1000 {
+                if is_held_out(&text) == held_out {
+                    break;
+                }
+                (text, answer) = self.task.generate(size, &mut rng);
             }
-            (text, answer) = self.task.generate(size, &mut rng);
-        }
+            (text, answer)
+        };
+        let (text, answer) = problem();
+        let (later, answers): (Vec<String>, Vec<String>) =
+            (1..self.settings.turns).map(|_| problem()).unzip();
+        let told = |text| follow_up_tokens(&self.settings, &self.codec, text);
+        let follow_ups = later.iter().map(told).collect::<Result<_, _>>()?;
         let (tokens, images) = match (self.task, &self.vision) {
             (Task::Shapes, Some(vision)) => {
                 let prompt = text.parse::<Scene>()?.prompt(&self.codec, vision)?;
@@ -105,8 +114,9 @@ impl GeneratedSource {
             id,
             task: self.name.clone(),
             tokens,
-            text,
-            answer: Some(answer),
+            text: [vec![text], later].concat().join("\n"),
+            answer: Some([vec![answer], answers].concat().join("\n")),
+            follow_ups,
             images,
             columns: [(SIZE.to_owned(), Value::from(size))].into(),
         })

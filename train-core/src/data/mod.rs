@@ -7,6 +7,7 @@ mod generated;
 mod gguf;
 mod shapes;
 mod task;
+mod turns;
 mod visual;
 
 pub use codec::TextCodec;

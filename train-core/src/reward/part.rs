@@ -172,7 +172,7 @@ impl Part {
             }
             Kind::ToolCall => tool_call(answer()?, s.response)?,
             Kind::Length { budget, cache } => {
-                policy_loss::overlong_penalty(s.response_tokens, *budget, *cache, 1.0)
+                policy_loss::overlong_penalty(s.response_tokens, *budget * s.prompt.turns(), *cache, 1.0)
             }
             Kind::Command(_) | Kind::Cov(_) => return Err("scored in batches".into()),
         })
