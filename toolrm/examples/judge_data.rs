@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 continue;
             }
             entries += 1;
-            let held_out = toolrm::canon_hash(&Val::from(step.id.as_str())) % 4 == 0;
+            let held_out = toolrm::canon_hash(&Val::from(step.id.as_str())).is_multiple_of(4);
             let mut put = |file: usize, line: String| {
                 files[file].1.push_str(&line);
                 files[file].1.push('\n');

@@ -55,7 +55,7 @@ impl Side {
         let prompts = setup::prompt_source(&config, &codec, &architecture).unwrap().next(8).unwrap();
         let model = setup::initial_model(&config, &architecture).unwrap();
         let mut sampler = Sampler::new(&config, &codec);
-        sampler.publish(&model.into()).unwrap();
+        sampler.publish(&model.into(), 1).unwrap();
         let model = setup::initial_model(&config, &architecture).unwrap();
         let learner = Learner::new(model, config.loss_choice().unwrap().loss, &config);
         Self { sampler, learner, prompts, codec }

@@ -23,6 +23,7 @@ pub struct Sampler {
     precision: Precision,
     seed: u64,
     group: usize,
+    version: u64,
 }
 
 /// Marks the keys of evaluation samples, which share no random number with training.
@@ -61,6 +62,7 @@ impl Sampler {
             precision: r.precision,
             seed: config.run.seed,
             group: r.group,
+            version: 0,
         }
     }
 
@@ -70,16 +72,23 @@ impl Sampler {
         Self { gate: gate.map(|setup| (setup, None)), ..self }
     }
 
-    /// Takes over the model's weights, as they are now.
+    /// Takes over the model's weights, as they are after `version` steps.
     ///
     /// # Errors
     /// When the model refuses.
-    pub fn publish(&mut self, model: &Policy) -> Result<(), TrainError> {
+    pub fn publish(&mut self, model: &Policy, version: u64) -> Result<(), TrainError> {
+        self.version = version;
         self.decoder = Some(Arc::new(model.decoder(self.precision)?));
         if let Some((setup, gate)) = &mut self.gate {
             *gate = Some(setup.gate(model)?);
         }
         Ok(())
+    }
+
+    /// The version of the weights it has.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// A group of samples for each prompt; `first_group` numbers the groups.
@@ -134,7 +143,9 @@ impl Sampler {
     ) -> Result<Vec<Sample>, TrainError> {
         let decoder = self.decoder.clone().ok_or(TrainError::NoWeights)?;
         let keep_ended = asked.iter().any(|a| a.prompt.turns() > 1);
-        let mut engine = Engine::new(decoder, EngineOptions { record_routes, keep_ended, ..self.options })?;
+        let options =
+            EngineOptions { record_routes, keep_ended, policy_version: self.version, ..self.options };
+        let mut engine = Engine::new(decoder, options)?;
         if let (true, Some((_, gate))) = (gated, &self.gate) {
             engine = engine.with_gate(gate.clone().ok_or(TrainError::NoWeights)?)?;
         }
@@ -155,7 +166,8 @@ impl Sampler {
             let Asked { prompt, epoch, .. } = &asked[g.request as usize];
             let key = SampleKey { prompt: prompt.id, epoch: *epoch, index: g.sample as u32 };
             let text = line(prompt, &g.tokens);
-            Sample::new(key, prompt.clone(), g.request as u32, text, g)
+            let sample = Sample::new(key, prompt.clone(), g.request as u32, text, g);
+            Sample { version: self.version, ..sample }
         });
         let mut samples: Vec<Sample> = first.collect();
         loop {

@@ -6,13 +6,13 @@ use moe_routing::{RouteShape, RouteTrace};
 use policy_loss::{Advantages, TokenBatch};
 use qwen3::{Batch, VisualItems};
 use rollout_engine::{GateTrace, Generation};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::policy::join_items;
 use crate::types::{Finish, Prompt, RewardOutcome, SampleKey};
 
 /// What a policy was told in the middle of its response.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observation {
     /// It stands before this token of the response.
     pub before: usize,
@@ -22,7 +22,7 @@ pub struct Observation {
 
 /// One response of the policy, in one turn or several, and everything known of it. What the policy was told between its
 /// turns is read but never trained on: arrays by token are of the response alone.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sample {
     /// Its identity.
     pub key: SampleKey,
@@ -30,6 +30,8 @@ pub struct Sample {
     pub prompt: Arc<Prompt>,
     /// Samples of one prompt share a group.
     pub group: u32,
+    /// Steps that had been done when it was sampled: which weights drew it.
+    pub version: u64,
     /// Response tokens: those that the policy drew, of all turns.
     pub response: Vec<u32>,
     /// What it was told between its turns, in order.
@@ -49,13 +51,30 @@ pub struct Sample {
     /// Why it ended.
     pub finish: Finish,
     /// The experts of every fed token, when they are recorded.
+    #[serde(with = "trace_bytes")]
     pub routes: Option<RouteTrace>,
-    /// What a gate denied while sampling, under one.
+    /// What a gate denied while sampling, under one. Not saved: no batch is sampled ahead under a gate.
+    #[serde(skip)]
     pub gate: Option<GateTrace>,
     /// Its reward.
     pub reward: RewardOutcome,
     /// Its advantage.
     pub advantage: f64,
+}
+
+/// A trace in a checkpoint: its own bytes.
+mod trace_bytes {
+    use moe_routing::RouteTrace;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(trace: &Option<RouteTrace>, to: S) -> Result<S::Ok, S::Error> {
+        trace.as_ref().map(RouteTrace::to_bytes).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<RouteTrace>, D::Error> {
+        let bytes = Option::<Vec<u8>>::deserialize(from)?;
+        bytes.map(|bytes| RouteTrace::from_bytes(&bytes).map_err(D::Error::custom)).transpose()
+    }
 }
 
 impl Sample {
@@ -67,6 +86,7 @@ impl Sample {
             key,
             prompt,
             group,
+            version: 0,
             response: g.tokens,
             observations: Vec::new(),
             text,

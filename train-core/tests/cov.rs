@@ -87,13 +87,10 @@ fn the_form_is_a_choice_and_other_data_is_refused() {
 
     let mut other = prompts[0].clone();
     other.columns.clear();
-    let scored = |prompt| Scored {
-        key: SampleKey { prompt: 0, epoch: 0, index: 0 },
-        prompt,
-        response: "",
-        response_tokens: 1,
-        finish: Finish::Stop,
-    };
+    fn scored(prompt: &Prompt) -> Scored<'_> {
+        let key = SampleKey { prompt: 0, epoch: 0, index: 0 };
+        Scored { key, prompt, response: "", response_tokens: 1, finish: Finish::Stop }
+    }
     let mut rewarder = WeightedSum::new(&bonus.reward, 500).unwrap();
     let message = rewarder.score(&[scored(&other)]).unwrap_err().to_string();
     assert!(message.contains("has no column `instance_id`"), "{message}");

@@ -47,7 +47,7 @@ fn run(set: &[&str], change: impl FnOnce(&mut Vec<Sample>)) -> Result<(UpdateRep
     let (codec, architecture) = setup::codec_and_model(&sampling).unwrap();
     let model = setup::initial_model(&sampling, &architecture).unwrap();
     let mut sampler = Sampler::new(&sampling, &codec);
-    sampler.publish(&model).unwrap();
+    sampler.publish(&model, 1).unwrap();
     let prompts = setup::prompt_source(&sampling, &codec, &architecture).unwrap().next(4).unwrap();
     let mut samples = sampler.sample(prompts, 0, &codec).unwrap();
     for sample in &mut samples {

@@ -86,7 +86,7 @@ pub(crate) fn sample(path: &Path, prompt: Option<&str>, top: usize, args: &SetAr
         },
     };
     let mut sampler = Sampler::new(&config, &codec);
-    sampler.publish(&model)?;
+    sampler.publish(&model, 0)?;
     let samples = sampler.sample(vec![(prompt.clone(), 0)], 0, &codec)?;
     let sample = samples.first().context("no sample")?;
     let mut out = std::io::stdout().lock();

@@ -48,6 +48,17 @@ impl Config {
                 format!("a batch of {} groups cannot be split so often", self.rollout.prompts),
             ));
         }
+        if self.rollout.max_staleness > 0
+            && self.model.path.is_empty()
+            && self.model.architecture == Architecture::Qwen3Vl
+        {
+            let reason = "batches with images are not sampled ahead: a checkpoint cannot hold their pixels";
+            return Err(invalid("rollout.max_staleness", self.rollout.max_staleness, origin, reason));
+        }
+        if self.rollout.max_staleness > 0 && self.gate.enabled {
+            let reason = "batches under a gate are not sampled ahead: a checkpoint does not hold their masks";
+            return Err(invalid("rollout.max_staleness", self.rollout.max_staleness, origin, reason));
+        }
         if matches!(self.update.routing, Routing::R2 | Routing::R3)
             && self.model.path.is_empty()
             && self.model.architecture != Architecture::Qwen3Moe

@@ -119,6 +119,7 @@ section!(Rollout {
     min_p: f32,
     max_rows: usize,
     precision: Precision,
+    max_staleness: usize,
 });
 
 section!(GateSection {
