@@ -36,7 +36,7 @@ fn benches(c: &mut Criterion) {
     let gate = MlpGate::random(HIDDEN, 128, table.taxonomy().len(), 1).unwrap();
     c.bench_function("network", |b| b.iter(|| gate.predict(black_box(&hidden), &logits).unwrap()));
     c.bench_function("high confidence", |b| {
-        b.iter(|| high_confidence(black_box(&logits), |z| f64::from(z) - 20.0))
+        b.iter(|| high_confidence(black_box(&logits), |z| f64::from(z) - 20.0));
     });
 
     let latin = table.taxonomy().set(&["latin"], "bench").unwrap();
@@ -56,7 +56,7 @@ fn benches(c: &mut Criterion) {
     let token = sample(0, &logits, &sampling, rules.widen, &plan, &view, &noise).unwrap().token;
     let mask = RowMask { view, denied: plan.denied, kept: None };
     c.bench_function("masked logprob", |b| {
-        b.iter(|| mask.logprob(0, black_box(&logits), token, 1.0).unwrap())
+        b.iter(|| mask.logprob(0, black_box(&logits), token, 1.0).unwrap());
     });
 }
 

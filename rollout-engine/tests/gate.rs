@@ -127,7 +127,7 @@ proptest! {
         let gated = run(&model, Some(gate(AllowAll, Rules::default())), &params);
         for (free, gated) in free.iter().zip(gated) {
             let trace = gated.gate.clone().unwrap();
-            prop_assert!(trace.masks.denied().all(|d| d.is_empty()) && trace.masks.len() == free.tokens.len());
+            prop_assert!(trace.masks.denied().all(FamilySet::is_empty) && trace.masks.len() == free.tokens.len());
             prop_assert_eq!(free, &Generation { gate: None, ..gated });
         }
     }
