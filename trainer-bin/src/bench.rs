@@ -37,6 +37,14 @@ pub(crate) fn bench(model: &Path, args: &BenchArgs) -> Result<()> {
         }
         _ => Ok(()),
     };
+    if args.gate {
+        let policy: Policy = match config_of(model)? {
+            Some(config) => Model::init(config, random)?.into(),
+            None => setup::read_policy(&model_of(model)?)?,
+        };
+        fits(policy.config())?;
+        return crate::bench_gate::bench(model, &policy, args);
+    }
     let products = args.precision.of_products();
     let (weights, training, decoder) = match config_of(model)? {
         // For decoding alone a random model is made as the decoder stores it.
@@ -159,13 +167,13 @@ fn random(parameter: usize) -> ChaCha8Rng {
 }
 
 /// Seconds of the steps of one kind.
-fn median(mut seconds: Vec<f64>) -> f64 {
+pub(crate) fn median(mut seconds: Vec<f64>) -> f64 {
     seconds.sort_unstable_by(f64::total_cmp);
     seconds[seconds.len() / 2]
 }
 
 /// Ids without a pattern that a model could use.
-fn tokens(count: usize, vocabulary: usize) -> Vec<u32> {
+pub(crate) fn tokens(count: usize, vocabulary: usize) -> Vec<u32> {
     (0..count as u64)
         .map(|i| (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) as u32 % vocabulary as u32)
         .collect()

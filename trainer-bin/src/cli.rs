@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use train_core::data::MediaFile;
 
-use crate::{bench, configs, convert, describe, doctor, experiment, generate, inspect, run, what_if};
+use crate::{bench, configs, convert, describe, doctor, experiment, gate, generate, inspect, run, what_if};
 
 /// Reinforcement-learning post-training of language models.
 ///
@@ -178,6 +178,11 @@ enum Verb {
     },
     /// Run a study of many small runs: tables with intervals, and curves. Stopped, it goes on where it was.
     Experiment(ExperimentArgs),
+    /// Keep a model from writing scripts that nobody asked for: train a gate (docs/lcg.md).
+    Gate {
+        #[command(subcommand)]
+        verb: gate::GateVerb,
+    },
     /// Say what this machine offers.
     Doctor,
 }
@@ -264,6 +269,15 @@ pub(crate) struct SamplingArgs {
     /// Decides every draw.
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
+    /// Draw under the language confusion gate in this folder (`trainer gate train` makes one).
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) gate: Option<PathBuf>,
+    /// Let this smaller model of the same vocabulary draft tokens: faster where it often guesses right, and the same text.
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) draft: Option<PathBuf>,
+    /// Tokens drafted at a time.
+    #[arg(long, default_value_t = 4)]
+    pub(crate) draft_tokens: usize,
 }
 
 /// What to time.
@@ -290,6 +304,9 @@ pub(crate) struct BenchArgs {
     /// Threads; 0: all.
     #[arg(long, default_value_t = 0)]
     pub(crate) threads: usize,
+    /// Instead, time what a language confusion gate of 128 units adds to a decoding step.
+    #[arg(long)]
+    pub(crate) gate: bool,
     /// Also write the figures to this file, as JSON.
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,
@@ -400,6 +417,7 @@ impl Cli {
             Some(Verb::Diff { first, second }) => inspect::diff(&first, &second),
             Some(Verb::WhatIf { run, step }) => what_if::what_if(&run, step).map(done),
             Some(Verb::Experiment(args)) => experiment::experiment(&args).map(done),
+            Some(Verb::Gate { verb }) => gate::gate(&verb).map(done),
             Some(Verb::Doctor) => doctor::doctor().map(done),
         }
     }

@@ -9,6 +9,7 @@ use rollout_engine::{Engine, EngineOptions, Finish, Generation, Request, Samplin
 use serde_json::{Map, Value};
 use train_core::chat::{Chat, message};
 use train_core::data::{DataError, Media, MediaFile, TextCodec, message_with};
+use train_core::gate::GateSetup;
 use train_core::setup;
 use train_core::types::Images;
 
@@ -154,7 +155,14 @@ impl Speaker {
             max_new_tokens: sampling.max_new_tokens,
             stop_tokens: codec.stop_tokens().to_vec(),
         };
-        let engine = Engine::new(Arc::new(decoder), EngineOptions::default())?;
+        let mut engine = Engine::new(Arc::new(decoder), EngineOptions::default())?;
+        if let Some(folder) = &sampling.gate {
+            engine = engine.with_gate(GateSetup::load(folder, &codec, model.config())?.gate(&model)?)?;
+        }
+        if let Some(path) = &sampling.draft {
+            let draft = setup::read_policy(&model_of(path)?)?.decoder(qwen3::Precision::F32)?;
+            engine = engine.with_draft(Arc::new(draft), sampling.draft_tokens)?;
+        }
         Ok(Self { codec, engine, params: Arc::new(params), seed: sampling.seed, turn: 0 })
     }
 

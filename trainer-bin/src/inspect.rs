@@ -10,6 +10,7 @@ use serde_json::Value;
 use train_core::checkpoint::Checkpoint;
 use train_core::config::{Config, Layers};
 use train_core::data::{TextCodec, prompt_tokens};
+use train_core::gate::GateSetup;
 use train_core::policy::Policy;
 use train_core::report::{self, ReportOptions};
 use train_core::rollout::Sampler;
@@ -85,7 +86,8 @@ pub(crate) fn sample(path: &Path, prompt: Option<&str>, top: usize, args: &SetAr
             None => bail!("there is no held-out prompt; give one with --prompt"),
         },
     };
-    let mut sampler = Sampler::new(&config, &codec);
+    let gate = GateSetup::new(&config.gate, &codec, model.config())?;
+    let mut sampler = Sampler::new(&config, &codec).with_gate(gate);
     sampler.publish(&model, 0)?;
     let samples = sampler.sample(vec![(prompt.clone(), 0)], 0, &codec)?;
     let sample = samples.first().context("no sample")?;

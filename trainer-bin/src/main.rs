@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout)]
 
 mod bench;
+mod bench_gate;
 mod cli;
 mod configs;
 mod console;
@@ -9,6 +10,8 @@ mod convert;
 mod describe;
 mod doctor;
 mod experiment;
+mod gate;
+mod gate_eval;
 mod generate;
 mod inspect;
 mod machine;

@@ -35,6 +35,7 @@ pub(crate) fn start(args: &RunArgs) -> Result<ExitCode> {
     train_core::setup::prompt_source(&config, &codec, &architecture)?;
     train_core::reward::WeightedSum::new(&config.reward, config.rollout.max_new_tokens)
         .map_err(train_core::trainer::TrainError::from)?;
+    train_core::gate::GateSetup::new(&config.gate, &codec, &architecture)?;
     let dir = RunDir::create(Path::new(&config.run.dir), &config.run.name)?;
     let console = Console::new(&config, 0);
     introduce(&console, &config, &dir, layers.preset_name());
