@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use train_core::config::Layers;
-use train_core::data::{PromptSource, TextCodec};
+use train_core::data::TextCodec;
 use train_core::learner::Learner;
 use train_core::rollout::Sampler;
 use train_core::sample::Sample;
@@ -55,7 +55,7 @@ impl Side {
         let prompts = setup::prompt_source(&config, &codec, &architecture).unwrap().next(8).unwrap();
         let model = setup::initial_model(&config, &architecture).unwrap();
         let mut sampler = Sampler::new(&config, &codec);
-        sampler.publish(&model.into(), 1).unwrap();
+        sampler.publish(&model, 1).unwrap();
         let model = setup::initial_model(&config, &architecture).unwrap();
         let learner = Learner::new(model, config.loss_choice().unwrap().loss, &config);
         Self { sampler, learner, prompts, codec }
