@@ -329,7 +329,8 @@ fn tampered_instances_are_errors() {
         }
         // Targets of another task are an error in a file, and score nothing in memory.
         let id = if instance.key.task == TaskId::Fsm { TaskId::KvDict } else { TaskId::Fsm };
-        let other = Instance { targets: generate(id, 256, 0, 0).targets, ..instance.clone() };
+        let mut other = instance.clone();
+        other.targets = generate(id, 256, 0, 0).targets;
         assert!(read(&other.to_json()).contains("targets"));
         assert!(task.verify(&other, &Intake::from(task.oracle(instance).as_str())).score < 1.0);
     });
