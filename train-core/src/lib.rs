@@ -8,6 +8,7 @@ pub mod experiment;
 pub mod footprint;
 pub mod guard;
 pub mod learner;
+pub mod local;
 pub mod media;
 pub mod metrics;
 pub mod optim;

@@ -11,6 +11,7 @@ mod doctor;
 mod experiment;
 mod generate;
 mod inspect;
+mod judge;
 mod machine;
 mod profile;
 mod run;
