@@ -2,9 +2,12 @@
 
 mod command;
 mod cov;
+mod judge;
 mod part;
+mod toolrm;
 
 pub use command::CommandError;
+pub use judge::JudgeSpec;
 pub use part::PartSpec;
 
 use crate::config::{OnError, Reward};
