@@ -219,7 +219,7 @@ pub(crate) fn rollouts(samples: &[Sample], step: u64, groups: usize, codec: &Tex
         let mut line = json!({
             "key": s.key,
             "step": step,
-            "version": step - 1,
+            "version": s.version,
             "task": s.prompt.task,
             "prompt": s.prompt.text,
             "answer": s.prompt.answer,

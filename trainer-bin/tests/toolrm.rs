@@ -52,7 +52,7 @@ fn a_judge_is_rewarded_by_labels_and_then_rewards_a_policy() {
     let judge = run(dir.path(), "judge", &tasks, critique, &set);
     let read: Vec<(String, f64)> = samples(&judge)
         .iter()
-        .map(|s| (s["response"].as_str().unwrap().to_owned(), s["reward"].as_f64().unwrap()))
+        .map(|s| (s["response"].as_str().unwrap().to_owned(), s["reward"]["total"].as_f64().unwrap()))
         .collect();
     // Among 384 random bytes there are right digits; nothing else is rewarded.
     assert!(read.iter().any(|(_, reward)| *reward == 1.0));
@@ -125,7 +125,7 @@ fn a_judge_on_a_server_decides_who_wins() {
     let mut decided = 0;
     for pair in samples.chunks(2) {
         let said = |s: &Value| s["response"].as_str().unwrap().trim().len();
-        let reward = |s: &Value| s["reward"].as_f64().unwrap();
+        let reward = |s: &Value| s["reward"]["total"].as_f64().unwrap();
         assert_eq!(reward(&pair[0]) + reward(&pair[1]), 1.0);
         if said(&pair[0]) != said(&pair[1]) {
             decided += 1;

@@ -303,24 +303,27 @@ mod tests {
 
     #[test]
     fn a_template_takes_the_material() {
-        let mut source = source(&["data.template='{{ material }}\n=>'"]).unwrap();
+        let mut source = source(&["data.template=\"{{ material }}\\n=>\""]).unwrap();
         let (prompt, _) = source.next(1).unwrap().remove(0);
         assert!(prompt.text.starts_with("state | input | next | output\n") && prompt.text.ends_with("\n=>"));
     }
 
     #[test]
     fn bad_settings_are_named() {
-        let message = |change: &str| source(&[change]).err().unwrap().to_string();
+        let message = |change: &str| match source(&[change]) {
+            Ok(_) => panic!("{change} is taken"),
+            Err(error) => error.to_string(),
+        };
         assert!(message("cov.tasks={ fsn = 1 }").contains("unknown task \"fsn\"; known: "));
         assert!(message("cov.tasks={ fsm = 0 }").contains("cov.tasks: the weight of fsm is no count"));
         assert!(message("cov.tasks={}").contains("cov.tasks: expected a task"));
         assert!(message("cov.lengths=[100]").contains("length is 100, allowed are 256 to 32768"));
         assert!(message("cov.lengths=[]").contains("cov: expected a length"));
-        assert!(message("cov.difficulty=3").contains("difficulty <= max_difficulty"));
+        assert!(message("cov.difficulty=4").contains("difficulty <= max_difficulty"));
         assert!(message("cov.in_tokens=10").contains("in_tokens is 10"));
         assert!(message("data.template='{{ nothing }}'").contains("data.template: "));
         assert!(
-            message("data.template='{{ prompt }}{{ prompt }}{{ prompt }}'")
+            message("data.template='{% for i in range(9) %}{{ prompt }}{% endfor %}'")
                 .contains("more than the context of 4000")
         );
         let other = source(&["cov.tasks={ kv_dict = 1 }"]).unwrap().state();
