@@ -48,7 +48,9 @@ class Worker:
         self.process = subprocess.Popen(
             [str(c) for c in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True
         )
-        self.read()
+        # Libraries may print while they load.
+        while self.read() != "ready\n":
+            pass
 
     def read(self):
         line = self.process.stdout.readline()
@@ -196,12 +198,11 @@ def rl():
         "rollout.prompts": 32, "rollout.max_new_tokens": 5, "data.levels": "[4]", "loss.objective": "sapo",
         "update.lr": 1e-3,
     }
-    with Worker(PYTHON, HERE / "peer_trl.py", "default") as trl:
-        def theirs():
-            found = [trl.measure() for _ in range(5)]
-            return {"seconds": median([f["seconds"] for f in found]), "peak_mib": found[-1]["peak_mib"]}
 
-        row("RL step, default's shape, 256 samples × 5, f32; TRL f32", lambda: run_of(5, default), theirs)
+    work = "RL step, default's shape, 256 samples × 5, f32; TRL f32"
+    if wanted(work):
+        with Worker(PYTHON, HERE / "peer_trl.py", "default") as trl:
+            row(work, lambda: run_of(5, default), lambda: trl.measure(12))
     endless = SMOLLM2 / "endless"
     smollm2 = {
         "run.steps": 2, "model.path": endless, "model.matmul_precision": "bf16", "data.task": "",
@@ -209,8 +210,10 @@ def rl():
         "reward.parts": '[{ kind = "regex", weight = 1.0, pattern = "and" }]', "loss.objective": "dapo",
         "update.lr": 1e-6,
     }
-    with Worker(PYTHON, HERE / "peer_trl.py", "smollm2", endless) as trl:
-        row("RL step, SmolLM2, 32 samples × 64, bf16; TRL bf16", lambda: run_of(1, smollm2), trl.measure, min(args.rounds, 3))
+    work = "RL step, SmolLM2, 32 samples × 64, bf16; TRL bf16"
+    if wanted(work):
+        with Worker(PYTHON, HERE / "peer_trl.py", "smollm2", endless) as trl:
+            row(work, lambda: run_of(1, smollm2), lambda: trl.measure(1))
 
 
 def scaling():

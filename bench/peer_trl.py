@@ -1,4 +1,4 @@
-"""Steps of TRL's GRPOTrainer on the CPU: one for every request (`worker.py`).
+"""Steps of TRL's GRPOTrainer on the CPU: as many as a request says, one after the other (`worker.py`).
 
 usage: peer_trl.py default            a tiny Qwen3-MoE learns to reverse digits, with the SAPO loss, in f32
        peer_trl.py smollm2 DIRECTORY  32 samples of 64 new tokens, with the DAPO loss, in bf16
@@ -72,22 +72,29 @@ def smollm2(directory):
 
 
 class Turns(TrainerCallback):
-    """A step for every request, after one that is not counted."""
+    """The median of as many steps as a request says, after two that are not counted."""
 
     def __init__(self):
-        self.steps = 0
+        self.warm_up, self.wanted, self.seconds = 2, 0, []
 
-    def on_step_begin(self, _args, _state, control, **_):
-        if self.steps == 1:
-            requests.ready()
-        if self.steps > 0 and requests.next() is None:
-            sys.exit()
+    def on_step_begin(self, *_, **__):
+        if self.warm_up == 0 and self.wanted == 0:
+            request = requests.next()
+            if request is None:
+                sys.exit()
+            [self.wanted], self.seconds = request, []
         self.start = time.perf_counter()
 
     def on_step_end(self, *_, **__):
-        if self.steps > 0:
-            requests.answer(time.perf_counter() - self.start)
-        self.steps += 1
+        if self.warm_up > 0:
+            self.warm_up -= 1
+            if self.warm_up == 0:
+                requests.ready()
+            return
+        self.seconds.append(time.perf_counter() - self.start)
+        if len(self.seconds) == self.wanted:
+            requests.answer(sorted(self.seconds)[self.wanted // 2])
+            self.wanted = 0
 
 
 model, tokenizer, reward, data, settings = {"default": default, "smollm2": smollm2}[sys.argv[1]](*sys.argv[2:])

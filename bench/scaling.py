@@ -45,7 +45,7 @@ def median(values):
 
 def draw(steps, loss):
     panels = [
-        ("µs a token, training step", [n for n, *_ in steps], [("tiny, bf16", [s[1] for s in steps])]),
+        ("time a token, that at 1K = 100, training step", [n for n, *_ in steps], [("tiny, bf16", [100 * s[2] for s in steps])]),
         ("MiB, training step", [n for n, *_ in steps], [("tiny, bf16", [s[3] for s in steps])]),
         (
             "MiB, loss from hidden states",
@@ -53,7 +53,7 @@ def draw(steps, loss):
             [("beside weights", [l[1] for l in loss]), ("all logits", [l[2] for l in loss])],
         ),
     ]
-    out = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 260" font-family="sans-serif" font-size="12">']
+    out = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 260" font-family="sans-serif" font-size="11">']
     out.append('<rect width="960" height="260" fill="white"/>')
     for i, (title, xs, lines) in enumerate(panels):
         out += panel(320 * i, title, xs, lines)

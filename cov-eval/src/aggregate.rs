@@ -57,7 +57,8 @@ pub(crate) fn verify<'a>(
         () if answer.is_blank() => Gate::Empty,
         () => Gate::Open,
     };
-    let (words, lines) = text::count(&answer.visible);
+    let scan = text::scan(&answer.visible);
+    let (words, lines) = (scan.words, scan.lines);
     let mut result = Verification {
         score: 0.0,
         dense: 0.0,
@@ -84,7 +85,7 @@ pub(crate) fn verify<'a>(
     let found = analyse(&answer.visible);
     result.flags = result.flags.union(found.flags);
     result.flags.set(FlagSet::REFUSAL, text::is_refusal(&answer.visible));
-    let echo = !found.may_echo && text::overlap(&answer.visible, &instance.prompt.user, 8) > 0.6;
+    let echo = !found.may_echo && instance.prompt_runs().is_copied_in(&scan);
     result.flags.set(FlagSet::ECHO, echo);
     result.gate = match found.gate {
         Gate::Open if result.flags.intersects(FlagSet::HARD) => Gate::HardFlag,

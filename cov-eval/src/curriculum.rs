@@ -24,16 +24,22 @@ pub struct Curriculum {
     lengths: Vec<u32>,
     length: usize,
     difficulty: u8,
+    highest: u8,
     since_change: u64,
     window: VecDeque<f32>,
 }
 
 impl Curriculum {
-    /// Begins at the first of `lengths` (output tokens, at least one) and at `difficulty`.
-    pub fn new(lengths: Vec<u32>, difficulty: u8) -> Option<Self> {
-        let valid = !lengths.is_empty() && difficulty <= MAX_DIFFICULTY;
+    /// Begins at the first of `lengths` (output tokens, at least one) and at `difficulty`, and never goes above `highest`.
+    pub fn new(lengths: Vec<u32>, difficulty: u8, highest: u8) -> Option<Self> {
+        let valid = !lengths.is_empty() && difficulty <= highest && highest <= MAX_DIFFICULTY;
         let window = VecDeque::with_capacity(WINDOW);
-        valid.then_some(Self { lengths, length: 0, difficulty, since_change: 0, window })
+        valid.then_some(Self { lengths, length: 0, difficulty, highest, since_change: 0, window })
+    }
+
+    /// The lengths it goes through.
+    pub fn lengths(&self) -> &[u32] {
+        &self.lengths
     }
 
     /// Output tokens and difficulty of the next instance.
@@ -55,9 +61,10 @@ impl Curriculum {
         let mean = self.window.iter().map(|&r| f64::from(r)).sum::<f64>() / self.window.len() as f64;
         let before = self.current();
         if mean > MASTERED {
-            match self.difficulty {
-                MAX_DIFFICULTY => self.length = (self.length + 1).min(self.lengths.len() - 1),
-                _ => self.difficulty += 1,
+            if self.difficulty < self.highest {
+                self.difficulty += 1;
+            } else {
+                self.length = (self.length + 1).min(self.lengths.len() - 1);
             }
         } else if mean < LOST {
             self.difficulty = self.difficulty.saturating_sub(1);
@@ -74,7 +81,7 @@ mod tests {
     use super::*;
 
     fn after(rewards: impl IntoIterator<Item = f32>) -> Curriculum {
-        let mut curriculum = Curriculum::new(vec![256, 512], 1).unwrap();
+        let mut curriculum = Curriculum::new(vec![256, 512], 1, 3).unwrap();
         rewards.into_iter().for_each(|r| curriculum.push(r));
         curriculum
     }
@@ -93,7 +100,10 @@ mod tests {
         assert_eq!(constant(0.0, 9999), (256, 0));
         // Only the last 256 rewards count.
         assert_eq!(after((0..512).map(|i| if i < 256 { 0.0 } else { 1.0 })).current(), (256, 2));
-        assert!(Curriculum::new(vec![], 0).is_none() && Curriculum::new(vec![256], 4).is_none());
+        assert!(Curriculum::new(vec![], 0, 3).is_none() && Curriculum::new(vec![256], 4, 4).is_none());
+        let mut capped = Curriculum::new(vec![256, 512], 0, 0).unwrap();
+        (0..512).for_each(|_| capped.push(1.0));
+        assert_eq!(capped.current(), (512, 0));
     }
 
     #[test]

@@ -85,8 +85,9 @@ impl Intake {
             flags.set(FlagSet::OVERSIZE, true);
         }
         let mut reasoning = completion.reasoning.clone().unwrap_or_default();
-        let closing =
-            cfg.reasoning.iter().filter_map(|(_, close)| text.rfind(close).map(|at| at + close.len()));
+        let closes =
+            cfg.reasoning.iter().map(|(_, close)| close).filter(|close| text.contains(close.as_str()));
+        let closing = closes.filter_map(|close| text.rfind(close).map(|at| at + close.len()));
         if let Some(end) = closing.max() {
             reasoning.push_str(&text[..end]);
             text.drain(..end);
@@ -95,7 +96,10 @@ impl Intake {
             reasoning.push_str(&text);
             text.clear();
         }
-        let controls = text.chars().filter(|&c| is_invisible(c)).count();
+        let controls = match text.is_ascii() {
+            true => 0,
+            false => text.chars().filter(|&c| is_invisible(c)).count(),
+        };
         if controls > 8 {
             let chars = text.chars().count();
             flags.set(FlagSet::INVISIBLE_CHARS, controls * 1000 > chars);

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -11,6 +12,7 @@ use crate::flags::FlagSet;
 use crate::intake::Intake;
 use crate::key::{DetRng, InstanceKey};
 use crate::tasks::Targets;
+use crate::text::Source;
 
 /// The version of the stored form of an instance.
 pub const SCHEMA: u32 = 1;
@@ -114,6 +116,25 @@ pub struct Instance {
     pub budget: Budget,
     /// SHA-256 in hex of the canonical JSON of everything but `id`, `key` and this.
     pub content_hash: String,
+    /// The runs of words of the prompt, once an answer is compared with them.
+    #[serde(skip)]
+    pub(crate) runs: Memo<Source>,
+}
+
+/// What follows from the rest of its owner, and is computed once. Two are always equal.
+#[derive(Debug, Clone)]
+pub(crate) struct Memo<T>(OnceLock<T>);
+
+impl<T> Default for Memo<T> {
+    fn default() -> Self {
+        Self(OnceLock::new())
+    }
+}
+
+impl<T> PartialEq for Memo<T> {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 /// What a task makes of a key; [`Instance::assemble`] does the rest.
@@ -165,6 +186,7 @@ impl Instance {
             targets: parts.targets,
             budget: Budget { out_tokens: length, target_words, max_new_tokens },
             content_hash: String::new(),
+            runs: Memo::default(),
         };
         instance.content_hash = instance.hash_content();
         instance
@@ -173,6 +195,10 @@ impl Instance {
     /// The raw material, byte for byte.
     pub fn material(&self) -> &str {
         self.prompt.user.get(self.material.range.clone()).unwrap_or("")
+    }
+
+    pub(crate) fn prompt_runs(&self) -> &Source {
+        self.runs.0.get_or_init(|| Source::new(&self.prompt.user))
     }
 
     /// The instance as one line: keys in the order of declaration, no white space.

@@ -152,7 +152,7 @@ fn digits(text: &str, at: usize, after_word: bool) -> (Option<Number>, usize) {
         _ => return (None, end),
     };
     if glued && scaled.is_none() {
-        return (None, end + rest.bytes().take_while(|b| b.is_ascii_alphanumeric()).count());
+        return (None, end + rest.bytes().take_while(u8::is_ascii_alphanumeric).count());
     }
     let mut stop = end;
     let mut rounding = 0.0;

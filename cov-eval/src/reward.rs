@@ -46,6 +46,8 @@ pub struct Reward {
     pub gate: Gate,
     /// What was noticed.
     pub flags: FlagSet,
+    /// Words of the visible text.
+    pub words: usize,
 }
 
 impl RewardModel {
@@ -65,6 +67,7 @@ impl RewardModel {
             per_constraint: found.verdicts.iter().map(|v| v.credit as f32).collect(),
             gate: found.gate,
             flags: found.flags,
+            words: found.stats.words,
         }
     }
 

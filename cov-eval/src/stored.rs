@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::error::GenError;
 use crate::key::InstanceKey;
-use crate::model::{Budget, Constraint, Instance, Material, Prompt, SCHEMA};
+use crate::model::{Budget, Constraint, Instance, Material, Memo, Prompt, SCHEMA};
 use crate::tasks::Targets;
 
 /// The stored form, which is taken as an [`Instance`] only where it is one.
@@ -39,7 +39,9 @@ impl TryFrom<Stored> for Instance {
         if targets.task() != key.task {
             return mismatch("targets", targets.task().to_string(), key.task.to_string());
         }
-        let instance = Self { schema, id, key, prompt, material, constraints, targets, budget, content_hash };
+        let runs = Memo::default();
+        let instance =
+            Self { schema, id, key, prompt, material, constraints, targets, budget, content_hash, runs };
         let expected = instance.hash_content();
         if instance.content_hash != expected {
             return mismatch("content_hash", instance.content_hash, expected);

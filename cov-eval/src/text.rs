@@ -39,8 +39,94 @@ pub(crate) fn count(text: &str) -> (usize, usize) {
     (words(text).len(), text.lines().filter(|line| !line.trim().is_empty()).count())
 }
 
+/// Sizes of a text, and its runs of words, in one reading.
+pub(crate) struct Scan {
+    pub(crate) words: usize,
+    /// Lines that are not blank.
+    pub(crate) lines: usize,
+    /// 64-bit hashes of the runs of [`RUN`] words, without regard to case.
+    runs: Vec<u64>,
+}
+
+/// Words of a run.
+const RUN: usize = 8;
+
+/// FNV-1a.
+const FNV: u64 = 0xcbf2_9ce4_8422_2325;
+const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
+
+/// The hash of a run is a polynomial of its words' hashes at this point.
+const POINT: u64 = 0x9e37_79b9_7f4a_7c15;
+
+pub(crate) fn scan(text: &str) -> Scan {
+    let lines = if text.is_ascii() {
+        let blank = |line: &[u8]| line.iter().all(|b| b.is_ascii_whitespace() || *b == 0x0b);
+        text.as_bytes().split(|b| *b == b'\n').filter(|line| !blank(line)).count()
+    } else {
+        text.lines().filter(|line| !line.trim().is_empty()).count()
+    };
+    let hashes = word_hashes(text);
+    Scan { words: hashes.len(), lines, runs: runs(&hashes, RUN) }
+}
+
+/// A hash of each word, without regard to case.
+fn word_hashes(text: &str) -> Vec<u64> {
+    if text.is_ascii() {
+        return ascii_words(text.as_bytes());
+    }
+    let fold = |hash: u64, c: char| (hash ^ u64::from(u32::from(c))).wrapping_mul(FNV_PRIME);
+    let hash = |word: Range<usize>| text[word].chars().flat_map(char::to_lowercase).fold(FNV, fold);
+    words(text).into_iter().map(hash).collect()
+}
+
+/// A hash of each run of `n` words.
+fn runs(hashes: &[u64], n: usize) -> Vec<u64> {
+    let oldest = POINT.wrapping_pow(n as u32);
+    let mut rolling = 0u64;
+    let mut runs = Vec::with_capacity(hashes.len().saturating_sub(n - 1));
+    for (i, &word) in hashes.iter().enumerate() {
+        rolling = rolling.wrapping_mul(POINT).wrapping_add(word);
+        if i >= n {
+            rolling = rolling.wrapping_sub(hashes[i - n].wrapping_mul(oldest));
+        }
+        if i + 1 >= n {
+            // Low bits of a polynomial know only low bits of the words; tables look at those first.
+            runs.push((rolling ^ (rolling >> 32)).wrapping_mul(POINT));
+        }
+    }
+    runs
+}
+
+/// The hashes of [`words`] of a text that is ASCII.
+fn ascii_words(text: &[u8]) -> Vec<u64> {
+    let mut hashes = Vec::with_capacity(text.len() / 5);
+    let mut at = 0;
+    while at < text.len() {
+        if !text[at].is_ascii_alphanumeric() {
+            at += 1;
+            continue;
+        }
+        let mut hash = FNV;
+        while let Some(&b) = text.get(at) {
+            let joins = |good: fn(&u8) -> bool| good(&text[at - 1]) && text.get(at + 1).is_some_and(good);
+            let inside = match b {
+                b'\'' | b'-' => joins(u8::is_ascii_alphanumeric),
+                b'.' | b',' => joins(u8::is_ascii_digit),
+                _ => b.is_ascii_alphanumeric(),
+            };
+            if !inside {
+                break;
+            }
+            hash = (hash ^ u64::from(b.to_ascii_lowercase())).wrapping_mul(FNV_PRIME);
+            at += 1;
+        }
+        hashes.push(hash);
+    }
+    hashes
+}
+
 /// A hasher of keys that are hashes already.
-#[derive(Default)]
+#[derive(Debug, Clone, Default)]
 struct Identity(u64);
 
 impl Hasher for Identity {
@@ -55,38 +141,34 @@ impl Hasher for Identity {
 
 type Hashes = HashSet<u64, BuildHasherDefault<Identity>>;
 
-/// 64-bit hashes of the runs of `n` words, without regard to case.
-fn ngrams(text: &str, n: usize) -> impl Iterator<Item = u64> {
-    let word_hash = |range: Range<usize>| {
-        let fold = |hash: u64, c: char| (hash ^ u64::from(u32::from(c))).wrapping_mul(0x0000_0100_0000_01b3);
-        text[range].chars().flat_map(char::to_lowercase).fold(0xcbf2_9ce4_8422_2325, fold)
-    };
-    let hashes: Vec<u64> = words(text).into_iter().map(word_hash).collect();
-    let mix = |hash: u64, word: &u64| (hash.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let grams: Vec<u64> = hashes.windows(n).map(|window| window.iter().fold(0, mix)).collect();
-    grams.into_iter()
-}
+/// The runs of words of a text that others may copy.
+#[derive(Debug, Clone)]
+pub(crate) struct Source(Hashes);
 
-/// The share of the runs of `n` words of `text` that are in `source` too; 0 for a text of fewer words.
-pub(crate) fn overlap(text: &str, source: &str, n: usize) -> f64 {
-    let known: Hashes = ngrams(source, n).collect();
-    let (mut total, mut shared) = (0u64, 0u64);
-    for gram in ngrams(text, n) {
-        total += 1;
-        shared += u64::from(known.contains(&gram));
+impl Source {
+    pub(crate) fn new(text: &str) -> Self {
+        Self(scan(text).runs.into_iter().collect())
     }
-    if total == 0 { 0.0 } else { shared as f64 / total as f64 }
+
+    /// Whether more than 60 % of the runs of a text are in this one too.
+    pub(crate) fn is_copied_in(&self, text: &Scan) -> bool {
+        let total = text.runs.len();
+        let mut own = 0;
+        for run in &text.runs {
+            own += usize::from(!self.0.contains(run));
+            if 5 * own >= 2 * total {
+                return false;
+            }
+        }
+        total > 0
+    }
 }
 
 /// The share of the runs of `n` words that are different; 1 for a text of fewer words.
 pub(crate) fn distinct_share(text: &str, n: usize) -> f64 {
-    let mut seen = Hashes::default();
-    let mut total = 0u64;
-    for gram in ngrams(text, n) {
-        total += 1;
-        seen.insert(gram);
-    }
-    if total == 0 { 1.0 } else { seen.len() as f64 / total as f64 }
+    let runs = runs(&word_hashes(text), n);
+    let seen: Hashes = runs.iter().copied().collect();
+    if runs.is_empty() { 1.0 } else { seen.len() as f64 / runs.len() as f64 }
 }
 
 /// Whether a text begins as refusals do. Informational.
@@ -100,6 +182,7 @@ pub(crate) fn is_refusal(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn word_cases() {
@@ -135,12 +218,31 @@ mod tests {
     }
 
     #[test]
-    fn overlap_is_a_share() {
-        let source = "a b c d e f g h i j";
-        assert_eq!(overlap("A B c d e f g h", source, 8), 1.0);
-        assert_eq!(overlap("a b c d e f g h x", source, 8), 0.5);
-        assert_eq!(overlap("a b c", source, 8), 0.0);
-        assert_eq!(overlap("b a c d e f g h", source, 8), 0.0);
+    fn copies_are_seen() {
+        let source = Source::new("a b c d e f g h i j");
+        let copied = |text: &str| source.is_copied_in(&scan(text));
+        assert!(copied("A B c d e f g h") && copied("x a b c d e f g h i j"));
+        assert!(!copied("a b c d e f g h x") && !copied("a b c") && !copied(""));
+        assert!(!copied("b a c d e f g h"));
+        // 13 runs of the source among 21, and among 22.
+        let words = |from: u32, to: u32| (from..to).map(|i| format!("w{i} ")).collect::<String>();
+        let long = Source::new(&words(0, 20));
+        assert!(long.is_copied_in(&scan(&words(0, 28))) && !long.is_copied_in(&scan(&words(0, 29))));
+        // Beside letters that are not ASCII, the same words are the same runs.
+        assert!(copied("a b c d e f g h i é"));
+    }
+
+    proptest! {
+        #[test]
+        fn one_reading_sees_the_same_words_and_lines(text in "[aB3 .,'\\-\n\t_]{0,80}") {
+            let found = scan(&text);
+            let hash = |r: Range<usize>| text[r].to_lowercase().bytes().fold(FNV, |h, b| (h ^ u64::from(b)).wrapping_mul(FNV_PRIME));
+            prop_assert_eq!(ascii_words(text.as_bytes()), words(&text).into_iter().map(hash).collect::<Vec<_>>());
+            prop_assert_eq!((found.words, found.lines), count(&text));
+            prop_assert_eq!(found.runs.len(), found.words.saturating_sub(RUN - 1));
+            let wide = scan(&format!("{text} é"));
+            prop_assert_eq!(&wide.runs[..found.runs.len()], &found.runs[..]);
+        }
     }
 
     #[test]

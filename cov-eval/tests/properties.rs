@@ -223,6 +223,7 @@ fn longer_prefixes_score_no_less() {
     for (id, length, difficulty) in cells() {
         let separator = match id {
             TaskId::ParaOrder => "\n\n",
+            TaskId::CodeFix => "\n\n\n",
             _ => "\n",
         };
         let instance = generate(id, length, difficulty, 1);
@@ -250,7 +251,10 @@ fn wrapping_changes_nothing() {
             ("reasoning", format!("<think>\nsome {{ [[Segment 1]] thought\n</think>\n\n{oracle}")),
             ("byte order mark", format!("\u{feff}{oracle}")),
         ] {
-            assert_eq!(verify(instance, &text).score, 1.0, "{} in {name}", instance.id);
+            // Spaces at the ends of lines are what that task is about.
+            if instance.key.task != TaskId::CodeFix || name != "trailing spaces" {
+                assert_eq!(verify(instance, &text).score, 1.0, "{} in {name}", instance.id);
+            }
         }
     });
 }
@@ -325,7 +329,8 @@ fn tampered_instances_are_errors() {
         }
         // Targets of another task are an error in a file, and score nothing in memory.
         let id = if instance.key.task == TaskId::Fsm { TaskId::KvDict } else { TaskId::Fsm };
-        let other = Instance { targets: generate(id, 256, 0, 0).targets, ..instance.clone() };
+        let mut other = instance.clone();
+        other.targets = generate(id, 256, 0, 0).targets;
         assert!(read(&other.to_json()).contains("targets"));
         assert!(task.verify(&other, &Intake::from(task.oracle(instance).as_str())).score < 1.0);
     });

@@ -30,6 +30,13 @@ impl MaskRecord {
         self.denied.push(denied);
     }
 
+    /// Adds the tokens of a record behind its own, as of another turn of one response.
+    pub fn append(&mut self, next: &Self) {
+        let before = self.denied.len() as u32;
+        self.pending.extend(next.pending.iter().map(|(token, packed)| (before + token, *packed)));
+        self.denied.extend(&next.denied);
+    }
+
     /// The number of tokens.
     pub fn len(&self) -> usize {
         self.denied.len()

@@ -71,6 +71,21 @@ fn a_record_goes_through_bytes_and_replays_the_support() {
 }
 
 #[test]
+fn turns_of_a_response_are_one_record() {
+    let table = table();
+    for seed in 0..5 {
+        let (first, _, first_steps) = rollout(&table, seed);
+        let (second, _, second_steps) = rollout(&table, seed + 100);
+        let mut both = first.clone();
+        both.append(&second);
+        assert_eq!(both.len(), first.len() + second.len());
+        let mut expected = MaskRecord::default();
+        first_steps.iter().chain(&second_steps).for_each(|(_, step, state)| expected.push(state, step));
+        assert_eq!(both, expected);
+    }
+}
+
+#[test]
 fn corrupt_records_are_refused() {
     let table = table();
     let (record, ..) = rollout(&table, 3);

@@ -34,6 +34,14 @@ pub struct GateTrace {
     pub metrics: GateMetrics,
 }
 
+impl GateTrace {
+    /// Adds another turn of the same response.
+    pub fn append(&mut self, next: &Self) {
+        self.masks.append(&next.masks);
+        self.metrics.merge(&next.metrics);
+    }
+}
+
 /// A token drawn under a gate, and what a sequence's state takes from it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Gated {

@@ -37,6 +37,9 @@ fn params(max_new_tokens: usize, temperature: f32) -> Arc<SamplingParams> {
     Arc::new(SamplingParams { max_new_tokens, temperature, stop_tokens: vec![1], ..Default::default() })
 }
 
+/// Tokens, and the log-probabilities of those that were drawn, by place.
+type Seen = (Vec<u32>, Vec<(usize, f32)>);
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
@@ -49,9 +52,8 @@ proptest! {
         let model = model(moe);
         let mut engine = engine(&model, max_rows, true);
         let first = engine.generate(vec![request(&prompt, samples, &params(new, 1.0))]).unwrap();
-        // Tokens, and the log-probabilities of those that were drawn, by place.
-        let mut whole: Vec<(Vec<u32>, Vec<(usize, f32)>)> = vec![(prompt, Vec::new()); samples as usize];
-        let take = |(tokens, drawn): &mut (Vec<u32>, Vec<(usize, f32)>), g: &Generation| {
+        let mut whole: Vec<Seen> = vec![(prompt, Vec::new()); samples as usize];
+        let take = |(tokens, drawn): &mut Seen, g: &Generation| {
             drawn.extend(g.logps.iter().enumerate().map(|(i, logp)| (tokens.len() + i, *logp)));
             tokens.extend(&g.tokens);
         };

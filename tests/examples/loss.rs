@@ -25,8 +25,8 @@ fn keep_pages() {
 }
 
 const SEQUENCES: usize = 16;
-/// Rows of logits that exist at a time.
-const CHUNK: usize = 256;
+/// Bytes of logits that exist at a time, whatever the vocabulary.
+const CHUNK_BYTES: usize = 96 << 20;
 
 /// The trainer's own products.
 struct Ours(MatmulPrecision);
@@ -91,7 +91,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 size,
                 targets: &targets,
                 temperature: 1.0,
-                chunk: CHUNK,
+                chunk: CHUNK_BYTES / (4 * vocabulary),
             };
             serve(|| from_hidden(&loss, &head, &batch, &counts, &products))
         }

@@ -155,10 +155,7 @@ fn input(r: &mut Random, format: Format) -> String {
         if r.below(2) == 0 {
             text.insert_str(at, PIECES[r.below(PIECES.len())]);
         } else {
-            text.truncate(at.max(text.len() / 2));
-            while !text.is_char_boundary(text.len()) {
-                text.pop();
-            }
+            text.truncate(at);
         }
     }
     text

@@ -4,14 +4,15 @@
 //! cargo run --release -p toolrm --example judge_data -- target/bfcl target/judge
 //! ```
 //! Entries whose prompts are short are cut into training and held-out ones by their ids. Each gives its canonical gold calls
-//! and up to eight damaged forms, of which those count as wrong that the leaderboard's own checker refuses. Written are
-//! `train.jsonl` (each pair in one orientation), `heldout.jsonl` (each in both), `steps.jsonl` and `scored.jsonl` (the held-out
-//! entries with all their responses, for best-of-N), `calls.jsonl` and `calls_heldout.jsonl` (for a policy).
+//! and up to seven damaged forms, of which those count as wrong that the leaderboard's own checker refuses. Written are
+//! `train.jsonl` and `heldout.jsonl` (each pair in both orientations, one after the other; pairs in the order of hashes),
+//! `steps.jsonl` and `scored.jsonl` (the held-out entries with all their responses, for best-of-N), `calls.jsonl` and
+//! `calls_heldout.jsonl` (for a policy).
 
 use std::error::Error;
 use std::path::PathBuf;
 
-use toolrm::critique::{Shown, Variant, orientation, pair_prompt, pair_task};
+use toolrm::critique::{Shown, Variant, pair_prompt, pair_task};
 use toolrm::record::{self, Orientation, Scored, Step};
 use toolrm::{
     Format, Mode, PairOptions, ScoreOptions, Val, bfcl, corrupt, pairs, render, score_candidate, score_gold,
@@ -19,8 +20,8 @@ use toolrm::{
 
 /// Categories with short prompts and values in Python's types.
 const CATEGORIES: [&str; 3] = ["simple_python", "multiple", "live_simple"];
-/// The longest prompt, in bytes.
-const LONGEST: usize = 450;
+/// The longest prompt with all its sections, in bytes; its bare form has at most 450.
+const LONGEST: usize = 1819;
 /// Damaged forms of an entry, the right one among them.
 const CANDIDATES: usize = 8;
 const SEED: u64 = 20_26;
@@ -34,6 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(&out)?;
     let mut files: [(&str, String); 6] =
         ["train", "heldout", "steps", "scored", "calls", "calls_heldout"].map(|name| (name, String::new()));
+    let mut tasks: [Vec<(u128, String)>; 2] = Default::default();
     let (mut entries, mut refused) = (0, 0);
     for category in CATEGORIES {
         let name = format!("BFCL_v4_{category}.json");
@@ -49,7 +51,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 continue;
             }
             entries += 1;
-            let held_out = toolrm::canon_hash(&Val::from(step.id.as_str())) % 4 == 0;
+            let held_out = toolrm::canon_hash(&Val::from(step.id.as_str())).is_multiple_of(4);
             let mut put = |file: usize, line: String| {
                 files[file].1.push_str(&line);
                 files[file].1.push('\n');
@@ -63,17 +65,21 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
             let options = PairOptions { gold_only: true, ..PairOptions::default() };
             for pair in pairs(&responses, &options) {
-                let shown = match held_out {
-                    true => vec![Orientation::Original, Orientation::Swapped],
-                    false => vec![orientation(SEED, &pair.id)],
-                };
-                for orientation in shown {
+                let mut both = String::new();
+                for orientation in [Orientation::Original, Orientation::Swapped] {
                     let mut task = pair_task(&step, &pair, orientation, Variant::Bare)?;
                     task.split = pair.rejected.origin.clone();
-                    put(usize::from(held_out), record::line(&task)?);
+                    both.push_str(&record::line(&task)?);
+                    both.push('\n');
                 }
+                let hash = toolrm::canon_hash(&Val::from(pair.id.as_str()));
+                tasks[usize::from(held_out)].push((hash, both));
             }
         }
+    }
+    for (file, mut tasks) in tasks.into_iter().enumerate() {
+        tasks.sort();
+        files[file].1 = tasks.into_iter().map(|(_, both)| both).collect();
     }
     for (name, text) in &files {
         let path = out.join(format!("{name}.jsonl"));
@@ -104,7 +110,7 @@ fn longest(step: &Step, responses: &[Scored]) -> Result<usize, Box<dyn Error>> {
     let shown = |r: &Scored| -> Result<usize, Box<dyn Error>> {
         let shown = Shown { text: &r.content, calls: r.calls.as_deref().unwrap_or_default() };
         let gold = Shown { text: &step.content, calls: &step.calls };
-        Ok(pair_prompt(&step.tools, &step.history, [gold, shown], Variant::Bare)?.text.len())
+        Ok(pair_prompt(&step.tools, &step.history, [gold, shown], Variant::Think)?.text.len())
     };
     responses.iter().map(shown).try_fold(0, |most, length| Ok(most.max(length?)))
 }

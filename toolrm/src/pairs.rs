@@ -127,10 +127,8 @@ pub fn rank(responses: &[Scored], options: &PairOptions) -> Vec<Ranked> {
     let mut order: Vec<(usize, u128)> = Vec::with_capacity(responses.len());
     for i in std::iter::once(gold).chain((0..responses.len()).filter(|i| *i != gold)) {
         let hash = content_hash(&responses[i]);
-        if !is_gold(&responses[i]) || i == gold {
-            if order.iter().all(|(_, h)| *h != hash) {
-                order.push((i, hash));
-            }
+        if (!is_gold(&responses[i]) || i == gold) && order.iter().all(|(_, h)| *h != hash) {
+            order.push((i, hash));
         }
     }
     let mut out = Vec::new();

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 use toolrm::bench::{
-    Answer, Answers, BenchPair, BuildOptions, Level, averages, build_pairs, score_generative, score_scalar,
-    wilson,
+    Answer, Answers, BenchPair, BuildOptions, Level, ModelResult, averages, build_pairs, score_generative,
+    score_scalar, wilson,
 };
 use toolrm::bfcl::{EntryReader, NamePolicy};
 use toolrm::{Format, Mode, ParseFail, parse};
@@ -132,7 +132,7 @@ fn wrong_results_become_pairs() {
     let entry = EntryReader::new().entry(question, Some(answer)).unwrap();
     let result = |origin: &str, text: &str| {
         let calls: Result<_, ParseFail> = parse(text, Format::Pythonic, Mode::Bfcl).map(|p| p.calls);
-        (origin.to_owned(), text.to_owned(), calls)
+        ModelResult { origin: origin.to_owned(), text: text.to_owned(), calls }
     };
     let results = [
         result("right", "[a_b(x=1)]"),

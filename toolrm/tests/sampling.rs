@@ -194,14 +194,14 @@ proptest! {
         let sample = bmds(&all, &options, None).unwrap();
         let taken: Vec<usize> = sample.train.iter().chain(&sample.val).copied().collect();
         prop_assert_eq!(taken.len(), count.min(rows.len()));
-        let mut groups: BTreeMap<(&str, u32), (Vec<u32>, Vec<u32>)> = BTreeMap::new();
+        let mut groups: BTreeMap<(&str, u32), [Vec<u32>; 2]> = BTreeMap::new();
         for (i, r) in rows.iter().enumerate() {
-            let (inside, left) = groups.entry((&r.source, r.bin)).or_default();
+            let [inside, left] = groups.entry((&r.source, r.bin)).or_default();
             if taken.contains(&i) { inside.push(r.complexity) } else { left.push(r.complexity) }
         }
-        for (taken, left) in groups.values() {
+        for [taken, left] in groups.values() {
             prop_assert!(taken.iter().all(|t| left.iter().all(|l| t >= l)));
-            for (others, _) in groups.values() {
+            for [others, _] in groups.values() {
                 prop_assert!(others.len() <= taken.len() + 1 || left.is_empty());
             }
         }

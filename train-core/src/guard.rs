@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::config::Guard;
 use crate::learner::median;
 use crate::metrics::Row;
+use crate::verdict::verdict;
 
 /// A guard that fired.
 #[derive(Clone, Debug, PartialEq)]
@@ -152,10 +153,15 @@ impl Guards {
             &["lower the learning rate: --set update.lr=…", "skip such steps: --set update.skip_norm=10"],
         );
         let mismatch = value("mismatch/k3");
+        // What is told to try is the guard's own; a verdict's would come second.
+        let found =
+            verdict(&|name| row.get(name), "", "").map_or(String::new(), |v| format!("; {}", v.finding));
         sign(
             mismatch > s.mismatch_max,
             "mismatch",
-            format!("sampler and trainer disagree on log-probabilities (k3 {mismatch:.4} nats a token)"),
+            format!(
+                "sampler and trainer disagree on log-probabilities (k3 {mismatch:.4} nats a token){found}"
+            ),
             AGAINST_MISMATCH,
         );
         let extreme = value("mismatch/extreme");
@@ -163,7 +169,7 @@ impl Guards {
             extreme > s.extreme_max,
             "mismatch_extreme",
             format!(
-                "sampler and trainer differ by more than a factor of 2 in {:.1} % of tokens",
+                "sampler and trainer differ by more than a factor of 2 in {:.1} % of tokens{found}",
                 100.0 * extreme
             ),
             AGAINST_MISMATCH,
@@ -173,7 +179,7 @@ impl Guards {
             mismatch > s.mismatch_rise * before && mismatch > s.mismatch_max / 10.0,
             "mismatch_rise",
             format!(
-                "divergence of sampler and trainer {mismatch:.1e} against a median of {before:.1e}: it often rises before a run collapses"
+                "divergence of sampler and trainer {mismatch:.1e} against a median of {before:.1e}: it often rises before a run collapses{found}"
             ),
             AGAINST_MISMATCH,
         );
@@ -195,10 +201,16 @@ impl Guards {
             &["look for what loses them: the sampler records every token it feeds"],
         );
         self.hacking(row, &mut signs);
+        signs.extend(flagged(row));
+        signs.extend(canary_gap(row));
         let mut fired = Vec::new();
         for (on, alarm) in signs {
             // A spike or parted curves are an event; the other signs must last.
-            let patience = if SUDDEN.contains(&alarm.name) { 1 } else { s.patience };
+            let patience = match alarm.name {
+                name if SUDDEN.contains(&name) => 1,
+                "canary_gap" => CANARY_PATIENCE,
+                _ => s.patience,
+            };
             let streak = self.state.streaks.entry(alarm.name.into()).or_default();
             *streak = if on { *streak + 1 } else { 0 };
             if *streak == patience {
@@ -234,6 +246,37 @@ impl Guards {
             },
         ));
     }
+}
+
+/// Share of a task's answers with one flag that is too much, and distance of training from held-out scores that is.
+const FLAGGED_MAX: f64 = 0.05;
+const CANARY_GAP: f64 = 0.1;
+/// Evaluations in a row.
+const CANARY_PATIENCE: u64 = 3;
+
+/// A verifier flags answers (`reward/<task>/flag/<name>`): something else than the task may be learned.
+fn flagged(row: &Row) -> Option<(bool, Alarm)> {
+    let flags = row.values().filter(|(name, _)| name.starts_with("reward/") && name.contains("/flag/"));
+    let (name, share) = flags.max_by(|a, b| a.1.total_cmp(&b.1))?;
+    let message =
+        format!("{:.0} % of answers have {name}: the reward may be gained without the task", 100.0 * share);
+    let advice: &[&str] = &[
+        "read samples: trainer rollouts RUN --sort reward",
+        "hold the policy back: --set loss.kl_coef=0.01",
+    ];
+    Some((share > FLAGGED_MAX, Alarm { name: "flagged", message, advice }))
+}
+
+/// Verified scores in training lie above those of instances that never train.
+fn canary_gap(row: &Row) -> Option<(bool, Alarm)> {
+    let gaps = row.values().filter_map(|(name, held_out)| {
+        let task = name.strip_prefix("eval/")?.strip_suffix("/score")?;
+        Some((task, row.get(&format!("reward/{task}/score"))? - held_out))
+    });
+    let (task, gap) = gaps.max_by(|a, b| a.1.total_cmp(&b.1))?;
+    let message = format!("{task} scores {gap:.3} higher in training than on instances that never train");
+    let advice: &[&str] = &["lower the learning rate: --set update.lr=…", "draw from more tasks: cov.tasks"];
+    Some((gap > CANARY_GAP, Alarm { name: "canary_gap", message, advice }))
 }
 
 #[cfg(test)]
@@ -296,6 +339,46 @@ mod tests {
     }
 
     #[test]
+    fn guards_of_the_mismatch_say_what_dominates_and_by_which_numbers() {
+        let finding = |staleness: f64, head: &str| {
+            format!(
+                "; {head} (k3 of sampler and trainer 5.0e-1, of old and current policy {staleness:.1e} nats a token; router flips between the engines in tokens: 9.0 %)"
+            )
+        };
+        for (staleness, head) in [(0.01, "discrepancy dominates"), (2.0, "staleness dominates")] {
+            let mut row = healthy();
+            for (name, value) in
+                [("policy/kl_old", staleness), ("mismatch/flip_tokens", 0.09), ("mismatch/extreme", 0.02)]
+            {
+                row.set(name, value);
+            }
+            let mut guards = guards();
+            for _ in 0..20 {
+                row.set("mismatch/k3", 2e-4);
+                guards.check(&row, &[1.0; 20]);
+            }
+            row.set("mismatch/k3", 0.5);
+            // The first step shows the rise; the others have to last.
+            let fired: Vec<Alarm> = (0..10).flat_map(|_| guards.check(&row, &[1.0; 20])).collect();
+            let names: Vec<_> = fired.iter().map(|alarm| alarm.name).collect();
+            assert_eq!(names, ["mismatch_rise", "mismatch"]);
+            assert!(
+                fired.iter().all(|alarm| alarm.message.ends_with(&finding(staleness, head))),
+                "{fired:?}"
+            );
+        }
+        // Where only few tokens differ, but by much.
+        let mut row = healthy();
+        row.set("mismatch/extreme", 0.02);
+        let mut guards = guards();
+        let fired: Vec<Alarm> = (0..10).flat_map(|_| guards.check(&row, &[1.0; 20])).collect();
+        assert!(
+            fired[0].message.contains("2.0 % of tokens; neither discrepancy nor staleness is large (k3"),
+            "{fired:?}"
+        );
+    }
+
+    #[test]
     fn a_sudden_change_raises_its_guard_at_once() {
         for (name, usual, value, guard) in [
             ("mismatch/k3", 2e-4, 5e-3, "mismatch_rise"),
@@ -328,6 +411,23 @@ mod tests {
         assert_eq!(names(&mut guards, &low, 20), [(10, "entropy_collapse")]);
         assert_eq!(names(&mut guards, &healthy(), 1), []);
         assert_eq!(names(&mut guards, &low, 20), [(10, "entropy_collapse")]);
+    }
+
+    #[test]
+    fn flags_and_scores_that_training_alone_has_are_named() {
+        let mut row = healthy();
+        row.set("reward/fsm/flag/echo", 0.06);
+        assert_eq!(names(&mut guards(), &row, 20), [(10, "flagged")]);
+        row.set("reward/fsm/flag/echo", 0.05);
+        row.set("reward/fsm/score", 0.7);
+        row.set("eval/fsm/score", 0.61);
+        assert_eq!(names(&mut guards(), &row, 20), []);
+        // Steps without an evaluation between do not count.
+        row.set("eval/fsm/score", 0.59);
+        let mut guards = guards();
+        assert_eq!(names(&mut guards, &row, 2), []);
+        assert_eq!(names(&mut guards, &healthy(), 5), []);
+        assert_eq!(names(&mut guards, &row, 5), [(1, "canary_gap")]);
     }
 
     #[test]

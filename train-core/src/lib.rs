@@ -9,6 +9,7 @@ pub mod footprint;
 pub mod gate;
 pub mod guard;
 pub mod learner;
+pub mod local;
 pub mod media;
 pub mod metrics;
 pub mod optim;

@@ -65,13 +65,25 @@ metrics! {
     "mismatch/k3": "its non-negative estimate, nats",
     "mismatch/mean_abs": "mean of |log π_old − log μ|, nats",
     "mismatch/max_abs": "largest |log π_old − log μ|, nats",
-    "mismatch/flip_tokens": "share of tokens for which sampler and trainer, under the same weights, choose other experts in some layer",
+    "mismatch/flip_tokens": "share of tokens for which sampler and trainer, under the same weights, choose other experts in some layer (of up to 128 tokens of each pass, as all comparisons of experts)",
     "mismatch/flip_share": "share of token and layer pairs with another choice",
     "mismatch/chi2": "χ² divergence by token",
     "mismatch/extreme": "share of tokens where π_old and μ differ by more than a factor of 2",
     "mismatch/is_weight_mean": "mean importance-sampling weight",
     "mismatch/is_weight_max": "largest importance-sampling weight",
     "mismatch/ess": "effective sample size of the importance-sampling weights, share",
+    "rollout/staleness": "steps by which the weights that sampled the batch are older than those it trains",
+    "stale/k1": "KL(μ‖π_old) of a batch sampled ahead (`rollout.max_staleness`), whose μ is an older policy: then `stale/…` stands for `mismatch/…`; mean of log μ − log π_old, nats",
+    "stale/k3": "its non-negative estimate, nats",
+    "stale/mean_abs": "mean of |log π_old − log μ|, nats",
+    "stale/max_abs": "largest |log π_old − log μ|, nats",
+    "stale/flip_tokens": "share of tokens for which the sampler and the trainer, with newer weights, choose other experts in some layer",
+    "stale/flip_share": "share of token and layer pairs with another choice",
+    "stale/chi2": "χ² divergence by token",
+    "stale/extreme": "share of tokens where π_old and μ differ by more than a factor of 2",
+    "stale/is_weight_mean": "mean importance-sampling weight",
+    "stale/is_weight_max": "largest importance-sampling weight",
+    "stale/ess": "effective sample size of the importance-sampling weights, share",
     "route/agreement": "share of token and layer pairs whose natural experts are those replayed (or, without replay, those of the sampler)",
     "route/coverage": "share of replayed tokens whose experts were recorded",
     "route/fallback_rows": "replayed tokens whose experts were not recorded and chosen by the router",
@@ -170,6 +182,15 @@ impl Row {
     /// Everything that was measured.
     pub fn values(&self) -> impl Iterator<Item = (&str, f64)> {
         self.values.iter().map(|(name, value)| (name.as_str(), *value))
+    }
+
+    /// Renames the metrics whose names begin with `from`.
+    pub fn move_prefix(&mut self, from: &str, to: &str) {
+        let moved = std::mem::take(&mut self.values).into_iter().map(|(name, value)| {
+            let name = name.strip_prefix(from).map(|rest| format!("{to}{rest}")).unwrap_or(name);
+            (name, value)
+        });
+        self.values = moved.collect();
     }
 
     /// Takes what `policy-loss` measured.

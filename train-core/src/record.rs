@@ -37,6 +37,7 @@ pub(crate) fn samples(row: &mut Row, samples: &[Sample]) -> Result<(), RewardErr
     for (name, values) in parts {
         row.set(format!("reward/part/{name}"), values.iter().sum::<f64>() / values.len() as f64);
     }
+    noted(row, "reward", &scored);
     let mut groups: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
     scored.iter().for_each(|s| groups.entry(s.group).or_default().push(s.reward.total));
     let stds: Vec<f64> = groups
@@ -76,6 +77,23 @@ pub(crate) fn samples(row: &mut Row, samples: &[Sample]) -> Result<(), RewardErr
         row.set("policy/logp_mean", logp);
     }
     Ok(())
+}
+
+/// Means over the samples of each task of what parts noted, as `<prefix>/<task>/<note>`; a note that is absent is 0.
+fn noted(row: &mut Row, prefix: &str, samples: &[&Sample]) {
+    let mut tasks: BTreeMap<&str, (f64, BTreeMap<&str, f64>)> = BTreeMap::new();
+    for sample in samples.iter().filter(|s| !s.reward.notes.is_empty()) {
+        let (count, sums) = tasks.entry(&sample.prompt.task).or_default();
+        *count += 1.0;
+        for (note, value) in &sample.reward.notes {
+            *sums.entry(note).or_default() += value;
+        }
+    }
+    for (task, (count, sums)) in tasks {
+        for (note, sum) in sums {
+            row.set(format!("{prefix}/{task}/{note}"), sum / count);
+        }
+    }
 }
 
 impl Row {
@@ -160,6 +178,8 @@ pub(crate) fn totals(row: &mut Row, samples: &[Sample], seconds: f64) {
 
 /// Held-out results, whole and by problem size where there are several.
 pub(crate) fn evaluation(row: &mut Row, samples: &[Sample]) {
+    let all: Vec<&Sample> = samples.iter().collect();
+    noted(row, "eval", &all);
     let mut set = |name: &str, of: &[&Sample]| {
         if let Some(rate) = exact_rate(of.iter().copied()) {
             row.set(format!("eval/{name}/exact"), rate);
@@ -171,7 +191,7 @@ pub(crate) fn evaluation(row: &mut Row, samples: &[Sample]) {
             row.set(format!("eval/{name}/length"), length);
         }
     };
-    set("heldout", &samples.iter().collect::<Vec<_>>());
+    set("heldout", &all);
     let mut sizes: BTreeMap<u64, Vec<&Sample>> = BTreeMap::new();
     for sample in samples {
         if let Some(size) = sample.prompt.columns.get("size").and_then(serde_json::Value::as_u64) {
@@ -205,6 +225,7 @@ pub(crate) fn rollouts(samples: &[Sample], step: u64, groups: usize, codec: &Tex
             "answer": s.prompt.answer,
             "response": s.text,
             "tokens": s.response,
+            "observations": s.observations,
             "pieces": s.response.iter().map(|t| codec.piece(*t)).collect::<Vec<_>>(),
             "logp_mu": s.logp_mu,
             "logp": s.logp_old,
@@ -232,25 +253,41 @@ pub(crate) fn demonstrations(
         .into_iter()
         .enumerate()
         .map(|(i, (prompt, epoch))| {
-            let answer = prompt
-                .answer
-                .clone()
-                .ok_or_else(|| DataError::State(format!("warm_start: prompt {} has no answer", prompt.id)))?;
-            let mut response = codec.encode(&answer)?;
-            response.push(stop);
-            let generation = rollout_engine::Generation {
-                request: i as u64,
-                sample: 0,
-                logps: Vec::new(),
-                truncated_logps: Vec::new(),
-                entropies: Vec::new(),
-                tokens: response,
-                finish: Finish::Stop,
-                routes: None,
-                gate: None,
+            let fault = |reason| DataError::State(format!("warm_start: prompt {} {reason}", prompt.id));
+            let answer = prompt.answer.clone().ok_or_else(|| fault("has no answer".into()))?;
+            let turn = |text: &str| -> Result<_, DataError> {
+                let mut tokens = codec.encode(text)?;
+                tokens.push(stop);
+                Ok(rollout_engine::Generation {
+                    request: i as u64,
+                    sample: 0,
+                    logps: Vec::new(),
+                    truncated_logps: Vec::new(),
+                    entropies: Vec::new(),
+                    tokens,
+                    finish: Finish::Stop,
+                    routes: None,
+                    gate: None,
+                })
             };
             let key = SampleKey { prompt: prompt.id, epoch, index: 0 };
-            Ok(Sample::new(key, std::sync::Arc::new(prompt), i as u32, answer, generation))
+            if prompt.turns() == 1 {
+                let only = turn(&answer)?;
+                return Ok(Sample::new(key, std::sync::Arc::new(prompt), i as u32, answer, only));
+            }
+            let lines: Vec<&str> = answer.split('\n').collect();
+            if lines.len() != prompt.turns() {
+                let (lines, turns) = (lines.len(), prompt.turns());
+                return Err(fault(format!(
+                    "has {turns} turns and an answer of {lines} lines: one for each is needed"
+                )));
+            }
+            let prompt = std::sync::Arc::new(prompt);
+            let mut sample = Sample::new(key, prompt.clone(), i as u32, lines[0].to_owned(), turn(lines[0])?);
+            for (told, line) in prompt.follow_ups.iter().zip(&lines[1..]) {
+                sample.add_turn(told.clone(), line, turn(line)?);
+            }
+            Ok(sample)
         })
         .collect()
 }

@@ -11,7 +11,7 @@ use crate::gate::GateSetup;
 use crate::policy::Policy;
 use crate::sample::Sample;
 use crate::trainer::TrainError;
-use crate::types::{Prompt, SampleKey};
+use crate::types::{Finish, Prompt, SampleKey};
 
 /// The sampler with the weights it was last given.
 pub struct Sampler {
@@ -23,6 +23,7 @@ pub struct Sampler {
     precision: Precision,
     seed: u64,
     group: usize,
+    version: u64,
 }
 
 /// Marks the keys of evaluation samples, which share no random number with training.
@@ -61,6 +62,7 @@ impl Sampler {
             precision: r.precision,
             seed: config.run.seed,
             group: r.group,
+            version: 0,
         }
     }
 
@@ -70,11 +72,12 @@ impl Sampler {
         Self { gate: gate.map(|setup| (setup, None)), ..self }
     }
 
-    /// Takes over the model's weights, as they are now.
+    /// Takes over the model's weights, as they are after `version` steps.
     ///
     /// # Errors
     /// When the model refuses.
-    pub fn publish(&mut self, model: &Policy) -> Result<(), TrainError> {
+    pub fn publish(&mut self, model: &Policy, version: u64) -> Result<(), TrainError> {
+        self.version = version;
         self.decoder = Some(Arc::new(model.decoder(self.precision)?));
         if let Some((setup, gate)) = &mut self.gate {
             *gate = Some(setup.gate(model)?);
@@ -82,13 +85,10 @@ impl Sampler {
         Ok(())
     }
 
-    fn engine(&self, record_routes: bool, gated: bool) -> Result<Engine, TrainError> {
-        let decoder = self.decoder.clone().ok_or(TrainError::NoWeights)?;
-        let engine = Engine::new(decoder, EngineOptions { record_routes, ..self.options })?;
-        match &self.gate {
-            Some((_, gate)) if gated => Ok(engine.with_gate(gate.clone().ok_or(TrainError::NoWeights)?)?),
-            _ => Ok(engine),
-        }
+    /// The version of the weights it has.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// A group of samples for each prompt; `first_group` numbers the groups.
@@ -101,23 +101,15 @@ impl Sampler {
         first_group: u32,
         codec: &TextCodec,
     ) -> Result<Vec<Sample>, TrainError> {
-        let prompts: Vec<(Arc<Prompt>, u32)> = prompts.into_iter().map(|(p, e)| (Arc::new(p), e)).collect();
-        let requests = prompts.iter().enumerate().map(|(i, (prompt, epoch))| Request {
-            id: i as u64,
-            prompt: prompt.tokens.clone(),
-            items: prompt.images.items(),
-            samples: (0..self.group as u64).map(|k| [prompt.id, (u64::from(*epoch) << 32) | k]).collect(),
-            seed: self.seed,
-            params: self.training.clone(),
+        let asked = prompts.into_iter().map(|(prompt, epoch)| Asked {
+            draws: (0..self.group as u64).map(|k| [prompt.id, (u64::from(epoch) << 32) | k]).collect(),
+            prompt: Arc::new(prompt),
+            epoch,
         });
-        let generations = self.engine(self.options.record_routes, true)?.generate(requests.collect())?;
-        let samples = generations.into_iter().map(|g| {
-            let (prompt, epoch) = &prompts[g.request as usize];
-            let key = SampleKey { prompt: prompt.id, epoch: *epoch, index: g.sample as u32 };
-            let text = codec.decode(&g.tokens);
-            Sample::new(key, prompt.clone(), first_group + g.request as u32, text, g)
-        });
-        Ok(samples.collect())
+        let asked: Vec<Asked> = asked.collect();
+        let mut samples = self.converse(&asked, &self.training, self.options.record_routes, true, codec)?;
+        samples.iter_mut().for_each(|sample| sample.group += first_group);
+        Ok(samples)
     }
 
     /// One sample for each held-out prompt, with the settings of evaluation; under the gate where there is one and it is
@@ -131,21 +123,76 @@ impl Sampler {
         codec: &TextCodec,
         gated: bool,
     ) -> Result<Vec<Sample>, TrainError> {
-        let requests = prompts.iter().enumerate().map(|(i, prompt)| Request {
+        let asked = prompts.iter().map(|prompt| Asked {
+            draws: vec![[prompt.id, EVALUATION]],
+            prompt: Arc::new(prompt.clone()),
+            epoch: 0,
+        });
+        self.converse(&asked.collect::<Vec<_>>(), &self.evaluation, false, gated, codec)
+    }
+
+    /// Runs conversations through all their turns. One that is cut within a turn ends there: nobody answers half a turn.
+    /// Groups are places in `asked`.
+    fn converse(
+        &self,
+        asked: &[Asked],
+        params: &Arc<SamplingParams>,
+        record_routes: bool,
+        gated: bool,
+        codec: &TextCodec,
+    ) -> Result<Vec<Sample>, TrainError> {
+        let decoder = self.decoder.clone().ok_or(TrainError::NoWeights)?;
+        let keep_ended = asked.iter().any(|a| a.prompt.turns() > 1);
+        let options =
+            EngineOptions { record_routes, keep_ended, policy_version: self.version, ..self.options };
+        let mut engine = Engine::new(decoder, options)?;
+        if let (true, Some((_, gate))) = (gated, &self.gate) {
+            engine = engine.with_gate(gate.clone().ok_or(TrainError::NoWeights)?)?;
+        }
+        let requests = asked.iter().enumerate().map(|(i, Asked { prompt, draws, .. })| Request {
             id: i as u64,
             prompt: prompt.tokens.clone(),
             items: prompt.images.items(),
-            samples: vec![[prompt.id, EVALUATION]],
+            samples: draws.clone(),
             seed: self.seed,
-            params: self.evaluation.clone(),
+            params: params.clone(),
         });
-        let generations = self.engine(false, gated)?.generate(requests.collect())?;
-        let samples = generations.into_iter().map(|g| {
-            let prompt = &prompts[g.request as usize];
-            let key = SampleKey { prompt: prompt.id, epoch: 0, index: 0 };
-            let text = codec.decode(&g.tokens);
-            Sample::new(key, Arc::new(prompt.clone()), g.request as u32, text, g)
+        // A turn is a line, so that no turn can pass for two.
+        let line = |prompt: &Prompt, tokens: &[u32]| match prompt.turns() {
+            1 => codec.decode(tokens),
+            _ => codec.decode(tokens).replace('\n', " "),
+        };
+        let first = engine.generate(requests.collect())?.into_iter().map(|g| {
+            let Asked { prompt, epoch, .. } = &asked[g.request as usize];
+            let key = SampleKey { prompt: prompt.id, epoch: *epoch, index: g.sample as u32 };
+            let text = line(prompt, &g.tokens);
+            let sample = Sample::new(key, prompt.clone(), g.request as u32, text, g);
+            Sample { version: self.version, ..sample }
         });
-        Ok(samples.collect())
+        let mut samples: Vec<Sample> = first.collect();
+        loop {
+            let mut going_on = Vec::new();
+            for (place, sample) in samples.iter().enumerate() {
+                let told = sample.prompt.follow_ups.get(sample.observations.len());
+                let Some(told) = told.filter(|_| sample.finish == Finish::Stop) else { continue };
+                engine.resume(sample.group.into(), sample.key.index as usize, told)?;
+                going_on.push((place, told.clone()));
+            }
+            if going_on.is_empty() {
+                return Ok(samples);
+            }
+            // Turns come back in the order of their samples.
+            for ((place, told), g) in going_on.into_iter().zip(engine.generate(Vec::new())?) {
+                let text = line(&samples[place].prompt, &g.tokens);
+                samples[place].add_turn(told, &text, g);
+            }
+        }
     }
+}
+
+/// A prompt, how often it was used before, and the keys of its samples' random numbers.
+struct Asked {
+    prompt: Arc<Prompt>,
+    epoch: u32,
+    draws: Vec<[u64; 2]>,
 }

@@ -6,12 +6,23 @@ use moe_routing::{RouteShape, RouteTrace};
 use policy_loss::{Advantages, TokenBatch};
 use qwen3::{Batch, VisualItems};
 use rollout_engine::{GateTrace, Generation};
+use serde::{Deserialize, Serialize};
 
 use crate::policy::join_items;
 use crate::types::{Finish, Prompt, RewardOutcome, SampleKey};
 
-/// One response of the policy and everything known of it.
-#[derive(Clone, Debug)]
+/// What a policy was told in the middle of its response.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observation {
+    /// It stands before this token of the response.
+    pub before: usize,
+    /// Its tokens.
+    pub tokens: Vec<u32>,
+}
+
+/// One response of the policy, in one turn or several, and everything known of it. What the policy was told between its
+/// turns is read but never trained on: arrays by token are of the response alone.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sample {
     /// Its identity.
     pub key: SampleKey,
@@ -19,9 +30,13 @@ pub struct Sample {
     pub prompt: Arc<Prompt>,
     /// Samples of one prompt share a group.
     pub group: u32,
-    /// Response tokens.
+    /// Steps that had been done when it was sampled: which weights drew it.
+    pub version: u64,
+    /// Response tokens: those that the policy drew, of all turns.
     pub response: Vec<u32>,
-    /// The response as text.
+    /// What it was told between its turns, in order.
+    pub observations: Vec<Observation>,
+    /// The response as text; of a conversation a line for each turn.
     pub text: String,
     /// Behaviour log-probabilities, recorded while sampling.
     pub logp_mu: Vec<f32>,
@@ -36,13 +51,30 @@ pub struct Sample {
     /// Why it ended.
     pub finish: Finish,
     /// The experts of every fed token, when they are recorded.
+    #[serde(with = "trace_bytes")]
     pub routes: Option<RouteTrace>,
-    /// What a gate denied while sampling, under one.
+    /// What a gate denied while sampling, under one. Not saved: no batch is sampled ahead under a gate.
+    #[serde(skip)]
     pub gate: Option<GateTrace>,
     /// Its reward.
     pub reward: RewardOutcome,
     /// Its advantage.
     pub advantage: f64,
+}
+
+/// A trace in a checkpoint: its own bytes.
+mod trace_bytes {
+    use moe_routing::RouteTrace;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(trace: &Option<RouteTrace>, to: S) -> Result<S::Ok, S::Error> {
+        trace.as_ref().map(RouteTrace::to_bytes).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<RouteTrace>, D::Error> {
+        let bytes = Option::<Vec<u8>>::deserialize(from)?;
+        bytes.map(|bytes| RouteTrace::from_bytes(&bytes).map_err(D::Error::custom)).transpose()
+    }
 }
 
 impl Sample {
@@ -54,7 +86,9 @@ impl Sample {
             key,
             prompt,
             group,
+            version: 0,
             response: g.tokens,
+            observations: Vec::new(),
             text,
             logp_mu: g.logps,
             log_kept_mass,
@@ -69,18 +103,54 @@ impl Sample {
         }
     }
 
-    /// Tokens fed to the model when it is scored: prompt and response without its last token.
+    /// Another turn, of the same conversation: the policy read `observation` and drew `g`, whose trace goes back to the
+    /// beginning of the prompt.
+    pub fn add_turn(&mut self, observation: Vec<u32>, text: &str, g: Generation) {
+        self.observations.push(Observation { before: self.response.len(), tokens: observation });
+        self.log_kept_mass.extend(g.logps.iter().zip(&g.truncated_logps).map(|(raw, cut)| raw - cut));
+        self.response.extend(g.tokens);
+        self.text.push('\n');
+        self.text.push_str(text);
+        self.logp_mu.extend(g.logps);
+        self.entropy.extend(g.entropies);
+        self.finish = g.finish;
+        self.routes = g.routes;
+        if let (Some(gate), Some(turn)) = (&mut self.gate, &g.gate) {
+            gate.append(turn);
+        }
+    }
+
+    /// The tokens behind the prompt in their order, and whether the policy drew them.
+    pub fn behind_prompt(&self) -> impl Iterator<Item = (u32, bool)> {
+        let mut observations = self.observations.iter().peekable();
+        self.response.iter().enumerate().flat_map(move |(i, token)| {
+            let told = observations.next_if(|o| o.before == i).map_or(&[][..], |o| &o.tokens);
+            told.iter().map(|t| (*t, false)).chain([(*token, true)])
+        })
+    }
+
+    /// Tokens fed to the model when it is scored: prompt, response and what came between, without the last token.
     #[must_use]
     pub fn fed(&self) -> usize {
-        self.prompt.tokens.len() + self.response.len() - 1
+        let told: usize = self.observations.iter().map(|o| o.tokens.len()).sum();
+        self.prompt.tokens.len() + self.response.len() + told - 1
+    }
+
+    /// The tokens that are fed.
+    pub fn fed_tokens(&self) -> impl Iterator<Item = u32> {
+        self.prompt
+            .tokens
+            .iter()
+            .copied()
+            .chain(self.behind_prompt().map(|(token, _)| token))
+            .take(self.fed())
     }
 
     /// A trace for it in which no expert is known.
     #[must_use]
     pub fn unknown_routes(&self, shape: RouteShape) -> RouteTrace {
         let mut trace = RouteTrace::new(shape, 0);
-        let fed = self.prompt.tokens.iter().chain(&self.response).take(self.fed());
-        fed.for_each(|token| trace.push_missing(*token));
+        self.fed_tokens().for_each(|token| trace.push_missing(token));
         trace
     }
 
@@ -98,7 +168,7 @@ impl Sample {
     /// Rows that it adds to a pass after another sample.
     fn rows_after(&self, previous: Option<&Self>) -> usize {
         match previous {
-            Some(previous) if self.shares_prompt_with(previous) => self.response.len() - 1,
+            Some(previous) if self.shares_prompt_with(previous) => self.fed() - self.prompt.tokens.len(),
             _ => self.fed(),
         }
     }
@@ -140,9 +210,16 @@ impl Packed {
             }
             let asks = packed.batch.cu_seqlens[prefix as usize + 1] - 1;
             let start = packed.batch.tokens.len() as u32;
-            packed.batch.push(&sample.response[..sample.response.len() - 1], Some(prefix));
-            packed.rows.extend([asks].into_iter().chain(start..packed.batch.tokens.len() as u32));
-            packed.targets.extend_from_slice(&sample.response);
+            let (behind, drawn): (Vec<u32>, Vec<bool>) = sample.behind_prompt().unzip();
+            packed.batch.push(&behind[..behind.len() - 1], Some(prefix));
+            // Each row predicts the token after its own; what the policy was told is not its doing.
+            let rows = [asks].into_iter().chain(start..packed.batch.tokens.len() as u32);
+            for ((row, target), drawn) in rows.zip(behind).zip(drawn) {
+                if drawn {
+                    packed.rows.push(row);
+                    packed.targets.push(target);
+                }
+            }
             packed.offsets.push(packed.targets.len());
         }
         packed.items = join_items(images.into_iter())?;

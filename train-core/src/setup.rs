@@ -8,9 +8,10 @@ use rollout_engine::random::{Stream, keyed_rng};
 use serde_json::{Value, json};
 
 use crate::config::{Architecture, Config, ModelSection};
-use crate::data::{DataError, FileSource, GeneratedSource, PromptSource, Task, TextCodec};
+use crate::data::{COV, CovSource, DataError, FileSource, GeneratedSource, PromptSource, Task, TextCodec};
 use crate::policy::{Policy, has_vision};
 use crate::trainer::TrainError;
+use crate::types::Prompt;
 
 /// The decoder's architecture of a Hugging Face directory or a GGUF file, without its weights.
 ///
@@ -203,14 +204,20 @@ pub fn prompt_source(
         let source = FileSource::new(&config.data, codec, config.run.seed, held_out, new, context)?;
         return Ok(Box::new(source));
     }
+    if config.data.task == COV {
+        let seed = config.run.seed;
+        let source = CovSource::new(&config.data, &config.cov, codec, seed, held_out, new, context)?;
+        return Ok(Box::new(source));
+    }
     let vision = vision(config, architecture)?;
     let source = GeneratedSource::new(&config.data, codec.clone(), vision, config.run.seed, held_out)?;
-    let longest = source.held_out().iter().max_by_key(|p| p.tokens.len());
-    if let Some(p) = longest.filter(|p| p.tokens.len() + new > context) {
+    let new = |p: &Prompt| p.turns() * new;
+    let longest = source.held_out().iter().max_by_key(|p| p.put());
+    if let Some(p) = longest.filter(|p| p.put() + new(p) > context) {
         return Err(DataError::TooLong {
             id: p.id,
-            tokens: p.tokens.len(),
-            new,
+            tokens: p.put(),
+            new: new(p),
             context,
             text: p.text.clone(),
         }

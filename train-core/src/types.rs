@@ -18,16 +18,33 @@ pub struct Prompt {
     pub task: String,
     /// What the policy reads, as token ids. Never derived from text twice.
     pub tokens: Vec<u32>,
-    /// The same prompt for people and for reward functions.
+    /// The same prompt for people and for reward functions; in a conversation a line for each turn.
     pub text: String,
-    /// The right answer, when there is one.
+    /// The right answer, when there is one; in a conversation a line for each turn.
     pub answer: Option<String>,
+    /// What is said to the policy after its first turn, after its second, …, as token ids that follow its stop token.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub follow_ups: Vec<Vec<u32>>,
     /// What its placeholders stand for; not part of any file.
     #[serde(skip)]
     pub images: Images,
     /// Every further column of the data set's row, for rewards that need more than `answer`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub columns: BTreeMap<String, Value>,
+}
+
+impl Prompt {
+    /// Turns of the policy.
+    #[must_use]
+    pub fn turns(&self) -> usize {
+        1 + self.follow_ups.len()
+    }
+
+    /// Tokens put to the policy in all turns.
+    #[must_use]
+    pub fn put(&self) -> usize {
+        self.tokens.len() + self.follow_ups.iter().map(Vec::len).sum::<usize>()
+    }
 }
 
 /// The images of a prompt, shared by its samples. Two are equal when they are the same ones in memory.
@@ -83,7 +100,7 @@ pub struct Scored<'a> {
     pub key: SampleKey,
     /// The question.
     pub prompt: &'a Prompt,
-    /// The response as text, without the stop token and special tokens.
+    /// The response as text, without the stop token and special tokens; of a conversation a line for each turn.
     pub response: &'a str,
     /// Number of response tokens, the stop token included.
     pub response_tokens: usize,
@@ -99,8 +116,12 @@ pub struct RewardOutcome {
     pub total: f64,
     /// Every part before its weight, by the part's name.
     pub parts: BTreeMap<String, f64>,
-    /// Whether the response is the right answer, whole and properly ended; `None` when there is no answer.
+    /// Whether the response is the right answer, whole and properly ended; `None` when there is no answer. A part that
+    /// knows better than equality with [`Prompt::answer`] says so.
     pub exact: Option<bool>,
+    /// What parts note of it besides, such as a flag, for the metrics `reward/<task>/<note>`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub notes: BTreeMap<String, f64>,
     /// Why the sample could not be scored. Such a sample never trains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

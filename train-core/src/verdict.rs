@@ -24,7 +24,9 @@ pub enum Cause {
 pub struct Verdict {
     /// What dominates.
     pub cause: Cause,
-    /// One sentence: the cause, the numbers, what to try.
+    /// The cause and the numbers.
+    pub finding: String,
+    /// One sentence: the finding and what to try.
     pub text: String,
 }
 
@@ -85,7 +87,8 @@ pub fn verdict(metric: &dyn Fn(&str) -> Option<f64>, routing: &str, precision: &
         Cause::Both => "discrepancy and staleness are alike",
     };
     let advice = if advice.is_empty() { String::new() } else { format!(". Try: {}", advice.join("; ")) };
-    Some(Verdict { cause, text: format!("{head} ({numbers}){advice}") })
+    let finding = format!("{head} ({numbers})");
+    Some(Verdict { cause, text: format!("{finding}{advice}"), finding })
 }
 
 /// Means of metrics over steps, as [`verdict`] takes them.

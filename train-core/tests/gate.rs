@@ -158,13 +158,14 @@ fn drawn(dir: &Path, more: &[&str]) -> Drawn {
     let (codec, architecture) = codec_and_model(&config).unwrap();
     let setup = GateSetup::new(&config.gate, &codec, &architecture).unwrap().unwrap();
     let mut sampler = Sampler::new(&config, &codec).with_gate(Some(setup.clone()));
-    sampler.publish(&initial_model(&config, &architecture).unwrap()).unwrap();
+    sampler.publish(&initial_model(&config, &architecture).unwrap(), 0).unwrap();
     let prompt = |id: u64| Prompt {
         id,
         task: "test".into(),
         tokens: codec.encode("да").unwrap(),
         text: "да".into(),
         answer: None,
+        follow_ups: Vec::new(),
         images: Default::default(),
         columns: Default::default(),
     };

@@ -23,6 +23,7 @@ fn samples() -> Vec<Sample> {
                 tokens: vec![2, 3, 4 + i as u32 / 2],
                 text: String::new(),
                 answer: None,
+                follow_ups: Vec::new(),
                 images: Default::default(),
                 columns: Default::default(),
             });

@@ -46,6 +46,7 @@ fn samples(model: &qwen3::Model, precision: Precision) -> Vec<Sample> {
                 tokens: vec![3, 4 + g.request as u32],
                 text: String::new(),
                 answer: None,
+                follow_ups: Vec::new(),
                 images: Default::default(),
                 columns: std::collections::BTreeMap::new(),
             };
@@ -70,7 +71,7 @@ fn run(set: &[&str], change: impl FnOnce(&mut Vec<Sample>)) -> Result<(UpdateRep
     let mut samples = samples(&model, config.rollout.precision);
     change(&mut samples);
     let loss = config.loss_choice().unwrap().loss;
-    let report = Learner::new(model, loss, &config).update(&mut samples, 1).map_err(|e| e.to_string())?;
+    let report = Learner::new(model, loss, &config).update(&mut samples, 0).map_err(|e| e.to_string())?;
     Ok((report, samples))
 }
 

@@ -7,7 +7,10 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use train_core::data::MediaFile;
 
-use crate::{bench, configs, convert, describe, doctor, experiment, gate, generate, inspect, run, what_if};
+use crate::judge::{JudgeArgs, StrategyName};
+use crate::{
+    bench, configs, convert, describe, doctor, experiment, gate, generate, inspect, judge, run, what_if,
+};
 
 /// Reinforcement-learning post-training of language models.
 ///
@@ -90,6 +93,35 @@ enum Verb {
         media: MediaArgs,
         #[command(flatten)]
         sampling: SamplingArgs,
+    },
+    /// Answer critique tasks (`toolrm`) into a file, and say how well the model tells right from wrong. Stopped, it goes on where
+    /// it was.
+    Judge {
+        #[command(flatten)]
+        args: JudgeArgs,
+        /// The tasks, as JSON lines.
+        tasks: PathBuf,
+        /// Where its answers go.
+        #[arg(long, short)]
+        output: PathBuf,
+    },
+    /// Choose the best response to each step (`toolrm`), and say how often the choice is right.
+    Bon {
+        #[command(flatten)]
+        args: JudgeArgs,
+        /// Steps, as JSON lines.
+        steps: PathBuf,
+        /// Scored candidates of the steps.
+        scored: PathBuf,
+        /// How the best is found.
+        #[arg(long, value_enum, default_value = "knockout")]
+        strategy: StrategyName,
+        /// The prompts' variant: `think`, `no_think` or `bare`.
+        #[arg(long, default_value = "no_think")]
+        variant: String,
+        /// Draws the bracket.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
     },
     /// Write a model as a Hugging Face directory that transformers loads, or as a GGUF file.
     Convert {
@@ -193,7 +225,7 @@ pub(crate) struct ExperimentArgs {
     /// Which.
     #[arg(value_enum)]
     pub(crate) study: StudyName,
-    /// A part of the grid with a smaller model, in at most ten minutes.
+    /// A part of the grid with fewer steps, in at most ten minutes.
     #[arg(long)]
     pub(crate) quick: bool,
     /// Stop after so many minutes.
@@ -396,6 +428,10 @@ impl Cli {
             }
             Some(Verb::Chat { model, system, variables, media, sampling }) => {
                 generate::chat(&model, &system, &variables, &media, &sampling).map(done)
+            }
+            Some(Verb::Judge { args, tasks, output }) => judge::judge(&args, &tasks, &output).map(done),
+            Some(Verb::Bon { args, steps, scored, strategy, variant, seed }) => {
+                judge::best_of(&args, &steps, &scored, strategy, &variant, seed).map(done)
             }
             Some(Verb::Convert { model, output, dtype, max_shard_size }) => {
                 convert::convert(&model, &output, dtype, max_shard_size).map(done)

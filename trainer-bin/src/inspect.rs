@@ -77,6 +77,7 @@ pub(crate) fn sample(path: &Path, prompt: Option<&str>, top: usize, args: &SetAr
             tokens: prompt_tokens(&config.data, &codec, text)?,
             text: text.to_owned(),
             answer: None,
+            follow_ups: Vec::new(),
             images: Default::default(),
             columns: Default::default(),
         },
@@ -87,7 +88,7 @@ pub(crate) fn sample(path: &Path, prompt: Option<&str>, top: usize, args: &SetAr
     };
     let gate = GateSetup::new(&config.gate, &codec, model.config())?;
     let mut sampler = Sampler::new(&config, &codec).with_gate(gate);
-    sampler.publish(&model)?;
+    sampler.publish(&model, 0)?;
     let samples = sampler.sample(vec![(prompt.clone(), 0)], 0, &codec)?;
     let sample = samples.first().context("no sample")?;
     let mut out = std::io::stdout().lock();
@@ -97,26 +98,27 @@ pub(crate) fn sample(path: &Path, prompt: Option<&str>, top: usize, args: &SetAr
     }
     writeln!(out, "response  {:?} ({:?})\n", sample.text, sample.finish)?;
     let mut tokens = prompt.tokens.clone();
-    tokens.extend_from_slice(&sample.response);
+    tokens.extend(sample.behind_prompt().map(|(token, _)| token));
     let batch = Batch::pack([&tokens[..tokens.len() - 1]]);
     let options = ForwardOptions { no_grad: true, ..ForwardOptions::default() };
     let hidden = model.forward(&batch, &prompt.images.items(), &options)?;
     let logits = model.text().logits(&hidden.states)?.to_vec2::<f32>()?;
     writeln!(out, "{:<10} {:>8} {:>8}  likeliest", "token", "p", "entropy")?;
-    for (i, token) in sample.response.iter().enumerate() {
-        let row = &logits[prompt.tokens.len() - 1 + i];
+    let drawn = sample.behind_prompt().enumerate().filter(|(_, (_, drawn))| *drawn);
+    for (i, (place, (token, _))) in drawn.enumerate() {
+        let row = &logits[prompt.tokens.len() - 1 + place];
         let stats = qwen3::kernel::softmax::row_stats(row, 1.0 / config.rollout.temperature);
         let p = |t: usize| stats.log_prob(row[t]).exp();
         let mut order: Vec<usize> = (0..row.len()).collect();
         order.sort_by(|a, b| row[*b].total_cmp(&row[*a]));
         let best: Vec<String> =
             order.iter().take(top).map(|t| format!("{:?} {:.3}", codec.piece(*t as u32), p(*t))).collect();
-        let (piece, entropy) = (codec.piece(*token), sample.entropy[i]);
+        let (piece, entropy) = (codec.piece(token), sample.entropy[i]);
         writeln!(
             out,
             "{:<10} {:>8.4} {entropy:>8.4}  {}",
             format!("{piece:?}"),
-            p(*token as usize),
+            p(token as usize),
             best.join("  ")
         )?;
     }

@@ -14,6 +14,7 @@ mod gate;
 mod gate_eval;
 mod generate;
 mod inspect;
+mod judge;
 mod machine;
 mod profile;
 mod run;

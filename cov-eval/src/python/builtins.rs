@@ -1,11 +1,12 @@
-//! Operators, subscripts and built-in functions.
+//! Built-in functions.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use rustpython_parser::ast::{self, CmpOp, Operator};
+use rustpython_parser::ast::Operator;
 
 use super::interpreter::Interpreter;
+use super::operators::checked;
 use super::text::{display, repr};
 use super::value::{Run, Stop, Value, raise};
 
@@ -44,190 +45,7 @@ pub(super) const BUILTINS: &[&str] = &[
     "next",
 ];
 
-fn checked<'a>(value: Option<i128>) -> Run<'a, Value<'a>> {
-    // Beyond this Python goes on where the interpreter does not.
-    value.map(Value::Int).ok_or(Stop::Unsupported)
-}
-
 impl<'a> Interpreter<'a> {
-    /// What a loop over a value goes through.
-    pub(super) fn items(&mut self, value: &Value<'a>) -> Run<'a, Vec<Value<'a>>> {
-        self.size(value.length().unwrap_or(0))?;
-        Ok(match value {
-            Value::List(l) => l.borrow().clone(),
-            Value::Tuple(t) => t.to_vec(),
-            Value::Set(s) => s.borrow().clone(),
-            Value::Dict(d) => d.borrow().iter().map(|p| p.0.clone()).collect(),
-            Value::Str(s) => s.chars().map(|c| Value::str(c.to_string())).collect(),
-            &Value::Range(start, _, step) => {
-                let n = value.length().unwrap_or(0) as i128;
-                (0..n).map(|i| Value::Int(start + i * step)).collect()
-            }
-            Value::Iterator(it) => it.borrow_mut().by_ref().collect(),
-            _ => return raise("TypeError"),
-        })
-    }
-
-    pub(super) fn compare(&mut self, left: &Value<'a>, op: CmpOp, right: &Value<'a>) -> Run<'a, bool> {
-        self.burn(0)?;
-        let order = |wanted: &dyn Fn(std::cmp::Ordering) -> bool| match left.order(right) {
-            Some(order) => Ok(wanted(order)),
-            None if left.float().is_some() && right.float().is_some() => Ok(false),
-            None => raise("TypeError"),
-        };
-        match op {
-            CmpOp::Eq => Ok(left.equals(right)),
-            CmpOp::NotEq => Ok(!left.equals(right)),
-            CmpOp::Lt => order(&|o| o.is_lt()),
-            CmpOp::LtE => order(&|o| o.is_le()),
-            CmpOp::Gt => order(&|o| o.is_gt()),
-            CmpOp::GtE => order(&|o| o.is_ge()),
-            CmpOp::Is | CmpOp::IsNot => {
-                let same = match (left, right) {
-                    (Value::None, Value::None) => true,
-                    (Value::Bool(a), Value::Bool(b)) => a == b,
-                    (Value::List(a), Value::List(b)) => Rc::ptr_eq(a, b),
-                    (Value::None | Value::Bool(_), _) | (_, Value::None | Value::Bool(_)) => false,
-                    _ => return Err(Stop::Unsupported),
-                };
-                Ok(same == (op == CmpOp::Is))
-            }
-            CmpOp::In | CmpOp::NotIn => {
-                let found = match (left, right) {
-                    (Value::Str(a), Value::Str(b)) => b.contains(&**a),
-                    (_, Value::Str(_)) => return raise("TypeError"),
-                    (_, Value::Dict(_) | Value::Set(_)) if !left.hashable() => return raise("TypeError"),
-                    _ => self.items(right)?.iter().any(|v| v.equals(left)),
-                };
-                Ok(found == (op == CmpOp::In))
-            }
-        }
-    }
-
-    pub(super) fn binary(&mut self, left: &Value<'a>, op: Operator, right: &Value<'a>) -> Run<'a, Value<'a>> {
-        self.burn(0)?;
-        if let (Some(a), Some(b)) = (left.int(), right.int()) {
-            return integers(a, op, b);
-        }
-        if let (Some(a), Some(b)) = (left.float(), right.float()) {
-            return floats(a, op, b);
-        }
-        let repeat = |n: &Value<'a>, len: usize| match n.int() {
-            Some(n) => Ok((usize::try_from(n.max(0)).unwrap_or(usize::MAX), len)),
-            None => raise("TypeError"),
-        };
-        Ok(match (left, op, right) {
-            (Value::Str(a), Operator::Add, Value::Str(b)) => {
-                self.size(a.len() + b.len())?;
-                Value::str(format!("{a}{b}"))
-            }
-            (Value::List(a), Operator::Add, Value::List(b)) => {
-                self.size(a.borrow().len() + b.borrow().len())?;
-                let both = a.borrow().iter().chain(b.borrow().iter()).cloned().collect();
-                Value::list(both)
-            }
-            (Value::Tuple(a), Operator::Add, Value::Tuple(b)) => {
-                self.size(a.len() + b.len())?;
-                Value::tuple(a.iter().chain(b.iter()).cloned().collect())
-            }
-            (Value::Str(s), Operator::Mult, n) | (n, Operator::Mult, Value::Str(s)) => {
-                let (n, len) = repeat(n, s.len())?;
-                self.size(n.saturating_mul(len.max(1)))?;
-                Value::str(s.repeat(n))
-            }
-            (Value::List(l), Operator::Mult, n) | (n, Operator::Mult, Value::List(l)) => {
-                let (n, len) = repeat(n, l.borrow().len())?;
-                self.size(n.saturating_mul(len.max(1)))?;
-                let items = l.borrow().clone();
-                Value::list((0..n).flat_map(|_| items.iter().cloned()).collect())
-            }
-            (Value::Set(a), op, Value::Set(b)) => {
-                let (a, b) = (a.borrow().clone(), b.borrow().clone());
-                let in_b = |x: &Value<'a>| b.iter().any(|y| y.equals(x));
-                match op {
-                    Operator::BitOr => Value::set(a.into_iter().chain(b).collect()),
-                    Operator::BitAnd => Value::set(a.into_iter().filter(in_b).collect()),
-                    Operator::Sub => Value::set(a.into_iter().filter(|x| !in_b(x)).collect()),
-                    _ => return Err(Stop::Unsupported),
-                }
-            }
-            // Formatting with % is not known.
-            (Value::Str(_), Operator::Mod, _) => return Err(Stop::Unsupported),
-            _ => return raise("TypeError"),
-        })
-    }
-
-    pub(super) fn item(&mut self, object: &Value<'a>, key: &Value<'a>) -> Run<'a, Value<'a>> {
-        if let Value::Dict(d) = object {
-            if !key.hashable() {
-                return raise("TypeError");
-            }
-            self.burn(d.borrow().len() / 16)?;
-            let found = d.borrow().iter().find(|(k, _)| k.equals(key)).map(|p| p.1.clone());
-            return found.map_or_else(|| raise("KeyError"), Ok);
-        }
-        let items = match object {
-            Value::List(l) => {
-                let list = l.borrow();
-                let (i, n) = (key.int(), list.len() as i128);
-                let at = i.map(|i| if i < 0 { i + n } else { i });
-                return match at.map(|i| usize::try_from(i).ok().and_then(|i| list.get(i)).cloned()) {
-                    Some(Some(value)) => Ok(value),
-                    Some(None) => raise("IndexError"),
-                    None => raise("TypeError"),
-                };
-            }
-            Value::Str(_) | Value::Tuple(_) | Value::Range(..) => self.items(object)?,
-            _ => return raise("TypeError"),
-        };
-        self.item(&Value::list(items), key)
-    }
-
-    pub(super) fn slice(&mut self, object: &Value<'a>, slice: &'a ast::ExprSlice) -> Run<'a, Value<'a>> {
-        let mut bound = |e: &'a Option<Box<ast::Expr>>| -> Run<'a, Option<i128>> {
-            match e.as_ref().map(|e| self.eval(e)).transpose()? {
-                None | Some(Value::None) => Ok(None),
-                Some(v) => v.int().map(Some).map_or_else(|| raise("TypeError"), Ok),
-            }
-        };
-        let (lower, upper, step) =
-            (bound(&slice.lower)?, bound(&slice.upper)?, bound(&slice.step)?.unwrap_or(1));
-        if step == 0 {
-            return raise("ValueError");
-        }
-        if !matches!(object, Value::Str(_) | Value::List(_) | Value::Tuple(_)) {
-            return raise("TypeError");
-        }
-        let items = self.items(object)?;
-        let n = items.len() as i128;
-        let clamp = |i: Option<i128>, default: i128| {
-            let i = i.map_or(default, |i| if i < 0 { i + n } else { i });
-            if step > 0 { i.clamp(0, n) } else { i.clamp(-1, n - 1) }
-        };
-        let (from, to) = if step > 0 {
-            (clamp(lower, 0), clamp(upper, n))
-        } else {
-            (clamp(lower, n - 1), upper.map_or(-1, |_| clamp(upper, -1)))
-        };
-        let mut picked = Vec::new();
-        let mut i = from;
-        while (step > 0 && i < to) || (step < 0 && i > to) {
-            picked.extend(usize::try_from(i).ok().and_then(|i| items.get(i)).cloned());
-            i += step;
-        }
-        Ok(match object {
-            Value::Str(_) => {
-                let parts: Vec<Rc<str>> = picked
-                    .into_iter()
-                    .filter_map(|v| if let Value::Str(s) = v { Some(s) } else { None })
-                    .collect();
-                Value::str(parts.concat())
-            }
-            Value::Tuple(_) => Value::tuple(picked),
-            _ => Value::list(picked),
-        })
-    }
-
     pub(super) fn sorted(
         &mut self,
         mut items: Vec<Value<'a>>,
@@ -483,46 +301,4 @@ fn is_instance<'a>(x: &Value<'a>, kind: &Value<'a>) -> Run<'a, bool> {
         (Value::Builtin("int" | "bool" | "float" | "str" | "list" | "tuple" | "dict" | "set"), _) => false,
         _ => return Err(Stop::Unsupported),
     })
-}
-
-fn integers<'a>(a: i128, op: Operator, b: i128) -> Run<'a, Value<'a>> {
-    let small = u32::try_from(b).ok();
-    match op {
-        Operator::Add => checked(a.checked_add(b)),
-        Operator::Sub => checked(a.checked_sub(b)),
-        Operator::Mult => checked(a.checked_mul(b)),
-        Operator::Div | Operator::FloorDiv | Operator::Mod if b == 0 => raise("ZeroDivisionError"),
-        Operator::Div => Ok(Value::Float(a as f64 / b as f64)),
-        Operator::FloorDiv => {
-            let (q, r) = (a.wrapping_div(b), a.wrapping_rem(b));
-            checked(Some(if r != 0 && (r < 0) != (b < 0) { q - 1 } else { q }))
-        }
-        Operator::Mod => {
-            let r = a.wrapping_rem(b);
-            checked(Some(if r != 0 && (r < 0) != (b < 0) { r + b } else { r }))
-        }
-        Operator::Pow if b < 0 => Ok(Value::Float((a as f64).powf(b as f64))),
-        Operator::Pow => checked(small.and_then(|n| a.checked_pow(n))),
-        Operator::BitOr => checked(Some(a | b)),
-        Operator::BitXor => checked(Some(a ^ b)),
-        Operator::BitAnd => checked(Some(a & b)),
-        Operator::LShift => checked(small.filter(|&n| n < 64 && a.abs() < 1 << 62).map(|n| a << n)),
-        Operator::RShift => checked(small.map(|n| a >> n.min(127))),
-        Operator::MatMult => raise("TypeError"),
-    }
-}
-
-fn floats<'a>(a: f64, op: Operator, b: f64) -> Run<'a, Value<'a>> {
-    let value = match op {
-        Operator::Add => a + b,
-        Operator::Sub => a - b,
-        Operator::Mult => a * b,
-        Operator::Div | Operator::FloorDiv | Operator::Mod if b == 0.0 => return raise("ZeroDivisionError"),
-        Operator::Div => a / b,
-        Operator::FloorDiv => (a / b).floor(),
-        Operator::Mod => a - b * (a / b).floor(),
-        Operator::Pow if a >= 0.0 => a.powf(b),
-        _ => return raise("TypeError"),
-    };
-    Ok(Value::Float(value))
 }

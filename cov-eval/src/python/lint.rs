@@ -72,6 +72,12 @@ impl Lint<'_> {
         self.line_starts.partition_point(|&start| start <= at).saturating_sub(1)
     }
 
+    fn report_if(&mut self, wrong: bool, code: &'static str, at: usize) {
+        if wrong {
+            self.report(code, at);
+        }
+    }
+
     fn report(&mut self, code: &'static str, at: usize) {
         let line = self.line(at);
         self.found.push((code, line));
@@ -174,9 +180,8 @@ impl<'a> Lint<'a> {
                     lambda = lambda && text != ":";
                 }
                 "=" if lambda || open.last().is_some_and(|o| o.1) => {
-                    if left.is_some_and(|n| n > 0) || right.is_some_and(|n| n > 0) {
-                        self.report("E251", at);
-                    }
+                    let spaced = [left, right].into_iter().flatten().any(|n| n > 0);
+                    self.report_if(spaced, "E251", at);
                 }
                 _ if is_spaced(text) => {
                     if left == Some(0) || right == Some(0) {
@@ -201,7 +206,8 @@ impl<'a> Lint<'a> {
             let body = self.text(token).trim_start_matches('#');
             let spaced = body.is_empty() || body.starts_with(' ');
             if before.trim().is_empty() {
-                if !spaced && !(body.starts_with('!') && i == 0) {
+                let interpreter = body.starts_with('!') && i == 0;
+                if !spaced && !interpreter {
                     self.report("E265", token.range.start);
                 }
                 continue;
@@ -313,10 +319,10 @@ impl<'a> Lint<'a> {
     fn statements(&mut self, statements: &'a [Stmt]) {
         let mut loads: BTreeSet<&str> = BTreeSet::new();
         each(statements, &mut |e| {
-            if let Expr::Name(n) = e {
-                if n.ctx == ExprContext::Load {
-                    loads.insert(n.id.as_str());
-                }
+            if let Expr::Name(n) = e
+                && n.ctx == ExprContext::Load
+            {
+                loads.insert(n.id.as_str());
             }
         });
         let mut found: Vec<(&'static str, usize)> = Vec::new();
@@ -415,8 +421,8 @@ impl<'a> Lint<'a> {
                         read.insert(n.id.as_str());
                     }
                 }
-                Stmt::Global(g) => outside.extend(g.names.iter().map(|n| n.as_str())),
-                Stmt::Nonlocal(g) => outside.extend(g.names.iter().map(|n| n.as_str())),
+                Stmt::Global(g) => outside.extend(g.names.iter().map(ast::Identifier::as_str)),
+                Stmt::Nonlocal(g) => outside.extend(g.names.iter().map(ast::Identifier::as_str)),
                 Stmt::Try(t) => {
                     for ast::ExceptHandler::ExceptHandler(h) in &t.handlers {
                         if let Some(name) = &h.name {

@@ -3,11 +3,14 @@
 //! All of it is bounded by counts, never by a clock: sizes are checked before parsing, and the interpreter burns fuel.
 
 mod builtins;
+mod expressions;
 mod interpreter;
 mod lexer;
 mod lint;
 mod methods;
 mod names;
+mod operators;
+mod statements;
 mod text;
 mod value;
 

@@ -20,6 +20,17 @@ pub struct BuildOptions {
     pub cap: Option<usize>,
 }
 
+/// What a model made of an entry.
+#[derive(Clone, Debug)]
+pub struct ModelResult {
+    /// The model.
+    pub origin: String,
+    /// What it wrote.
+    pub text: String,
+    /// The calls in it.
+    pub calls: Result<Vec<Call>, ParseFail>,
+}
+
 /// Pairs of an entry, and what became of the other results.
 #[derive(Clone, Debug, Default)]
 pub struct Built {
@@ -29,16 +40,10 @@ pub struct Built {
     pub dropped: BTreeMap<&'static str, u64>,
 }
 
-/// Pairs of an entry's canonical gold calls with every result that the checker finds wrong. `results` are models' names, what
-/// they wrote, and the calls in it. An entry whose canonical gold is not valid gives none; results that are right, cannot be
+/// Pairs of an entry's canonical gold calls with every result that the checker finds wrong. An entry whose canonical gold is not valid gives none; results that are right, cannot be
 /// checked, repeat another, or equal the gold calls are dropped. Names on both sides are the tools' own, so that spelling
 /// gives nothing away.
-pub fn build_pairs(
-    entry: &Entry,
-    category: &str,
-    results: &[(String, String, Result<Vec<Call>, ParseFail>)],
-    options: &BuildOptions,
-) -> Built {
+pub fn build_pairs(entry: &Entry, category: &str, results: &[ModelResult], options: &BuildOptions) -> Built {
     let mut built = Built::default();
     let mut drop = |reason: &'static str, n: u64| *built.dropped.entry(reason).or_default() += n;
     let gold = bfcl::canonical_gold(&entry.tools, &entry.gold, Lang::of(category))
@@ -58,7 +63,7 @@ pub fn build_pairs(
     let gold_text = canon_calls(&gold);
     let mut seen = HashSet::new();
     let mut by_type: BTreeMap<&'static str, usize> = BTreeMap::new();
-    for (origin, text, decoded) in results {
+    for ModelResult { origin, text, calls: decoded } in results {
         let check = Options { names: options.names, ..Options::default() };
         let verdict = bfcl::check_response(&entry.tools, decoded.as_deref(), &entry.gold, category, check);
         let error_type = match verdict {

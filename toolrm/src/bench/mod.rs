@@ -5,7 +5,7 @@ mod report;
 
 use std::collections::{BTreeMap, HashMap};
 
-pub use build::{BuildOptions, Built, build_pairs};
+pub use build::{BuildOptions, Built, ModelResult, build_pairs};
 pub use report::{Cell, Report, averages, wilson};
 
 /// A pair of the benchmark, as the scorer sees it.

@@ -94,7 +94,7 @@ static PATTERNS: LazyLock<Option<Patterns>> = LazyLock::new(|| {
     })
 });
 
-fn searched<'a>(text: &'a str, scope: Scope) -> &'a str {
+fn searched(text: &str, scope: Scope) -> &str {
     match scope {
         Scope::Any => text,
         Scope::Final => split_reasoning(text).answer,

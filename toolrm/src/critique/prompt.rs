@@ -61,7 +61,7 @@ impl<'a> From<&'a Response> for Shown<'a> {
 }
 
 /// A prompt for a judge.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Prompt {
     /// The user's message.
     pub text: String,
@@ -84,12 +84,6 @@ tools' results?
 #[derive(Default)]
 struct Writer {
     out: Prompt,
-}
-
-impl Default for Prompt {
-    fn default() -> Self {
-        Prompt { text: String::new(), broken_tags: 0 }
-    }
 }
 
 impl Writer {

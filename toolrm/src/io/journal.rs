@@ -90,7 +90,7 @@ impl Journal {
         let mut mark = Mark::default();
         if lines.next().is_some_and(|l| l.trim_end() == fingerprint) {
             let usable = |m: &Mark| m.out <= out_len && m.bad <= bad_len;
-            mark = lines.filter_map(Mark::read).filter(usable).last().unwrap_or_default();
+            mark = lines.filter_map(Mark::read).rfind(usable).unwrap_or_default();
         }
         let start = || {
             let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&path)?;

@@ -52,6 +52,9 @@ fn full(batch: &Batch) -> impl Iterator<Item = (usize, &[u8], bool)> {
     lines.filter(|(_, bytes, _)| !bytes.trim_ascii().is_empty())
 }
 
+/// Values, each with the line that it was made from.
+pub type WithLines<'a, T> = Vec<(T, &'a str)>;
+
 /// The lines of a file, in memory.
 pub struct Lines {
     path: PathBuf,
@@ -85,7 +88,7 @@ impl Lines {
         output: &Path,
         control: &Control,
         f: impl Fn(Line<'_>) -> Result<T, LineError> + Sync,
-    ) -> Result<(Vec<(T, &str)>, Summary), RunError> {
+    ) -> Result<(WithLines<'_, T>, Summary), RunError> {
         let lines: Vec<_> = self
             .batches
             .iter()

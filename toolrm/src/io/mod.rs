@@ -14,7 +14,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use input::{MAX_LINE, is_stdio};
-pub use lines::{Lines, groups, scan};
+pub use lines::{Lines, WithLines, groups, scan};
 pub use output::Output;
 pub use stream::{Control, Line, Sink, Summary, map_lines};
 

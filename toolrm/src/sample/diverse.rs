@@ -40,7 +40,7 @@ impl Embeddings {
         let width = data.len() / rows;
         for (row, x) in data.chunks_exact(width).enumerate() {
             let length = x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
-            if !((length - 1.0).abs() <= 1e-3) {
+            if length.is_nan() || (length - 1.0).abs() > 1e-3 {
                 return Err(EmbeddingsError::Length { row, length });
             }
         }

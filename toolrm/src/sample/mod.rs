@@ -98,6 +98,9 @@ pub struct Composition {
 #[error("id.duplicate: the pair {0:?} is there twice")]
 pub struct DuplicateId(pub String);
 
+/// (Bin, source), complexity downwards, place among the items.
+type Row = ((u32, u32), std::cmp::Reverse<u32>, u32);
+
 /// Takes `options.count` pairs.
 ///
 /// Pairs are grouped by (bin, source) and sorted in a group by complexity, the highest first, then by id. Rounds over the
@@ -130,8 +133,7 @@ pub fn bmds(
     for (rank, name) in names.iter().enumerate() {
         ranks.insert(name, rank as u32);
     }
-    // (bin, source), complexity downwards, place in `items`.
-    let mut rows: Vec<((u32, u32), std::cmp::Reverse<u32>, u32)> = items
+    let mut rows: Vec<Row> = items
         .iter()
         .enumerate()
         .map(|(i, item)| ((item.bin, ranks[item.source]), std::cmp::Reverse(item.complexity), i as u32))
@@ -164,11 +166,7 @@ pub fn bmds(
 }
 
 /// Gives the columns of the dimensions that are switched off to other pairs, by a shuffle.
-fn shuffle_columns(
-    items: &[Item<'_>],
-    options: &SampleOptions,
-    rows: &mut [((u32, u32), std::cmp::Reverse<u32>, u32)],
-) {
+fn shuffle_columns(items: &[Item<'_>], options: &SampleOptions, rows: &mut [Row]) {
     let mut by_id: Vec<usize> = (0..items.len()).collect();
     by_id.sort_unstable_by_key(|i| items[*i].id);
     let shuffled = |stream: u64| {
@@ -177,7 +175,7 @@ fn shuffle_columns(
         order
     };
     let old = rows.to_vec();
-    let mut replace = |stream, set: fn(&mut ((u32, u32), std::cmp::Reverse<u32>, u32), u32, u32, u32)| {
+    let mut replace = |stream, set: fn(&mut Row, u32, u32, u32)| {
         for (to, from) in by_id.iter().zip(shuffled(stream)) {
             let ((bin, source), complexity, _) = old[from];
             set(&mut rows[*to], bin, source, complexity.0);

@@ -8,7 +8,7 @@ use toml::{Table, Value};
 
 use super::layers::{ConfigError, deep_merge, typed};
 use super::model::{Architecture, Config, Routing};
-use crate::data::TASKS;
+use crate::data::{COV, TASKS};
 
 /// What the `[loss]` and `[advantage]` sections amount to.
 #[derive(Clone, Debug)]
@@ -47,6 +47,17 @@ impl Config {
                 origin,
                 format!("a batch of {} groups cannot be split so often", self.rollout.prompts),
             ));
+        }
+        if self.rollout.max_staleness > 0
+            && self.model.path.is_empty()
+            && self.model.architecture == Architecture::Qwen3Vl
+        {
+            let reason = "batches with images are not sampled ahead: a checkpoint cannot hold their pixels";
+            return Err(invalid("rollout.max_staleness", self.rollout.max_staleness, origin, reason));
+        }
+        if self.rollout.max_staleness > 0 && self.gate.enabled {
+            let reason = "batches under a gate are not sampled ahead: a checkpoint does not hold their masks";
+            return Err(invalid("rollout.max_staleness", self.rollout.max_staleness, origin, reason));
         }
         if matches!(self.update.routing, Routing::R2 | Routing::R3)
             && self.model.path.is_empty()
@@ -136,12 +147,12 @@ impl Config {
                     "set a task, or data.path to a file of prompts",
                 ));
             }
-            (false, true) if !TASKS.contains(&data.task.as_str()) => {
+            (false, true) if data.task != COV && !TASKS.contains(&data.task.as_str()) => {
                 return Err(invalid(
                     "data.task",
                     &data.task,
                     origin,
-                    format!("expected one of {}", TASKS.join(", ")),
+                    format!("expected one of {}, {COV}", TASKS.join(", ")),
                 ));
             }
             (false, true) if data.levels.is_empty() || data.levels.contains(&0) => {
@@ -151,6 +162,10 @@ impl Config {
                     origin,
                     "expected sizes of 1 or more",
                 ));
+            }
+            (false, true) if data.turns == 0 || (data.turns > 1 && data.task == "shapes") => {
+                let reason = "expected 1 or more turns, and 1 for a task that shows pictures";
+                return Err(invalid("data.turns", data.turns, origin, reason));
             }
             _ => {}
         }

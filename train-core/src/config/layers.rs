@@ -76,8 +76,8 @@ pub enum ConfigError {
 }
 
 /// Keys whose values are whole: nothing below them is a key of its own.
-const FREE_FORM: [&str; 5] =
-    ["data.chat_variables", "gate.labels", "gate.rules", "loss.overrides", "reward.parts"];
+const FREE_FORM: [&str; 6] =
+    ["cov.tasks", "data.chat_variables", "gate.labels", "gate.rules", "loss.overrides", "reward.parts"];
 
 /// Layers put over one another.
 #[derive(Clone, Debug)]

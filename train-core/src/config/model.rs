@@ -29,6 +29,7 @@ section!(Config {
     run: Run,
     model: ModelSection,
     data: Data,
+    cov: Cov,
     rollout: Rollout,
     gate: GateSection,
     reward: Reward,
@@ -81,6 +82,7 @@ section!(Data {
     advance_at: f64,
     advance_after: u32,
     mix_share: f64,
+    turns: usize,
     path: String,
     eval_path: String,
     eval_share: f64,
@@ -88,12 +90,21 @@ section!(Data {
     answer_column: String,
     image_column: String,
     video_column: String,
+    turns_column: String,
     template: String,
     chat: bool,
     system: String,
     chat_variables: toml::Table,
     shuffle: bool,
     too_long: TooLong,
+});
+
+section!(Cov {
+    tasks: toml::Table,
+    lengths: Vec<u32>,
+    difficulty: u8,
+    max_difficulty: u8,
+    in_tokens: u32,
 });
 
 choice!(TooLong { Error, Drop });
@@ -108,6 +119,7 @@ section!(Rollout {
     min_p: f32,
     max_rows: usize,
     precision: Precision,
+    max_staleness: usize,
 });
 
 section!(GateSection {

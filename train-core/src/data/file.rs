@@ -9,13 +9,14 @@ use rollout_engine::random::{Stream, keyed_rng};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::turns::{follow_up_tokens, later_turns};
 use super::visual::{files_of, message_with, take_files, text_of};
 use super::{
     DataError, Media, MediaFile, PromptSource, TextCodec, beginning, conversation_tokens, prompt_tokens,
 };
 use crate::chat::message;
 use crate::config::{Data, TooLong};
-use crate::types::{Images, Prompt};
+use crate::types::{Images, Prompt, RewardOutcome};
 
 /// Prompts of a file in shuffled epochs. Images and videos are read anew whenever a prompt is drawn: only those of the
 /// held-out prompts stay in memory.
@@ -108,15 +109,16 @@ impl Reader<'_> {
             let mut row = row?;
             row.prompt.id = kept.len() as u64;
             let prompt = &row.prompt;
-            if prompt.tokens.len() + self.max_new <= self.context {
+            let new = prompt.turns() * self.max_new;
+            if prompt.put() + new <= self.context {
                 kept.push(row);
             } else if self.settings.too_long == TooLong::Drop {
                 *dropped += 1;
             } else {
                 return Err(DataError::TooLong {
                     id: prompt.id,
-                    tokens: prompt.tokens.len(),
-                    new: self.max_new,
+                    tokens: prompt.put(),
+                    new,
                     context: self.context,
                     text: beginning(&prompt.text),
                 });
@@ -149,14 +151,26 @@ impl Reader<'_> {
         if text.is_empty() {
             return Err("the prompt is empty".into());
         }
+        let told = later_turns(&mut columns, &self.settings.turns_column)?;
+        let follow_up = |text| follow_up_tokens(self.settings, self.codec, text).map_err(|e| e.to_string());
+        let follow_ups = told.iter().map(follow_up).collect::<Result<_, _>>()?;
+        let text = [vec![text], told].concat().join("\n");
         let answer = match columns.remove(&self.settings.answer_column) {
             None | Some(Value::Null) => None,
             Some(Value::String(text)) => Some(text),
             Some(other) => Some(other.to_string()),
         };
         let tokens = template.clone();
-        let prompt =
-            Prompt { id: 0, task: "data".into(), tokens, text, answer, images: Images::default(), columns };
+        let prompt = Prompt {
+            id: 0,
+            task: "data".into(),
+            tokens,
+            text,
+            answer,
+            follow_ups,
+            images: Images::default(),
+            columns,
+        };
         let mut row = Row { prompt, files, template };
         row.prompt.tokens = row.load(self.codec).map_err(|e| e.to_string())?.tokens;
         Ok(row)
@@ -299,7 +313,7 @@ impl PromptSource for FileSource {
         out.into_par_iter().map(load).collect()
     }
 
-    fn observe(&mut self, _: &[(&Prompt, bool)]) -> Option<String> {
+    fn observe(&mut self, _: &[(&Prompt, &RewardOutcome)]) -> Option<String> {
         None
     }
 

@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::shapes::Scene;
+use super::turns::follow_up_tokens;
 use super::{DataError, PromptSource, Task, TextCodec, prompt_tokens};
 use crate::config::Data;
-use crate::types::{Images, Prompt};
+use crate::types::{Images, Prompt, RewardOutcome};
 
 /// One problem in so many is held out, by a hash of its text.
 const HELD_OUT_ONE_IN: u64 = 8;
@@ -82,14 +83,22 @@ impl GeneratedSource {
     /// The problem `id`: drawn until it is on the wanted side of the held-out split.
     fn prompt(&self, stream: Stream, id: u64, size: u32, held_out: bool) -> Result<Prompt, DataError> {
         let mut rng = keyed_rng(self.seed, stream, [id, 1]);
-        let (mut text, mut answer) = self.task.generate(size, &mut rng);
-        // Some tiny tasks have too few problems to split; then the draw stands.
-        for _ in 0..1000 {
-            if is_held_out(&text) == held_out {
-                break;
+        let mut problem = || {
+            let (mut text, mut answer) = self.task.generate(size, &mut rng);
+            // Some tiny tasks have too few problems to split; then the draw stands.
+            for _ in 0..1000 {
+                if is_held_out(&text) == held_out {
+                    break;
+                }
+                (text, answer) = self.task.generate(size, &mut rng);
             }
-            (text, answer) = self.task.generate(size, &mut rng);
-        }
+            (text, answer)
+        };
+        let (text, answer) = problem();
+        let (later, answers): (Vec<String>, Vec<String>) =
+            (1..self.settings.turns).map(|_| problem()).unzip();
+        let told = |text| follow_up_tokens(&self.settings, &self.codec, text);
+        let follow_ups = later.iter().map(told).collect::<Result<_, _>>()?;
         let (tokens, images) = match (self.task, &self.vision) {
             (Task::Shapes, Some(vision)) => {
                 let prompt = text.parse::<Scene>()?.prompt(&self.codec, vision)?;
@@ -105,8 +114,9 @@ impl GeneratedSource {
             id,
             task: self.name.clone(),
             tokens,
-            text,
-            answer: Some(answer),
+            text: [vec![text], later].concat().join("\n"),
+            answer: Some([vec![answer], answers].concat().join("\n")),
+            follow_ups,
             images,
             columns: [(SIZE.to_owned(), Value::from(size))].into(),
         })
@@ -131,12 +141,12 @@ impl PromptSource for GeneratedSource {
         Ok(prompts)
     }
 
-    fn observe(&mut self, outcomes: &[(&Prompt, bool)]) -> Option<String> {
+    fn observe(&mut self, outcomes: &[(&Prompt, &RewardOutcome)]) -> Option<String> {
         let size = Value::from(self.settings.levels[self.state.level]);
         let level: Vec<bool> = outcomes
             .iter()
             .filter(|(p, _)| p.columns.get(SIZE) == Some(&size))
-            .map(|(_, right)| *right)
+            .map(|(_, outcome)| outcome.exact == Some(true))
             .collect();
         let right = level.iter().filter(|right| **right).count() as f64;
         let solved = !level.is_empty() && right >= self.settings.advance_at * level.len() as f64;
@@ -187,6 +197,10 @@ mod tests {
         GeneratedSource::new(&settings, TextCodec::characters("0123456789=").unwrap(), None, 7, 30).unwrap()
     }
 
+    fn outcome(right: bool) -> RewardOutcome {
+        RewardOutcome { exact: Some(right), ..RewardOutcome::default() }
+    }
+
     /// Prompts by number of digits: 2, 3, 4.
     fn sizes(source: &mut GeneratedSource) -> [usize; 3] {
         let mut counts = [0; 3];
@@ -201,7 +215,8 @@ mod tests {
         let mut source = source(0.2);
         let all_right = |source: &mut GeneratedSource| {
             let prompts = source.next(50).unwrap();
-            let outcomes: Vec<_> = prompts.iter().map(|(p, _)| (p, true)).collect();
+            let right = outcome(true);
+            let outcomes: Vec<_> = prompts.iter().map(|(p, _)| (p, &right)).collect();
             source.observe(&outcomes)
         };
         let [two, three, four] = sizes(&mut source);
@@ -228,7 +243,9 @@ mod tests {
         let mut source = source(0.5);
         for _ in 0..5 {
             let prompts = source.next(50).unwrap();
-            let outcomes: Vec<_> = prompts.iter().map(|(p, _)| (p, p.text.len() == 4)).collect();
+            let [wrong, right] = [outcome(false), outcome(true)];
+            let outcomes: Vec<_> =
+                prompts.iter().map(|(p, _)| (p, if p.text.len() == 4 { &right } else { &wrong })).collect();
             assert_eq!(source.observe(&outcomes), None);
         }
         assert_eq!(source.observe(&[]), None);

@@ -1,14 +1,18 @@
 //! Where prompts come from: generated tasks and files, both with held-out prompts that never train.
 
 mod codec;
+mod cov;
 mod file;
 mod generated;
 mod gguf;
 mod shapes;
 mod task;
+mod turns;
 mod visual;
 
 pub use codec::TextCodec;
+pub use cov::{COV, CovPrompt, CovSource};
+pub(crate) use cov::{IN_TOKENS, INSTANCE};
 pub use file::{Columns, FileSource, read_rows};
 pub use generated::GeneratedSource;
 pub use task::{TASKS, Task};
@@ -21,7 +25,7 @@ use serde_json::Value;
 use crate::chat::{Chat, ChatError};
 use crate::config::Data;
 use crate::media::MediaError;
-use crate::types::Prompt;
+use crate::types::{Prompt, RewardOutcome};
 
 /// What can go wrong with data.
 #[derive(Debug, thiserror::Error)]
@@ -96,9 +100,9 @@ pub trait PromptSource: Send {
     /// When the data is at fault.
     fn next(&mut self, count: usize) -> Result<Vec<(Prompt, u32)>, DataError>;
 
-    /// Tells the source how the last batch went: each sample's prompt, and whether the response was the right answer.
-    /// Returns a message when this changed the data, such as a new level.
-    fn observe(&mut self, outcomes: &[(&Prompt, bool)]) -> Option<String>;
+    /// Tells the source how the last batch went: each sample's prompt and reward. Returns a message when this changed the
+    /// data, such as a new level.
+    fn observe(&mut self, outcomes: &[(&Prompt, &RewardOutcome)]) -> Option<String>;
 
     /// Held-out prompts, the same at every call.
     fn held_out(&self) -> &[Prompt];

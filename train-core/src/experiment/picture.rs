@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Outcome;
 use crate::report::{Curve, shares_svg};
 
-/// SVG pictures, one or more for each table: training reward by optimiser step, the mean over seeds. File names and
+/// SVG pictures, one or more for each table: held-out exact rate by optimiser step, the mean over seeds. File names and
 /// texts.
 #[must_use]
 pub fn pictures(outcomes: &[Outcome]) -> Vec<(String, String)> {
@@ -41,7 +41,7 @@ pub fn pictures(outcomes: &[Outcome]) -> Vec<(String, String)> {
         format!("{}.svg", name.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-"))
     };
     let picture = |(table, curves): (String, Vec<Curve>)| {
-        let note = "training reward by optimiser step, mean over seeds";
+        let note = "held-out exact rate by optimiser step, mean over seeds";
         Some((file(&table), shares_svg(&table, note, curves)?))
     };
     tables.into_iter().filter_map(picture).collect()
@@ -50,9 +50,9 @@ pub fn pictures(outcomes: &[Outcome]) -> Vec<(String, String)> {
 /// The mean over seeds at each step that any of them has.
 fn mean_curve(seeds: &[&Outcome]) -> Vec<(f64, f64)> {
     let mut sums: BTreeMap<u64, (f64, f64)> = BTreeMap::new();
-    for (step, reward) in seeds.iter().flat_map(|o| &o.reward) {
+    for (step, exact) in seeds.iter().flat_map(|o| &o.exact) {
         let (sum, count) = sums.entry(*step).or_default();
-        (*sum, *count) = (*sum + reward, *count + 1.0);
+        (*sum, *count) = (*sum + exact, *count + 1.0);
     }
     sums.into_iter().map(|(step, (sum, count))| (step as f64, sum / count)).collect()
 }

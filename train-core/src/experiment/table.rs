@@ -57,7 +57,40 @@ const QUANTITIES: [Quantity; 7] = [
     ("entropy at the end, nats", false, |o| o.diagnostics.entropy),
 ];
 
-/// One section a quantity and table; rows and columns as the settings say, `–` where nothing was run or measured.
+/// How the settings of a table end against those of its first row, and of its first column, under the same seed: what a
+/// seed does to all settings alike is not in the difference.
+fn differences(text: &mut String, table: &str, outcomes: &[&Outcome]) {
+    for axis in [1, 2] {
+        let names = distinct(outcomes.iter().map(|o| &o.place[axis]));
+        let [base, others @ ..] = names.as_slice() else { continue };
+        let lines = distinct(outcomes.iter().map(|o| &o.place[3 - axis]));
+        let twin = |o: &Outcome| {
+            let same = |b: &&&Outcome| b.seed == o.seed && b.place[3 - axis] == o.place[3 - axis];
+            outcomes.iter().filter(|b| b.place[axis] == **base).find(same).map(|b| o.last() - b.last())
+        };
+        if others.is_empty() {
+            continue;
+        }
+        let heads: Vec<&str> = others.iter().map(|name| name.as_str()).collect();
+        let _ = writeln!(
+            text,
+            "### {table}: held-out exact, mean of the last quarter, difference from {base} under the same seed, percentage points\n"
+        );
+        let _ = writeln!(text, "| | {} |\n|---|{}", heads.join(" | "), "---|".repeat(heads.len()));
+        for line in lines {
+            let _ = write!(text, "| {line} |");
+            for name in others {
+                let here = outcomes.iter().filter(|o| o.place[axis] == **name && o.place[3 - axis] == *line);
+                let _ = write!(text, " {} |", cell(&here.filter_map(|o| twin(o)).collect::<Vec<_>>(), true));
+            }
+            text.push('\n');
+        }
+        text.push('\n');
+    }
+}
+
+/// One section a quantity and table; rows and columns as the settings say, `–` where nothing was run or measured. Then
+/// differences that are paired by seed.
 #[must_use]
 pub fn tables(outcomes: &[Outcome]) -> String {
     let mut text = String::new();
@@ -83,6 +116,7 @@ pub fn tables(outcomes: &[Outcome]) -> String {
             }
             text.push('\n');
         }
+        differences(&mut text, table, &of_table);
     }
     text
 }
@@ -121,6 +155,16 @@ mod tests {
             text.contains("| | x | y |\n|---|---|---|\n| a | 50.0 ± 0.0 | – |\n| b | – | 25.0 (1 seed) |")
         );
         assert!(!text.contains("clipped"), "{text}");
+        // Nothing stands against the same column and seed in the first row.
+        assert!(text.contains("difference from a under the same seed, percentage points\n\n| | b |\n|---|---|\n| x | – |\n| y | – |"), "{text}");
+        // What a seed does to both is not in their difference.
+        let pairs: Vec<Outcome> = [(0, 0.5, 0.6), (1, 0.3, 0.4)]
+            .into_iter()
+            .flat_map(|(seed, x, y)| [outcome("a", "x", seed, x), outcome("a", "y", seed, y)])
+            .collect();
+        let text = tables(&pairs);
+        assert!(text.contains("| a | 40.0 ± 127.1 | 50.0 ± 127.1 |"), "{text}");
+        assert!(text.contains("difference from x under the same seed, percentage points\n\n| | y |\n|---|---|\n| a | 10.0 ± 0.0 |"), "{text}");
         // A cell that broke down has nothing at the end, whatever it had before.
         all[2].failure = Some("diverged".into());
         assert!(tables(&all).contains("| b | – | 0.0 (1 seed) |"));

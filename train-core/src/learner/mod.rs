@@ -113,7 +113,7 @@ impl Learner {
         self.norms = norms;
     }
 
-    /// One update on a batch of samples: every mini-batch of every epoch. Fills in `logp_old` and
+    /// One update on a batch of samples after `step` steps: every mini-batch of every epoch. Fills in `logp_old` and
     /// `logp_trained`.
     ///
     /// # Errors
@@ -126,7 +126,8 @@ impl Learner {
         self.unknown_routes(samples)?;
         let updates = self.settings.steps_a_batch();
         let start = Instant::now();
-        if updates > 1 && (self.routing == Routing::R2 || !self.exact_sampler) {
+        let exact = self.exact_sampler && samples.iter().all(|s| s.version >= step);
+        if updates > 1 && (self.routing == Routing::R2 || !exact) {
             self.score_old(samples, &mut report)?;
         } else if updates > 1 {
             // The sampler runs the trainer's kernels on the same weights, so what it recorded *is* the old policy,

@@ -15,6 +15,14 @@ pub(super) struct RoutingFacts {
     pub(super) load: (f64, f64),
 }
 
+/// Rows of a pass in which experts are compared, evenly spaced: in all of them it would cost more than replay does.
+const COMPARED: usize = 128;
+
+/// Every `apart`-th row of a matrix.
+fn some_rows<T: Copy>(values: &[T], width: usize, apart: usize) -> Vec<T> {
+    values.chunks_exact(width).step_by(apart).flatten().copied().collect()
+}
+
 impl Learner {
     /// Whether updates run recorded experts. R2 records them when the batch is scored, which a single update
     /// does not need: its old policy is the current one.
@@ -26,8 +34,8 @@ impl Learner {
         }
     }
 
-    /// The recorded experts of a packed pass against those that its logits choose; `None` where none are recorded, or
-    /// not all.
+    /// The recorded experts of a packed pass against those that its logits choose, in up to [`COMPARED`] of its rows;
+    /// `None` where none are recorded, or not all.
     pub(super) fn flips(
         &self,
         samples: &[&Sample],
@@ -42,11 +50,15 @@ impl Learner {
                 None => return Ok(None),
             },
         };
-        let values = |logits: &Tensor| logits.flatten_all()?.to_vec1::<f32>();
-        let logits = hidden.router_logits.iter().map(values).collect::<Result<Vec<_>, _>>()?;
-        let recorded = recorded.as_ref().unwrap_or(&hidden.routes);
         let (experts, k) = (moe.num_experts, moe.num_experts_per_tok);
-        Ok(Some(Discrepancy::of_replay(&logits, recorded, experts, k, &moe.router())?))
+        let apart = packed.batch.tokens.len().div_ceil(COMPARED).max(1);
+        let logits = |logits: &Tensor| -> Result<_, UpdateError> {
+            Ok(some_rows(&logits.flatten_all()?.to_vec1::<f32>()?, experts, apart))
+        };
+        let logits = hidden.router_logits.iter().map(logits).collect::<Result<Vec<_>, _>>()?;
+        let recorded = recorded.as_ref().unwrap_or(&hidden.routes);
+        let recorded: Vec<Vec<u32>> = recorded.iter().map(|ids| some_rows(ids, k, apart)).collect();
+        Ok(Some(Discrepancy::of_replay(&logits, &recorded, experts, k, &moe.router())?))
     }
 
     /// Adds the load-balance loss and measures routing, of a model with experts.

@@ -1,9 +1,13 @@
 //! From responses to rewards: a weighted sum of parts, chosen in the configuration.
 
 mod command;
+mod cov;
+mod judge;
 mod part;
+mod toolrm;
 
 pub use command::CommandError;
+pub use judge::JudgeSpec;
 pub use part::PartSpec;
 
 use crate::config::{OnError, Reward};
@@ -86,11 +90,13 @@ impl Rewarder for WeightedSum {
         for part in &self.parts {
             for (outcome, score) in outcomes.iter_mut().zip(part.score(samples)) {
                 match score {
-                    Ok(value) if value.is_finite() => {
-                        outcome.total += part.weight * value;
-                        outcome.parts.insert(part.name.clone(), value);
+                    Ok(said) if said.value.is_finite() => {
+                        outcome.total += part.weight * said.value;
+                        outcome.parts.insert(part.name.clone(), said.value);
+                        outcome.exact = said.exact.or(outcome.exact);
+                        outcome.notes.extend(said.notes);
                     }
-                    Ok(value) => outcome.fail(format!("{} gave {value}", part.name)),
+                    Ok(said) => outcome.fail(format!("{} gave {}", part.name, said.value)),
                     Err(reason) => outcome.fail(format!("{}: {reason}", part.name)),
                 }
             }

@@ -1,16 +1,23 @@
 //! The built-in parts.
 
+use std::collections::BTreeMap;
+
+use cov_eval::RewardForm;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
 use super::command::Command;
+use super::cov::Cov;
+use super::judge::{JudgeSpec, Judged};
+use super::toolrm::{Critique, ToolScore};
 use crate::types::{Finish, Scored};
 
 /// A part as configured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PartSpec {
-    /// `exact`, `numeric`, `regex`, `position`, `ended`, `tool_call`, `length` or `command`.
+    /// `exact`, `numeric`, `regex`, `position`, `ended`, `tool_call`, `tool_score`, `critique`, `judge`, `cov`, `length` or
+    /// `command`.
     pub kind: String,
     /// Multiplies the part's value.
     #[serde(default = "one")]
@@ -27,6 +34,21 @@ pub struct PartSpec {
     /// `length`: tokens before the limit where the penalty begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<usize>,
+    /// `cov`: what of the verified score is the value; the dense form when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub form: Option<RewardForm>,
+    /// `tool_score`: what of the calls is scored: `rule` (the default), `bfcl`, `schema`, `format` or `toolrl`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measure: Option<String>,
+    /// `critique`: the prompts' variant, which says how answers are read: `think`, `no_think` (the default) or `bare`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+    /// `critique`: added for an answer in the form that was asked for, right or wrong; 0 when absent, at most 0.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bonus: Option<f64>,
+    /// `judge`: who compares responses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<JudgeSpec>,
     /// `command`: the program and its arguments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<Vec<String>>,
@@ -46,8 +68,27 @@ enum Kind {
     Position,
     Ended,
     ToolCall,
+    Cov(Cov),
+    ToolScore(ToolScore),
+    Critique(Critique),
+    Judged(Judged),
     Length { budget: usize, cache: usize },
     Command(Command),
+}
+
+/// What a part says of a sample.
+#[derive(Default)]
+pub(super) struct Said {
+    pub(super) value: f64,
+    /// Whether the response is right, where the part knows better than equality with the answer.
+    pub(super) exact: Option<bool>,
+    pub(super) notes: BTreeMap<String, f64>,
+}
+
+impl From<f64> for Said {
+    fn from(value: f64) -> Self {
+        Self { value, ..Self::default() }
+    }
 }
 
 /// A part, ready to score.
@@ -78,6 +119,11 @@ impl Part {
         given("pattern", spec.pattern.is_some(), &["regex", "numeric"])?;
         given("tolerance", spec.tolerance.is_some(), &["numeric"])?;
         given("cache", spec.cache.is_some(), &["length"])?;
+        given("form", spec.form.is_some(), &["cov"])?;
+        given("measure", spec.measure.is_some(), &["tool_score"])?;
+        given("variant", spec.variant.is_some(), &["critique"])?;
+        given("bonus", spec.bonus.is_some(), &["critique"])?;
+        given("judge", spec.judge.is_some(), &["judge"])?;
         given("command", spec.command.is_some(), &["command"])?;
         given("timeout", spec.timeout.is_some(), &["command"])?;
         let kind = match spec.kind.as_str() {
@@ -85,6 +131,12 @@ impl Part {
             "position" => Kind::Position,
             "ended" => Kind::Ended,
             "tool_call" => Kind::ToolCall,
+            "cov" => Kind::Cov(Cov::new(spec.form.unwrap_or_default())),
+            "tool_score" => Kind::ToolScore(ToolScore::new(spec.measure.as_deref().unwrap_or("rule"))?),
+            "critique" => Kind::Critique(Critique::new(spec.variant.as_deref(), spec.bonus.unwrap_or(0.0))?),
+            "judge" => Kind::Judged(Judged::new(
+                spec.judge.as_ref().ok_or("judge needs `judge = { model = \"…\" }`")?,
+            )?),
             "numeric" => Kind::Numeric {
                 pattern: regex(
                     spec.pattern.as_deref().unwrap_or(r"(-?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?)"),
@@ -102,19 +154,24 @@ impl Part {
             )?),
             other => {
                 return Err(format!(
-                    "unknown kind `{other}` (exact, numeric, regex, position, ended, tool_call, length, command)"
+                    "unknown kind `{other}` (exact, numeric, regex, position, ended, tool_call, tool_score, critique, judge, cov, length, command)"
                 ));
             }
         };
         Ok(Self { name: spec.name.clone().unwrap_or_else(|| spec.kind.clone()), weight: spec.weight, kind })
     }
 
-    /// One value a sample, or why it has none.
-    pub(super) fn score(&self, samples: &[Scored<'_>]) -> Vec<Result<f64, String>> {
-        if let Kind::Command(command) = &self.kind {
-            return command.score(samples);
-        }
-        samples.iter().map(|s| self.one(s)).collect()
+    /// What it says of each sample, or why it cannot.
+    pub(super) fn score(&self, samples: &[Scored<'_>]) -> Vec<Result<Said, String>> {
+        let values = match &self.kind {
+            Kind::Cov(cov) => return cov.score(samples),
+            Kind::ToolScore(calls) => return samples.iter().map(|s| calls.score(s)).collect(),
+            Kind::Critique(critique) => return samples.iter().map(|s| critique.score(s)).collect(),
+            Kind::Judged(judged) => return judged.score(samples),
+            Kind::Command(command) => command.score(samples),
+            _ => samples.iter().map(|s| self.one(s)).collect(),
+        };
+        values.into_iter().map(|value| value.map(Said::from)).collect()
     }
 
     fn one(&self, s: &Scored<'_>) -> Result<f64, String> {
@@ -145,9 +202,11 @@ impl Part {
             }
             Kind::ToolCall => tool_call(answer()?, s.response)?,
             Kind::Length { budget, cache } => {
-                policy_loss::overlong_penalty(s.response_tokens, *budget, *cache, 1.0)
+                policy_loss::overlong_penalty(s.response_tokens, *budget * s.prompt.turns(), *cache, 1.0)
             }
-            Kind::Command(_) => return Err("scored in batches".into()),
+            Kind::ToolScore(_) | Kind::Critique(_) | Kind::Judged(_) | Kind::Cov(_) | Kind::Command(_) => {
+                return Err("scored elsewhere".into());
+            }
         })
     }
 }

@@ -17,13 +17,13 @@ use crate::types::Prompt;
 impl Trainer {
     pub(super) fn evaluate(&self, row: &mut Row) -> Result<(), TrainError> {
         let start = Instant::now();
-        let held_out = self.source.held_out();
-        evaluate_into(row, &self.config, &self.sampler, &self.codec, held_out, true)?;
+        let (held_out, sampler) = (self.stages.source.held_out(), &self.stages.sampler);
+        evaluate_into(row, &self.config, sampler, &self.codec, held_out, true)?;
         let gate = &self.config.gate;
         let number = self.step / self.config.eval.every.max(1);
         if gate.enabled && gate.eval_off_every > 0 && number.is_multiple_of(gate.eval_off_every) {
             let mut ungated = Row::new(row.step);
-            evaluate_into(&mut ungated, &self.config, &self.sampler, &self.codec, held_out, false)?;
+            evaluate_into(&mut ungated, &self.config, sampler, &self.codec, held_out, false)?;
             for (name, value) in ungated.values() {
                 row.set(name.replacen("eval/", "eval_ungated/", 1), value);
             }
@@ -45,7 +45,7 @@ pub fn evaluate_model(
 ) -> Result<Row, TrainError> {
     let gate = GateSetup::new(&config.gate, codec, model.config())?;
     let mut sampler = Sampler::new(config, codec).with_gate(gate);
-    sampler.publish(model)?;
+    sampler.publish(model, 0)?;
     let mut row = Row::new(0);
     evaluate_into(&mut row, config, &sampler, codec, prompts, true)?;
     Ok(row)

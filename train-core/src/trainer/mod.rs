@@ -5,26 +5,28 @@ mod error;
 mod evaluation;
 mod state;
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use policy_loss::AdvantageEstimator;
 
 use crate::config::{Config, ConfigError, GuardAction};
-use crate::data::{PromptSource, TextCodec};
+use crate::data::TextCodec;
 use crate::gate::GateSetup;
 use crate::guard::{Alarm, Guards};
 use crate::learner::{Learner, UpdateReport};
 use crate::metrics::Row;
 use crate::policy::Policy;
 use crate::record;
-use crate::reward::{Rewarder, WeightedSum};
+use crate::reward::WeightedSum;
 use crate::rollout::Sampler;
 use crate::rundir::RunDir;
 use crate::sample::Sample;
 use crate::setup;
 
 pub(crate) use batch::is_cut;
+use batch::{Collected, Stages};
 pub use error::TrainError;
 pub use evaluation::evaluate_model;
 
@@ -54,9 +56,10 @@ pub struct Trainer {
     pub learner: Learner,
     /// Between text and tokens.
     pub codec: TextCodec,
-    source: Box<dyn PromptSource>,
-    rewarder: Box<dyn Rewarder>,
-    sampler: Sampler,
+    stages: Stages,
+    /// Batches sampled ahead, oldest first, and why the one after them could not be.
+    ahead: VecDeque<Collected>,
+    failed: Option<TrainError>,
     estimator: AdvantageEstimator,
     guards: Guards,
     step: u64,
@@ -104,12 +107,16 @@ impl Trainer {
             learner.replay_masks(gate.table().clone());
         }
         let mut trainer = Self {
-            rewarder: Box::new(WeightedSum::new(&config.reward, config.rollout.max_new_tokens)?),
-            sampler: Sampler::new(&config, &codec).with_gate(gate),
+            stages: Stages {
+                source,
+                rewarder: Box::new(WeightedSum::new(&config.reward, config.rollout.max_new_tokens)?),
+                sampler: Sampler::new(&config, &codec).with_gate(gate),
+            },
+            ahead: VecDeque::new(),
+            failed: None,
             guards: Guards::new(&config.guard),
             learner,
             estimator: choice.estimator,
-            source,
             codec,
             config,
             dir,
@@ -120,8 +127,12 @@ impl Trainer {
             save_failed: false,
             saving_seconds: 0.0,
         };
-        trainer.sampler.publish(&trainer.learner.model)?;
+        trainer.publish()?;
         Ok(trainer)
+    }
+
+    fn publish(&mut self) -> Result<(), TrainError> {
+        self.stages.sampler.publish(&self.learner.model, self.step)
     }
 
     fn penalises_kl(&self) -> bool {
@@ -154,12 +165,12 @@ impl Trainer {
     pub fn before_first(&mut self) -> Result<Option<Row>, TrainError> {
         // A run that was stopped within its first steps has been measured already.
         let measured = std::fs::metadata(self.dir.file("metrics.jsonl")).is_ok_and(|file| file.len() > 0);
-        let nothing = self.config.eval.every == 0 || self.source.held_out().is_empty();
+        let nothing = self.config.eval.every == 0 || self.stages.source.held_out().is_empty();
         if self.step > 0 || measured || nothing {
             return Ok(None);
         }
         let mut row = Row::new(0);
-        row.set("data/level", self.source.level());
+        row.set("data/level", self.stages.source.level());
         self.evaluate(&mut row)?;
         self.dir.append("metrics.jsonl", &row.to_json())?;
         Ok(Some(row))
@@ -172,12 +183,15 @@ impl Trainer {
     pub fn step(&mut self) -> Result<StepReport, TrainError> {
         let start = Instant::now();
         let mut row = Row::new(self.step + 1);
-        let (mut samples, news) = self.collect(&mut row)?;
+        let Collected { mut samples, measured, news, version } = self.next_batch()?;
+        measured.put_into(&mut row);
+        let staleness = self.step - version;
+        row.set("rollout/staleness", staleness as f64);
         self.assign_advantages(&mut samples)?;
         let update = self.update(&mut samples, &mut row)?;
         self.step += 1;
         let publishing = Instant::now();
-        self.sampler.publish(&self.learner.model)?;
+        self.publish()?;
         row.set("time/sync", publishing.elapsed().as_secs_f64());
 
         let every = self.config.eval.every;
@@ -188,6 +202,10 @@ impl Trainer {
             self.mastered = if reached { self.mastered + 1 } else { 0 };
         }
         row.update(&update);
+        if staleness > 0 {
+            // What parts the sampler from the trainer is the steps between them, not their arithmetic.
+            row.move_prefix("mismatch/", "stale/");
+        }
         record::totals(&mut row, &samples, start.elapsed().as_secs_f64());
         let alarms = self.guards.check(&row, self.learner.norms());
         self.log(&row, &samples, news.as_deref(), &alarms, &update)?;
@@ -206,13 +224,43 @@ impl Trainer {
         Ok(report)
     }
 
+    /// The batch whose turn it is: sampled ahead, or now.
+    fn next_batch(&mut self) -> Result<Collected, TrainError> {
+        match (self.ahead.pop_front(), self.failed.take()) {
+            (Some(batch), failed) => {
+                self.failed = failed;
+                Ok(batch)
+            }
+            (None, Some(error)) => Err(error),
+            (None, None) => self.stages.collect(&self.config, &self.codec),
+        }
+    }
+
+    /// The update, and beside it the batches that may be sampled ahead.
     fn update(&mut self, samples: &mut [Sample], row: &mut Row) -> Result<UpdateReport, TrainError> {
+        let to_come = (self.config.run.steps - self.step - 1) as usize;
+        let room = self.config.rollout.max_staleness.min(to_come).saturating_sub(self.ahead.len());
+        let Self { stages, learner, config, codec, step, .. } = self;
+        let mut train = || match samples.is_empty() {
+            true => Ok(UpdateReport::default()),
+            false => learner.update(samples, *step),
+        };
+        let sample = || (0..room).map(|_| stages.collect(config, codec)).collect::<Vec<_>>();
+        let (report, batches) = if room == 0 { (train(), Vec::new()) } else { rayon::join(train, sample) };
+        for batch in batches {
+            match batch {
+                Ok(batch) if self.failed.is_none() => self.ahead.push_back(batch),
+                Ok(_) => {}
+                // In its turn: the steps before it are not lost.
+                Err(error) => drop(self.failed.get_or_insert(error)),
+            }
+        }
+        let report = report?;
         if samples.is_empty() {
             self.idle += 1;
-            return Ok(UpdateReport::default());
+            return Ok(report);
         }
         self.idle = 0;
-        let report = self.learner.update(samples, self.step)?;
         row.set("optim/skipped", report.skipped.len() as f64);
         let all_skipped = report.skipped.len() == report.grad_norms.len();
         self.skips = if all_skipped { self.skips + report.skipped.len() as u64 } else { 0 };
@@ -275,7 +323,7 @@ impl Trainer {
     fn warm_start(&mut self) -> Result<(), TrainError> {
         let settings = self.config.warm_start.clone();
         for _ in 0..settings.steps {
-            let prompts = self.source.next(settings.prompts)?;
+            let prompts = self.stages.source.next(settings.prompts)?;
             let samples = record::demonstrations(prompts, &self.codec)?;
             self.learner.imitate(&samples, settings.lr)?;
         }
@@ -284,6 +332,6 @@ impl Trainer {
             let message = format!("{} supervised steps before the first rollout", settings.steps);
             self.dir.event(0, "warm_start", "run", &message, &[])?;
         }
-        self.sampler.publish(&self.learner.model)
+        self.publish()
     }
 }

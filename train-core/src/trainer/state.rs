@@ -36,6 +36,7 @@ impl Trainer {
             trainer.load_reference()?;
         }
         trainer.restore_stages(&checkpoint)?;
+        trainer.publish()?;
         trainer.dir.rewind(trainer.step)?;
         let message = format!("resumed after step {}", trainer.step);
         trainer.dir.event(trainer.step, "resumed", "run", &message, &[])?;
@@ -65,7 +66,8 @@ impl Trainer {
         let config = self.config.to_toml();
         let meta = Meta::new(self.step, self.learner.optimizer.steps(), self.config.run.seed, &config);
         let stages = json!({
-            "data": self.source.state(),
+            "data": self.stages.source.state(),
+            "ahead": self.ahead,
             "guards": self.guards.state(),
             "mastered": self.mastered,
             "idle": self.idle,
@@ -80,7 +82,9 @@ impl Trainer {
     fn restore_stages(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         let broken = |reason: String| CheckpointError::Broken { path: checkpoint.path.clone(), reason };
         let stages = &checkpoint.stages;
-        self.source.restore(&stages["data"])?;
+        self.stages.source.restore(&stages["data"])?;
+        self.ahead = serde_json::from_value(stages["ahead"].clone())
+            .map_err(|e| broken(format!("stages.json: ahead: {e}")))?;
         self.guards.restore(&stages["guards"]).map_err(|e| broken(format!("stages.json: guards: {e}")))?;
         let number =
             |name: &str| stages[name].as_u64().ok_or_else(|| broken(format!("stages.json: no `{name}`")));

@@ -22,8 +22,7 @@ pub(super) enum Pattern {
 /// Whether `needle` is at the start of `text`, and where it ends there.
 fn matches_at(text: &str, needle: &str, fold: bool) -> Option<usize> {
     let mut at = 0;
-    let mut chars = needle.chars();
-    while let Some(wanted) = chars.next() {
+    for wanted in needle.chars() {
         let rest = &text[at..];
         if wanted == ' ' {
             let gap = rest.len() - rest.trim_start().len();

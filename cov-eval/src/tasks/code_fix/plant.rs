@@ -99,7 +99,13 @@ pub(super) fn plant(
             done(with(&source, range.clone(), &text), of(name))
         }
         "drop_function" | "hide_in_string" => {
-            let (name, range) = places.first()?;
+            let (name, mut range) = places.first().cloned()?;
+            if kind == "drop_function" {
+                // With the blank lines after it, which would be too many.
+                let after = &source[range.end..];
+                range.end += after.len() - after.trim_start_matches('\n').len();
+            }
+            let name = &name;
             let new = match kind {
                 "drop_function" => String::new(),
                 _ => format!("HIDDEN = '''{}'''\n", source[range.clone()].replace("\"\"\"", "")),

@@ -42,20 +42,38 @@ pub struct FsmTargets {
 type Row = [String; 5];
 
 impl FsmTargets {
-    /// The rows of the trace. A machine from elsewhere may point outside itself: its trace ends there.
-    fn rows(&self) -> Vec<Row> {
+    /// State, input, next state and output of each step. A machine from elsewhere may point outside itself: its trace
+    /// ends there.
+    fn steps(&self) -> impl Iterator<Item = [usize; 4]> {
         let mut state = usize::from(self.start);
-        let mut rows = Vec::with_capacity(self.input.len());
-        for (i, &input) in self.input.iter().enumerate() {
-            let inside = state < self.machine.states && usize::from(input) < self.machine.inputs;
-            if !inside || state * self.machine.inputs + usize::from(input) >= self.machine.cells.len() {
-                break;
+        self.input.iter().map_while(move |&input| {
+            let input = usize::from(input);
+            let inside = state < self.machine.states && input < self.machine.inputs;
+            if !inside || state * self.machine.inputs + input >= self.machine.cells.len() {
+                return None;
             }
-            let (next, output) = self.machine.step(state, input.into());
-            rows.push(self.row(i + 1, state, input.into(), next, output));
-            state = next;
-        }
-        rows
+            let (next, output) = self.machine.step(state, input);
+            let before = std::mem::replace(&mut state, next);
+            Some([before, input, next, output])
+        })
+    }
+
+    /// The rows of the trace.
+    fn rows(&self) -> Vec<Row> {
+        let steps = self.steps().enumerate();
+        steps.map(|(i, [state, input, next, output])| self.row(i + 1, state, input, next, output)).collect()
+    }
+
+    /// Whether the fields are those of a row of the trace, without making that row.
+    fn is_row(&self, fields: &[&str; 5], step: usize, [state, input, next, output]: [usize; 4]) -> bool {
+        let [a, b, c, d, e] = fields;
+        let is_state = |text: &str, state| text.strip_prefix('S').is_some_and(|n| is_number(n, state));
+        let first_output = usize::from(b'z') + 1 - self.machine.outputs;
+        is_number(a, step)
+            && is_state(b, state)
+            && is_symbol(c, usize::from(b'a') + input)
+            && is_state(d, next)
+            && is_symbol(e, first_output + output)
     }
 
     /// The outputs of the trace.
@@ -78,6 +96,17 @@ impl FsmTargets {
         }
         rows
     }
+}
+
+/// Whether a text is a number as we write it.
+fn is_number(text: &str, number: usize) -> bool {
+    let canonical = text.len() == 1 || !text.starts_with('0');
+    let digits = (1..=9).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    canonical && digits && text.bytes().fold(0, |n, b| 10 * n + usize::from(b - b'0')) == number
+}
+
+fn is_symbol(text: &str, symbol: usize) -> bool {
+    text.len() == 1 && usize::from(text.as_bytes()[0]) == symbol
 }
 
 fn name(state: usize) -> String {

@@ -72,8 +72,9 @@ pub(super) fn plant(
                         let end = sentence.end + usize::from(answer[sentence.end..].starts_with(' '));
                         format!("{}{}", &answer[..sentence.start], &answer[end..])
                     }
+                    // Before the oldest organization of any graph.
                     ("wrong_year", Object::Year(_)) => {
-                        replaced(place, &(1700 + rng.range(0, 59)).to_string())?
+                        replaced(place, &(1700 + rng.range(0, 19)).to_string())?
                     }
                     ("wrong_place", Object::Entity(i)) if targets.entities[*i].kind == Type::Place => {
                         replaced(place, &stranger(targets, NameKind::Place, rng))?

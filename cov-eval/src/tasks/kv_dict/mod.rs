@@ -10,6 +10,7 @@ mod verify;
 
 use std::collections::HashSet;
 
+use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
 
 use crate::aggregate;
@@ -51,8 +52,12 @@ pub struct KvDictTargets {
 }
 
 impl KvDictTargets {
-    fn well_formed(&self, text: &str, alphabet: &[u8]) -> bool {
-        text.len() == self.length && text.bytes().all(|b| alphabet.contains(&b))
+    fn is_key(&self, text: &str) -> bool {
+        text.len() == self.length && text.bytes().all(|b| b.is_ascii_uppercase() || b == b'_')
+    }
+
+    fn is_value(&self, text: &str) -> bool {
+        text.len() == self.length && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
     }
 
     /// Key, value and index of the first given entry.
@@ -70,7 +75,7 @@ impl KvDictTargets {
     }
 
     /// Keys that no filler may have.
-    fn reserved(&self) -> HashSet<&str> {
+    fn reserved(&self) -> HashSet<&str, FixedState> {
         self.pinned.iter().map(|p| p.key.as_str()).chain(self.forbidden.iter().map(String::as_str)).collect()
     }
 

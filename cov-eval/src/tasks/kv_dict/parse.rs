@@ -40,6 +40,9 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn peek(&self) -> Option<char> {
+        if let Some(b) = self.text.as_bytes().get(self.at).filter(|b| b.is_ascii()) {
+            return Some(char::from(*b));
+        }
         self.text[self.at..].chars().next()
     }
 
@@ -58,6 +61,8 @@ impl Reader<'_> {
     }
 
     fn space(&mut self) {
+        let rest = &self.text.as_bytes()[self.at..];
+        self.at += rest.iter().take_while(|b| matches!(b, b' ' | b'\t' | b'\n' | b'\r')).count();
         while let Some(c) = self.peek().filter(|c| c.is_whitespace()) {
             self.strict &= matches!(c, ' ' | '\t' | '\n' | '\r');
             self.at += c.len_utf8();
@@ -109,7 +114,12 @@ impl Reader<'_> {
         let quote = self.peek().filter(|c| matches!(c, '"' | '\''))?;
         self.strict &= quote == '"';
         self.take();
-        let mut text = String::new();
+        // Nearly always nothing but the quote is special.
+        let rest = &self.text.as_bytes()[self.at..];
+        let plain =
+            rest.iter().position(|&b| b == quote as u8 || b == b'\\' || b < b' ').unwrap_or(rest.len());
+        let mut text = self.text[self.at..self.at + plain].to_owned();
+        self.at += plain;
         loop {
             match self.take()? {
                 c if c == quote => return Some(text),

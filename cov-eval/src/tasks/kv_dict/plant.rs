@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{KEY_ALPHABET, KvDictTargets, VALUE_ALPHABET, parse, render};
+use super::{KvDictTargets, parse, render};
 use crate::key::DetRng;
 use crate::model::{Instance, PlantKind, Planted};
 
@@ -19,11 +19,8 @@ pub(super) fn plant(
     let is_pin =
         |pair: &(String, String)| targets.pinned.iter().any(|p| (&p.key, &p.value) == (&pair.0, &pair.1));
     let keys: HashSet<&String> = pairs.iter().map(|p| &p.0).collect();
-    let sound = |pair: &(String, String)| {
-        !is_pin(pair)
-            && targets.well_formed(&pair.0, KEY_ALPHABET)
-            && targets.well_formed(&pair.1, VALUE_ALPHABET)
-    };
+    let sound =
+        |pair: &(String, String)| !is_pin(pair) && targets.is_key(&pair.0) && targets.is_value(&pair.1);
     if keys.len() < pairs.len() && kind != "duplicate_key" {
         return None;
     }

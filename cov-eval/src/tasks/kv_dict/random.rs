@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::FixedState;
+
 /// Characters of a beginning or end that no two random strings of `length` have in common: 12 of 32, 5 of 8.
 pub(super) fn stem_length(length: usize) -> usize {
     (3 * length / 8).max(5)
@@ -15,7 +17,7 @@ pub(super) fn most_of_one(length: usize) -> usize {
 /// Strings seen so far, by their beginnings and ends.
 #[derive(Default)]
 pub(super) struct Seen<'a> {
-    stems: HashMap<(bool, &'a str), &'a str>,
+    stems: HashMap<(bool, &'a str), &'a str, FixedState>,
 }
 
 impl<'a> Seen<'a> {
@@ -42,8 +44,15 @@ impl<'a> Seen<'a> {
 
 /// No character too often, no run of 5, no 8 successive code points.
 fn varied(text: &str) -> bool {
+    if text.is_ascii() && text.len() < 256 {
+        return varied_ascii(text.as_bytes());
+    }
     let chars: Vec<u32> = text.chars().map(u32::from).collect();
-    let mut sorted = chars.clone();
+    varied_chars(&chars)
+}
+
+fn varied_chars(chars: &[u32]) -> bool {
+    let mut sorted = chars.to_vec();
     sorted.sort_unstable();
     let most = sorted.chunk_by(|a, b| a == b).map(<[u32]>::len).max().unwrap_or(0);
     let longest = |follows: fn(u32, u32) -> bool| {
@@ -58,9 +67,38 @@ fn varied(text: &str) -> bool {
     most <= most_of_one(chars.len()) && longest(|a, b| a == b) <= 4 && longest(|a, b| a + 1 == b) < 8
 }
 
+/// The same in one pass.
+fn varied_ascii(text: &[u8]) -> bool {
+    let (mut counts, mut most) = ([0u8; 128], 0);
+    let (mut same, mut rising) = (1, 1);
+    let (mut longest_same, mut longest_rising) = (1, 1);
+    let mut before = 0xff;
+    for &b in text {
+        let count = &mut counts[usize::from(b & 0x7f)];
+        *count += 1;
+        most = most.max(*count);
+        same = if b == before { same + 1 } else { 1 };
+        rising = if b == before.wrapping_add(1) { rising + 1 } else { 1 };
+        longest_same = longest_same.max(same);
+        longest_rising = longest_rising.max(rising);
+        before = b;
+    }
+    usize::from(most) <= most_of_one(text.len()) && longest_same <= 4 && longest_rising < 8
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn one_pass_says_the_same(text in "[ABCDEFGHIJ\u{0}]{0,40}", tail in "(ABCDEFGH)?(AAAAA)?") {
+            let text = text + &tail;
+            let wide: Vec<u32> = text.chars().map(u32::from).collect();
+            prop_assert_eq!(varied_ascii(text.as_bytes()), varied_chars(&wide));
+        }
+    }
 
     #[test]
     fn patterns_are_seen() {

@@ -2,8 +2,10 @@
 
 use std::collections::HashSet;
 
+use foldhash::fast::FixedState;
+
 use super::parse::{self, Object};
-use super::{KEY_ALPHABET, VALUE_ALPHABET, random, targets};
+use super::{random, targets};
 use crate::aggregate::{Outcome, harmonic, unknown_kind};
 use crate::flags::FlagSet;
 use crate::model::{Gate, Instance, Reason};
@@ -68,7 +70,8 @@ pub(super) fn analyse<'a>(instance: &'a Instance, visible: &'a str) -> Outcome<'
     flags.set(FlagSet::MULTI_ANSWER, parse::find(&visible[object.range.end..]).is_some());
     let total = object.pairs.len();
     let mut first_at = vec![None; targets.pinned.len()];
-    let (mut keys, mut values) = (HashSet::new(), HashSet::new());
+    let set = || HashSet::<&str, FixedState>::with_capacity_and_hasher(total, FixedState::default());
+    let (mut keys, mut values) = (set(), set());
     let (mut fillers, mut valid, mut random) = (0, 0, 0);
     let (mut keys_valid, mut values_valid, mut forbidden) = (0, 0, 0);
     let mut seen = random::Seen::default();
@@ -84,8 +87,8 @@ pub(super) fn analyse<'a>(instance: &'a Instance, visible: &'a str) -> Outcome<'
         fillers += 1;
         let key_reserved = reserved.contains(pair.key.as_str());
         forbidden += usize::from(key_reserved && targets.pinned.iter().all(|p| p.key != pair.key));
-        let key_ok = targets.well_formed(&pair.key, KEY_ALPHABET) && !key_reserved;
-        let value_ok = value.is_some_and(|v| targets.well_formed(v, VALUE_ALPHABET));
+        let key_ok = targets.is_key(&pair.key) && !key_reserved;
+        let value_ok = value.is_some_and(|v| targets.is_value(v));
         keys_valid += usize::from(key_ok);
         values_valid += usize::from(value_ok);
         valid += usize::from(key_ok && value_ok && new_key);

@@ -5,6 +5,7 @@
 //! judge is needed to find the answer.
 
 mod answer;
+mod catalogue;
 mod plant;
 mod questions;
 mod table;
@@ -22,7 +23,7 @@ use crate::model::{
 };
 use crate::tasks::{self, Targets};
 use answer::{Dim, LEXICONS, Part};
-use questions::Candidate;
+use catalogue::Candidate;
 use table::Table;
 
 /// The task.

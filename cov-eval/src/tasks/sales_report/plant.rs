@@ -13,11 +13,11 @@ fn spoil(targets: &SalesTargets, parts: &[Part], kind: PlantKind) -> Option<Vec<
     for part in &mut parts {
         match (kind, part) {
             ("wrong_entity", Part::Entity(dim, i)) => *i = (*i + 1) % targets.count(*dim),
-            ("wrong_amount", Part::Money(cents)) if *cents > 100_00 => *cents += *cents / 50,
+            ("wrong_amount", Part::Money(cents)) if *cents > 10_000 => *cents += *cents / 50,
             ("wrong_percent", Part::Percent(points)) => *points += 300,
             ("swapped_list", Part::List(_, ids)) => ids.swap(0, 1),
             ("opposite_label", Part::Label(lexicon, class)) => {
-                *class = (*class + 1) % LEXICONS[*lexicon].len()
+                *class = (*class + 1) % LEXICONS[*lexicon].len();
             }
             _ => continue,
         }

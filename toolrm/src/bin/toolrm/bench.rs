@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use toolrm::bench::{
-    Answer, Answers, BenchPair, BuildOptions, Level, build_pairs, score_generative, score_scalar,
+    Answer, Answers, BenchPair, BuildOptions, Level, ModelResult, build_pairs, score_generative, score_scalar,
 };
 use toolrm::bfcl::{self, Lang, NamePolicy};
 use toolrm::io::{Control, LineError, Lines, Output, groups};
@@ -98,7 +98,8 @@ impl Build {
                         .as_str()
                         .map_or_else(|| json::to_string(&result).unwrap_or_default(), Into::into);
                     let calls = decode(&result, self.format, lang);
-                    by_id.entry(id).or_default().push((model.clone(), text, calls));
+                    let result = ModelResult { origin: model.clone(), text, calls };
+                    by_id.entry(id).or_default().push(result);
                 }
             }
             if by_id.is_empty() {

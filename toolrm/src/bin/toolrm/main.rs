@@ -3,6 +3,7 @@
 mod bench;
 mod bfcl;
 mod common;
+mod critique;
 mod look;
 mod pairs;
 mod steps;
@@ -49,6 +50,12 @@ enum Verb {
     Pairs(pairs::Pairs),
     /// Sample pairs, balanced over source and intensity, the complex ones first.
     Sample(pairs::Sample),
+    /// Write critique tasks about pairs.
+    Prompts(critique::Prompts),
+    /// Read answers to critique tasks: verdicts and rewards.
+    Reward(critique::Reward),
+    /// Put critique tasks to a server, or read its answers from a file, and say how well it judges.
+    Judge(critique::Judge),
     /// Check responses as the Berkeley Function-Calling Leaderboard does.
     #[command(subcommand)]
     Bfcl(bfcl::Bfcl),
@@ -72,6 +79,9 @@ fn run(verb: &Verb, global: &Global) -> anyhow::Result<Outcome> {
         Verb::Filter(args) => args.run(&control),
         Verb::Pairs(args) => args.run(&control),
         Verb::Sample(args) => args.run(&control, global.seed),
+        Verb::Prompts(args) => args.run(&control, global.seed),
+        Verb::Reward(args) => args.run(&control),
+        Verb::Judge(args) => args.run(&control),
         Verb::Bfcl(verb) => verb.run(&control),
         Verb::Bench(verb) => verb.run(&control),
         Verb::Stats(args) => args.run(&control),

@@ -1,0 +1,173 @@
+//! A model on this machine as a source of completions.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use completion::{Complete, Completion, CompletionError};
+use qwen3::{Decoder, Precision};
+use rollout_engine::{Engine, EngineOptions, Finish, SamplingParams};
+use serde_json::Map;
+use sha2::{Digest, Sha256};
+
+use crate::chat::{Chat, message};
+use crate::checkpoint::Checkpoint;
+use crate::data::{DataError, TextCodec};
+use crate::setup;
+use crate::trainer::TrainError;
+
+/// How the model is asked.
+#[derive(Clone, Debug)]
+pub struct LocalOptions {
+    /// Put requests to the model by its chat template; without it, the texts of their messages are continued as they are.
+    pub chat: bool,
+    /// Variables of the template, such as `enable_thinking`.
+    pub variables: Map<String, serde_json::Value>,
+    /// Numbers the sampler computes with.
+    pub precision: Precision,
+    /// What products round their operands to.
+    pub matmul_precision: qwen3::MatmulPrecision,
+    /// Sequences at one time.
+    pub rows: usize,
+}
+
+impl Default for LocalOptions {
+    fn default() -> Self {
+        Self {
+            chat: true,
+            variables: Map::new(),
+            precision: Precision::F32,
+            matmul_precision: qwen3::MatmulPrecision::F32,
+            rows: 64,
+        }
+    }
+}
+
+/// A model with its tokenizer. A completion depends on its request and the weights alone: what else is asked at the same time
+/// changes nothing. Draws are keyed by the request's id and seed (0 when absent).
+pub struct LocalModel {
+    name: String,
+    codec: TextCodec,
+    decoder: Arc<Decoder>,
+    context: usize,
+    options: LocalOptions,
+}
+
+impl LocalModel {
+    /// A Hugging Face directory, a GGUF file or a run directory (its newest checkpoint).
+    ///
+    /// # Errors
+    /// When it cannot be read, or there is to be a chat and it has no template.
+    pub fn open(path: &Path, options: LocalOptions) -> Result<Self, TrainError> {
+        let is_run = path.join("ckpt").exists();
+        let from = if is_run { Checkpoint::newest(path)?.0.path } else { path.to_path_buf() };
+        let mut model = setup::read_policy(&from)?;
+        model.set_matmul_precision(options.matmul_precision);
+        let codec = setup::read_codec(&from, model.config())?;
+        if options.chat {
+            codec.chat_template().map_err(DataError::from)?;
+        }
+        Ok(Self {
+            name: path.display().to_string(),
+            context: model.config().max_position_embeddings,
+            decoder: Arc::new(model.decoder(options.precision)?),
+            codec,
+            options,
+        })
+    }
+
+    fn tokens(&self, request: &completion::Request) -> Result<Vec<u32>, String> {
+        let tokens = if self.options.chat {
+            let messages = request.messages.iter().map(|m| message(&m.role, &m.content)).collect();
+            let variables = self.options.variables.clone();
+            self.codec.encode_chat(&Chat {
+                messages,
+                add_generation_prompt: true,
+                variables,
+                ..Chat::default()
+            })
+        } else {
+            self.codec.encode(&request.messages.iter().map(|m| m.content.as_str()).collect::<String>())
+        };
+        let tokens = tokens.map_err(|e| e.to_string())?;
+        let (length, new) = (tokens.len(), request.sampling.max_tokens);
+        if length == 0 {
+            return Err("the prompt is empty".into());
+        }
+        if length + new > self.context {
+            let context = self.context;
+            return Err(format!("{length} tokens and {new} new ones are more than the context of {context}"));
+        }
+        Ok(tokens)
+    }
+
+    fn params(&self, sampling: &completion::Sampling) -> SamplingParams {
+        SamplingParams {
+            temperature: sampling.temperature.unwrap_or(1.0),
+            top_k: sampling.top_k.unwrap_or(0),
+            top_p: sampling.top_p.unwrap_or(1.0),
+            min_p: 0.0,
+            max_new_tokens: sampling.max_tokens,
+            stop_tokens: self.codec.stop_tokens().to_vec(),
+        }
+    }
+}
+
+impl Complete for LocalModel {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn complete(&mut self, requests: &[completion::Request]) -> Vec<Result<Completion, CompletionError>> {
+        let failed = |id: &str, reason: String| Err(CompletionError::Other(format!("{id}: {reason}")));
+        let mut results: Vec<Option<Result<Completion, CompletionError>>> = Vec::new();
+        let (mut asked, mut lengths) = (Vec::new(), Vec::new());
+        for (i, request) in requests.iter().enumerate() {
+            let tokens = self.tokens(request);
+            lengths.push(tokens.as_ref().map_or(0, Vec::len) as u64);
+            match tokens {
+                Err(reason) => results.push(Some(failed(&request.id, reason))),
+                Ok(prompt) => {
+                    results.push(None);
+                    let hash = Sha256::digest(&request.id);
+                    let key = hash.iter().take(8).fold(0u64, |key, byte| (key << 8) | u64::from(*byte));
+                    asked.push(rollout_engine::Request {
+                        id: i as u64,
+                        prompt,
+                        items: Default::default(),
+                        samples: vec![[key, 0]],
+                        seed: request.sampling.seed.unwrap_or(0),
+                        params: Arc::new(self.params(&request.sampling)),
+                    });
+                }
+            }
+        }
+        let options = EngineOptions { max_rows: self.options.rows, ..EngineOptions::default() };
+        let generated =
+            Engine::new(self.decoder.clone(), options).and_then(|mut engine| engine.generate(asked));
+        match generated {
+            Err(error) => {
+                let reason = error.to_string();
+                let lost = |(r, id): (Option<_>, &str)| r.unwrap_or_else(|| failed(id, reason.clone()));
+                results.into_iter().zip(requests.iter().map(|r| r.id.as_str())).map(lost).collect()
+            }
+            Ok(generations) => {
+                for g in generations {
+                    let i = g.request as usize;
+                    let finish = match g.finish {
+                        Finish::Stop => completion::Finish::Stop,
+                        Finish::Length => completion::Finish::Length,
+                    };
+                    results[i] = Some(Ok(Completion {
+                        text: self.codec.decode(&g.tokens),
+                        reasoning: None,
+                        finish: Some(finish),
+                        tokens_in: Some(lengths[i]),
+                        tokens_out: Some(g.tokens.len() as u64),
+                    }));
+                }
+                let none = |(r, id): (Option<_>, &str)| r.unwrap_or_else(|| failed(id, "no answer".into()));
+                results.into_iter().zip(requests.iter().map(|r| r.id.as_str())).map(none).collect()
+            }
+        }
+    }
+}
