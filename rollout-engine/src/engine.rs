@@ -6,15 +6,15 @@ use std::sync::Arc;
 use lcg::GateState;
 use moe_routing::RouteTrace;
 use qwen3::VisualItems;
-use qwen3::decode::{Context, Decoder, KvCache, Row, Step};
+use qwen3::decode::{Context, Decoder, Row, Step};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::draft::{Draft, DraftStats, Want};
 use crate::error::{Error, Result};
-use crate::gate::{Gate, GateTrace, Gated};
-use crate::random::{Stream, uniform_at};
-use crate::sampling::{Draw, SamplingParams, draw};
+use crate::gate::{Gate, GateTrace};
+use crate::sampling::SamplingParams;
+use crate::sequence::{Ended, Fed, Prefill, Sampled, Sequence, next_token, start};
 
 /// A prompt and the samples wanted of it. The prompt is run once, however many samples there are.
 #[derive(Clone, Debug)]
@@ -84,50 +84,6 @@ impl Default for EngineOptions {
     fn default() -> Self {
         Self { max_rows: 256, record_routes: false, policy_version: 0, keep_ended: false }
     }
-}
-
-/// Tokens to be read, and the samples that begin behind them.
-struct Prefill {
-    tokens: Vec<u32>,
-    fed: usize,
-    context: Context,
-    routes: Option<RouteTrace>,
-    samples: Vec<Sampled>,
-}
-
-/// Whose sample it is, and how it is drawn.
-struct Sampled {
-    request: u64,
-    sample: usize,
-    key: [u64; 2],
-    seed: u64,
-    params: Arc<SamplingParams>,
-    /// Tokens between the prompt and this turn: draws are numbered through all turns.
-    before: usize,
-    /// Under a gate. What others wrote between turns leaves it as it is.
-    gate: GateState,
-}
-
-/// A drawn token, and what the gate made of it.
-type Drawn = (Draw, Option<Gated>);
-
-/// A sample on its way.
-struct Sequence {
-    sampled: Sampled,
-    context: Context,
-    /// Tokens before this turn.
-    prompt: usize,
-    /// What the draft model has seen, with one.
-    draft: Context,
-    generation: Generation,
-}
-
-/// A sample that ended and may go on. Its last token was not fed yet.
-struct Ended {
-    sampled: Sampled,
-    context: Context,
-    last: u32,
-    routes: Option<RouteTrace>,
 }
 
 /// Generates for many requests at once. What a sample comes out as depends on its prompt, its key, the seed and
@@ -451,129 +407,5 @@ impl Engine {
             self.ended.insert(place, ended);
         }
         generation
-    }
-}
-
-impl Generation {
-    fn empty() -> Self {
-        Self {
-            request: 0,
-            sample: 0,
-            tokens: Vec::new(),
-            logps: Vec::new(),
-            truncated_logps: Vec::new(),
-            entropies: Vec::new(),
-            finish: Finish::Length,
-            routes: None,
-            gate: None,
-        }
-    }
-}
-
-/// A step of the model, for the sequences that were fed.
-struct Fed<'a> {
-    gate: Option<&'a Gate>,
-    step: &'a Step,
-    logits: Vec<f32>,
-    hidden: usize,
-    vocabulary: usize,
-    max_len: usize,
-}
-
-impl Sequence {
-    /// Draws behind the last token and behind each drafted one, whose rows begin at `first`, up to the first draw that no
-    /// draft foresaw. Says whether the sample is at its end, and how many drafted tokens stayed.
-    fn verify(&mut self, fed: &Fed<'_>, first: usize, drafted: &[u32]) -> Result<(bool, usize)> {
-        let mut stayed = 0;
-        loop {
-            let row = first + stayed;
-            let Generation { routes, tokens, .. } = &mut self.generation;
-            if let (Some(routes), Some(token)) = (routes, tokens.last()) {
-                routes.push_from(*token, &fed.step.routes, row)?;
-            }
-            let state = &fed.step.states[row * fed.hidden..][..fed.hidden];
-            let logits = &fed.logits[row * fed.vocabulary..][..fed.vocabulary];
-            let drawn = next_token(fed.gate, state, logits, self)?;
-            let ended = self.accept(fed.gate, &drawn, fed.max_len)?;
-            let foreseen = drafted.get(stayed) == Some(&drawn.0.token);
-            stayed += usize::from(foreseen);
-            if ended || !foreseen {
-                // What was fed beyond leaves both models' contexts: all but the last token have been seen.
-                let seen = self.prompt + self.generation.tokens.len() - 1;
-                self.context.truncate(seen);
-                self.draft.truncate(seen);
-                return Ok((ended, stayed));
-            }
-        }
-    }
-
-    /// Takes a token; says whether the sample is at its end.
-    fn accept(&mut self, gate: Option<&Gate>, (draw, gated): &Drawn, max_len: usize) -> Result<bool> {
-        let g = &mut self.generation;
-        if let (Some(gate), Some(gated), Some(trace)) = (gate, gated, &mut g.gate) {
-            gate.accept(&mut self.sampled.gate, trace, gated)?;
-        }
-        g.tokens.push(draw.token);
-        g.logps.push(draw.logp);
-        g.truncated_logps.push(draw.truncated_logp);
-        g.entropies.push(draw.entropy);
-        if self.sampled.params.stop_tokens.contains(&draw.token) {
-            g.finish = Finish::Stop;
-            return Ok(true);
-        }
-        Ok(g.tokens.len() >= self.sampled.params.max_new_tokens || self.prompt + g.tokens.len() > max_len)
-    }
-
-    /// What may be drafted: a token past the draft is always drawn, and every one needs room in the context.
-    fn want(&mut self, max_len: usize) -> Want<'_> {
-        let tokens = &self.generation.tokens;
-        let left = self.sampled.params.max_new_tokens - tokens.len();
-        let room = max_len.saturating_sub(self.context.len() + 1).min(left.saturating_sub(1));
-        Want {
-            context: &mut self.draft,
-            prompt: self.prompt,
-            tokens,
-            room,
-            before: self.sampled.before,
-            seed: self.sampled.seed,
-            key: self.sampled.key,
-            params: &self.sampled.params,
-        }
-    }
-}
-
-/// The samples behind what has been read.
-fn start(prefill: Prefill, gated: bool, draft: Option<Arc<KvCache>>) -> Vec<Sequence> {
-    let Prefill { context, routes, samples, .. } = prefill;
-    let prompt = context.len();
-    // A single sample goes on in the context itself, whatever prefix that shares; several share all of it.
-    let contexts = match samples.len() {
-        1 => vec![context],
-        several => {
-            let prefix: Arc<KvCache> = context.into_prefix().unwrap_or_default();
-            (0..several).map(|_| Context::after(prefix.clone())).collect()
-        }
-    };
-    let begin = |(sampled, context): (Sampled, Context)| {
-        let (request, sample) = (sampled.request, sampled.sample);
-        let (routes, gate) = (routes.clone(), gated.then(GateTrace::default));
-        let generation = Generation { request, sample, routes, gate, ..Generation::empty() };
-        let draft = draft.clone().map(Context::after).unwrap_or_default();
-        Sequence { sampled, context, prompt, draft, generation }
-    };
-    samples.into_iter().zip(contexts).map(begin).collect()
-}
-
-fn next_token(gate: Option<&Gate>, hidden: &[f32], logits: &[f32], sequence: &Sequence) -> Result<Drawn> {
-    let Sequence { sampled, generation, .. } = sequence;
-    let position = (sampled.before + generation.tokens.len()) as u64;
-    let uniform = |stream| uniform_at(sampled.seed, stream, sampled.key, position);
-    match gate {
-        None => Ok((draw(logits, &sampled.params, uniform(Stream::Sample))?, None)),
-        Some(gate) => {
-            let uniforms = [Stream::Sample, Stream::Gate].map(uniform);
-            let (draw, gated) = gate.draw(&sampled.gate, hidden, logits, &sampled.params, uniforms)?;
-            Ok((draw, Some(gated)))
-        }
     }
 }

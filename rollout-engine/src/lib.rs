@@ -42,6 +42,7 @@ mod error;
 mod gate;
 pub mod random;
 mod sampling;
+mod sequence;
 
 pub use draft::DraftStats;
 pub use engine::{Engine, EngineOptions, Finish, Generation, Request};

@@ -72,13 +72,9 @@ fn batches_are_as_old_as_allowed_and_no_older() {
 }
 
 #[test]
-fn without_staleness_nothing_changes_and_with_it_the_first_batch_does_not() {
+fn only_batches_sampled_ahead_differ_from_those_in_turn() {
     let (in_turn, weights_in_turn) = run(config(0, &[]));
     let (ahead, weights_ahead) = run(config(1, &[]));
-    // The same stages under the same clock-free schedule: what can be sampled in turn is sampled by the newest weights.
-    let (again, weights_again) = run(config(0, &[]));
-    let all = |rows: &[Row]| rows.iter().map(measured).collect::<Vec<_>>();
-    assert_eq!((all(&in_turn), weights_in_turn.clone()), (all(&again), weights_again));
     assert_eq!(measured(&in_turn[0]), measured(&ahead[0]));
     assert!(weights_in_turn != weights_ahead);
     for (row, stale) in ahead.iter().zip([false, true, true, true, true, true]) {

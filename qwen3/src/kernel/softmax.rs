@@ -1,9 +1,8 @@
 //! Row reductions with a fixed order: dot, maximum, soft-max, log-probabilities and entropy.
 
-use policy_loss::logits::{self, max};
+use policy_loss::logits::{self, exp, max};
 pub use policy_loss::logits::{Partial, RowStats};
 
-use super::activation::exp;
 use super::multiversion;
 
 /// `Σ a·b` in eight lanes, then the lanes in order: the same bits on every call with the same rows.
@@ -27,25 +26,20 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
 }
 
 multiversion! {
-    /// [`policy_loss::logits::row_stats`] with this crate's exponential: what training and sampling take from a row of
+    /// [`policy_loss::logits::row_stats`] with an exponential that vectorises: what training and sampling take from a row of
     /// logits, so that a log-probability has the same bits in both.
     pub fn row_stats(row: &[f32], inv_temperature: f32) -> RowStats {
         logits::row_stats(row, inv_temperature, exp)
     }
 
-    /// [`Partial::with`] with this crate's exponential.
+    /// [`Partial::with`] with an exponential that vectorises.
     pub fn with_columns(partial: Partial, columns: &[f32], inv_temperature: f32) -> Partial {
         partial.with(columns, inv_temperature, exp)
     }
 
-    /// [`policy_loss::logits::columns_grad`] with this crate's exponential.
+    /// [`policy_loss::logits::columns_grad`] with an exponential that vectorises.
     pub fn columns_grad(columns: &mut [f32], target: Option<usize>, stats: &RowStats, upstream: [f32; 2]) {
         logits::columns_grad(columns, target, stats, upstream, exp);
-    }
-
-    /// [`policy_loss::logits::row_grad`] with this crate's exponential.
-    pub fn row_grad(row: &mut [f32], target: usize, stats: &RowStats, upstream: [f32; 2]) {
-        logits::row_grad(row, target, stats, upstream, exp);
     }
 
     /// Turns scores into probabilities in place; returns the log-sum-exp.
@@ -94,8 +88,8 @@ mod tests {
             assert!((a.entropy - b.entropy).abs() < 1e-6, "length {n}: {} and {}", a.entropy, b.entropy);
             for d_entropy in [0.0, 0.5] {
                 let (mut dz, mut want) = (with.clone(), without.clone());
-                row_grad(&mut dz, 0, &a, [1.0, d_entropy]);
-                row_grad(&mut want, 0, &b, [1.0, d_entropy]);
+                columns_grad(&mut dz, Some(0), &a, [1.0, d_entropy]);
+                columns_grad(&mut want, Some(0), &b, [1.0, d_entropy]);
                 let mut want = want.into_iter();
                 for (i, d) in dz.into_iter().enumerate() {
                     let want = if masked(i) { 0.0 } else { want.next().unwrap() };
