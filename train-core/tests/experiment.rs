@@ -52,6 +52,11 @@ fn a_study_goes_on_where_it_was() {
     }
     // Finished cells are not run again, not even their seconds change.
     assert_eq!(run(&plan(dir.path(), None)).0, first);
+    // Nor are they taken for cells of another study.
+    let mut other = plan(dir.path(), None);
+    other.set.push("update.lr=3e-4".into());
+    let refused = other.run(&mut |_| {}).unwrap_err().to_string();
+    assert!(refused.contains("-seed0.json: this cell was run with other settings"), "{refused}");
     // A cell that is run anew comes out the same.
     let lost = &first[3];
     let name = format!("cells/{}-seed0.json", lost.setting);

@@ -191,15 +191,20 @@ fn learned(measured: &[(u64, Row)], seconds: f64) -> String {
         Some((first, values.next_back().unwrap_or(first)))
     };
     let took = time(seconds);
+    let last = |name: &str| measured.iter().rev().find_map(|(_, row)| row.get(name));
+    let gained = match (last("eval/heldout/gain"), last("eval/heldout/gain_half")) {
+        (Some(gain), Some(half)) => format!(" Reward, prompt by prompt: {gain:+.3} ± {half:.3}."),
+        _ => String::new(),
+    };
     // Where no whole response can be the answer, the reward says more.
     if let Some((first, last)) = ends("eval/heldout/exact").filter(|(_, last)| *last > 0.0) {
         format!(
-            "Learned: {:.1} % → {:.1} % of held-out prompts exactly right, in {took}.",
+            "Learned: {:.1} % → {:.1} % of held-out prompts exactly right, in {took}.{gained}",
             100.0 * first,
             100.0 * last
         )
     } else if let Some((first, last)) = ends("eval/heldout/reward") {
-        format!("Learned: reward on held-out prompts {first:.3} → {last:.3}, in {took}.")
+        format!("Learned: reward on held-out prompts {first:.3} → {last:.3}, in {took}.{gained}")
     } else if let Some((first, last)) = ends("reward/mean") {
         format!("Learned: reward {first:.3} → {last:.3}, in {took}.")
     } else {

@@ -18,8 +18,10 @@ use std::time::{Duration, Instant};
 pub use grid::{Extent, Setting, Study};
 pub use outcome::Outcome;
 pub use picture::pictures;
+pub(crate) use table::interval;
 pub use table::tables;
 
+use crate::checkpoint;
 use crate::config::{Config, ConfigError, Layers, Routing};
 use crate::rundir::{RunDir, StorageError, write_whole};
 use crate::trainer::{TrainError, Trainer};
@@ -44,6 +46,9 @@ pub enum ExperimentError {
     /// A file.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// A cell that was run under other settings.
+    #[error("{}: this cell was run with other settings; another --output keeps both studies", .0.display())]
+    OtherSettings(PathBuf),
     /// A file of a study that is not one.
     #[error("{}: {reason}", path.display())]
     Broken {
@@ -124,6 +129,12 @@ impl Plan {
         Ok(config)
     }
 
+    /// Tells cells apart that were run under different settings, wherever their base lies.
+    fn config_digest(&self, setting: &Setting, seed: u64) -> Result<String, ConfigError> {
+        let config = self.config(setting, seed, Path::new("base"))?;
+        Ok(checkpoint::digest(config.to_toml().as_bytes()))
+    }
+
     /// Runs what is not finished yet; `say` hears of every cell.
     ///
     /// # Errors
@@ -138,7 +149,11 @@ impl Plan {
         for (index, (seed, setting)) in cells.iter().enumerate() {
             let file = self.dir.join("cells").join(format!("{}-seed{seed}.json", setting.name));
             if file.exists() {
-                outcomes.push(Outcome::read(&file)?);
+                let outcome = Outcome::read(&file)?;
+                if outcome.config != self.config_digest(setting, *seed)? {
+                    return Err(ExperimentError::OtherSettings(file));
+                }
+                outcomes.push(outcome);
                 continue;
             }
             if late() {
@@ -215,6 +230,7 @@ impl Plan {
         let checkpoints = path.join("ckpt");
         std::fs::remove_dir_all(&checkpoints).map_err(StorageError::at(&checkpoints))?;
         let seconds = start.elapsed().as_secs_f64();
-        Outcome::of_run(setting, seed, updates, &path, seconds, failure).map(Some)
+        let digest = self.config_digest(setting, seed)?;
+        Outcome::of_run(setting, (seed, digest), updates, &path, seconds, failure).map(Some)
     }
 }

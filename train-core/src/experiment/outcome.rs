@@ -17,6 +17,8 @@ pub struct Outcome {
     pub place: [String; 3],
     /// The seed.
     pub seed: u64,
+    /// Digest of its configuration.
+    pub config: String,
     /// `(optimiser steps, held-out exact rate)` of each evaluation.
     pub exact: Vec<(u64, f64)>,
     /// `(optimiser steps, mean training reward)` of each step.
@@ -48,7 +50,7 @@ pub struct Diagnostics {
 impl Outcome {
     pub(super) fn of_run(
         setting: &Setting,
-        seed: u64,
+        (seed, config): (u64, String),
         updates: u64,
         dir: &Path,
         seconds: f64,
@@ -70,6 +72,7 @@ impl Outcome {
             setting: setting.name.clone(),
             place: setting.place.clone(),
             seed,
+            config,
             exact: curve("eval/heldout/exact"),
             reward: curve("reward/mean"),
             diagnostics: Diagnostics {

@@ -9,7 +9,7 @@ const STUDENT: [f64; 10] = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.
 
 /// Mean and half the width of its 95 % interval (Student's t); no interval for a single value.
 #[must_use]
-pub(super) fn interval(values: &[f64]) -> Option<(f64, Option<f64>)> {
+pub(crate) fn interval(values: &[f64]) -> Option<(f64, Option<f64>)> {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
     match values.len() {
@@ -143,6 +143,7 @@ mod tests {
             setting: String::new(),
             place: ["T".into(), row.into(), column.into()],
             seed,
+            config: String::new(),
             exact: vec![(0, 0.9), (8, last)],
             reward: Vec::new(),
             diagnostics: Default::default(),
