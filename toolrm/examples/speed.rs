@@ -138,7 +138,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         |(): &()| if rank(black_box(&responses), &options).len() == 136 { "136 pairs" } else { "other" };
     out.push(("pairs of a step", time(&steps, pairs)));
     // A million pairs of 290 sources: the time of all of them.
-    let ids: Vec<String> = (0..1_000_000).map(|i| format!("step-{i:07}-{:016x}", i * 7919)).collect();
+    let ids: Vec<String> = (0..1_000_000u64).map(|i| format!("step-{i:07}-{:016x}", i * 7919)).collect();
     let sources: Vec<String> = (0..290).map(|i| format!("source-{i}")).collect();
     let items: Vec<Item<'_>> = ids
         .iter()

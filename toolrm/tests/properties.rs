@@ -182,6 +182,18 @@ proptest! {
             prop_assert!(rule_score(&gold, Some(&more), &ScoreOptions::default()).ratio < max.ratio);
         }
     }
+
+    #[test]
+    fn a_wrong_value_costs_its_share(sizes in prop::collection::vec(1usize..6, 1..5), call in any::<prop::sample::Index>(), arg in any::<prop::sample::Index>()) {
+        let one = |(i, n): (usize, &usize)| Call::new(format!("f{i}"), (0..*n).map(|k| (format!("a{k}"), Val::Int(k as i64))));
+        let gold: Vec<Call> = sizes.iter().enumerate().map(one).collect();
+        let mut said = gold.clone();
+        let (m, at) = (gold.len(), call.index(gold.len()));
+        let n = sizes[at];
+        *said[at].args.get_index_mut(arg.index(n)).unwrap().1 = Val::Int(-1);
+        let cost = toolrm::Rational::new((m * n - 1) as u128, (m * n) as u128).unwrap();
+        prop_assert_eq!(rule_score(&gold, Some(&said), &ScoreOptions::default()).ratio, cost);
+    }
 }
 
 /// The best assignment, by trying all.

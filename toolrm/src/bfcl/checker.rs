@@ -1,20 +1,43 @@
 //! One response against one entry: counts, names, types, values.
 
-use super::compiled::{Acceptable, Checker, GoldCall, Param, Route, Tool, get};
+use std::borrow::Cow;
+
+use super::compiled::{Acceptable, Checker, Fault, GoldCall, Param, Route, Tool};
 use super::norm::norm_eq;
 use super::{Lang, Matching, NamePolicy, Options, Verdict, java, javascript};
 use crate::msg::Call;
 use crate::value::{Map, Tag, Val, eq_py};
 
-/// `Ok(())` is valid; `Err` carries [`Verdict::Invalid`] or [`Verdict::Fault`].
-pub(super) type Check = Result<(), Verdict>;
-
-fn fail(error_type: &'static str, at: &str) -> Check {
-    Err(Verdict::invalid(error_type, at))
+/// Why a response is not valid. Names are borrowed from the entry and the calls: most failures are those of a parallel call
+/// with another's gold, and are forgotten.
+enum Fail<'a> {
+    Invalid(&'static str, Cow<'a, str>),
+    Fault(&'static str, Cow<'a, str>),
 }
 
-fn fault<T>(kind: &'static str, at: &str) -> Result<T, Verdict> {
-    Err(Verdict::fault(kind, at))
+impl<'a> From<&'a Fault> for Fail<'a> {
+    fn from(fault: &'a Fault) -> Self {
+        Fail::Fault(fault.kind, Cow::Borrowed(&fault.at))
+    }
+}
+
+impl Fail<'_> {
+    fn into_owned(self) -> Fail<'static> {
+        match self {
+            Fail::Invalid(kind, at) => Fail::Invalid(kind, Cow::Owned(at.into_owned())),
+            Fail::Fault(kind, at) => Fail::Fault(kind, Cow::Owned(at.into_owned())),
+        }
+    }
+}
+
+type Check<'a> = Result<(), Fail<'a>>;
+
+fn fail<'a>(error_type: &'static str, at: &'a str) -> Check<'a> {
+    Err(Fail::Invalid(error_type, Cow::Borrowed(at)))
+}
+
+fn fault<'a, T>(kind: &'static str, at: &'a str) -> Result<T, Fail<'a>> {
+    Err(Fail::Fault(kind, Cow::Borrowed(at)))
 }
 
 impl Checker {
@@ -22,34 +45,40 @@ impl Checker {
     pub fn check(&self, calls: &[Call], options: Options) -> Verdict {
         match self.routed(calls, options) {
             Ok(()) => Verdict::Valid,
-            Err(verdict) => verdict,
+            Err(Fail::Invalid(error_type, at)) => Verdict::invalid(error_type, at),
+            Err(Fail::Fault(kind, at)) => Verdict::fault(kind, at),
         }
     }
 
-    fn routed(&self, calls: &[Call], options: Options) -> Check {
-        let gold = self.gold.as_deref().map_err(Verdict::clone)?;
+    fn routed<'a>(&'a self, calls: &'a [Call], options: Options) -> Check<'a> {
+        let gold = self.gold.as_deref()?;
         if self.route == Route::Parallel {
             return self.parallel(calls, gold, options);
         }
-        let empty = || Verdict::fault("gold.empty", "ground_truth");
+        let empty = || Fail::Fault("gold.empty", Cow::Borrowed("ground_truth"));
         if self.route == Route::Multiple {
             if calls.len() != gold.len() {
                 return fail("multiple_function_checker:wrong_count", "");
             }
-            let first = gold.first().ok_or_else(empty)?.as_ref().map_err(Verdict::clone)?;
+            let first = gold.first().ok_or_else(empty)?.as_ref()?;
             return self.one(self.tool_of(first)?, &calls[0], first, options);
         }
         let [call] = calls else { return fail("simple_function_checker:wrong_count", "") };
         let Some(tool) = self.first else { return fault("tools.empty", "function") };
-        let first = gold.first().ok_or_else(empty)?.as_ref().map_err(Verdict::clone)?;
+        let first = gold.first().ok_or_else(empty)?.as_ref()?;
         self.one(&self.tools[tool], call, first, options)
     }
 
-    fn tool_of(&self, gold: &GoldCall) -> Result<&Tool, Verdict> {
-        gold.tool.as_ref().map(|at| &self.tools[*at]).map_err(Verdict::clone)
+    fn tool_of<'a>(&'a self, gold: &'a GoldCall) -> Result<&'a Tool, Fail<'a>> {
+        Ok(&self.tools[*gold.tool.as_ref()?])
     }
 
-    fn parallel(&self, calls: &[Call], gold: &[Result<GoldCall, Verdict>], options: Options) -> Check {
+    fn parallel<'a>(
+        &'a self,
+        calls: &'a [Call],
+        gold: &'a [Result<GoldCall, Fault>],
+        options: Options,
+    ) -> Check<'a> {
         if calls.len() != gold.len() {
             return fail("parallel_function_checker_no_order:wrong_count", "");
         }
@@ -58,7 +87,7 @@ impl Checker {
         }
         let mut used = vec![false; calls.len()];
         for gold in gold {
-            let gold = gold.as_ref().map_err(Verdict::clone)?;
+            let gold = gold.as_ref()?;
             let tool = self.tool_of(gold)?;
             let mut found = false;
             for (call, used) in calls.iter().zip(&mut used).filter(|(_, used)| !**used) {
@@ -68,7 +97,7 @@ impl Checker {
                         found = true;
                         break;
                     }
-                    Err(Verdict::Invalid(_)) => {}
+                    Err(Fail::Invalid(..)) => {}
                     Err(other) => return Err(other),
                 }
             }
@@ -80,16 +109,21 @@ impl Checker {
     }
 
     /// Bipartite matching by augmenting paths.
-    fn optimal(&self, calls: &[Call], gold: &[Result<GoldCall, Verdict>], options: Options) -> Check {
+    fn optimal<'a>(
+        &'a self,
+        calls: &'a [Call],
+        gold: &'a [Result<GoldCall, Fault>],
+        options: Options,
+    ) -> Check<'a> {
         let mut passes = Vec::with_capacity(gold.len());
         for gold in gold {
-            let gold = gold.as_ref().map_err(Verdict::clone)?;
+            let gold = gold.as_ref()?;
             let tool = self.tool_of(gold)?;
-            let row: Result<Vec<bool>, Verdict> = calls
+            let row: Result<Vec<bool>, Fail<'a>> = calls
                 .iter()
                 .map(|call| match self.one(tool, call, gold, options) {
                     Ok(()) => Ok(true),
-                    Err(Verdict::Invalid(_)) => Ok(false),
+                    Err(Fail::Invalid(..)) => Ok(false),
                     Err(other) => Err(other),
                 })
                 .collect();
@@ -105,8 +139,8 @@ impl Checker {
     }
 
     /// One call against one gold call (the reference's `simple_function_checker`).
-    fn one(&self, tool: &Tool, call: &Call, gold: &GoldCall, options: Options) -> Check {
-        let tool = tool.as_ref().map_err(Verdict::clone)?;
+    fn one<'a>(&self, tool: &'a Tool, call: &'a Call, gold: &'a GoldCall, options: Options) -> Check<'a> {
+        let tool = tool.as_ref()?;
         let spelled = match options.names {
             NamePolicy::Exact => &tool.name,
             NamePolicy::DotToUnderscore => &tool.underscored,
@@ -114,32 +148,50 @@ impl Checker {
         if call.name != *spelled {
             return fail("simple_function_checker:wrong_func_name", &tool.name);
         }
-        // Few arguments are found faster one by one than by hash.
-        let given = |name: &str| match call.args.len() {
-            0..=8 => call.args.keys().any(|k| k.as_str() == Some(name)),
-            _ => call.args.contains_key(name),
+        let mut few = [NOWHERE; 16];
+        let mut many = Vec::new();
+        let places = match few.get_mut(..call.args.len()) {
+            Some(few) => few,
+            None => {
+                many.resize(call.args.len(), NOWHERE);
+                &mut many[..]
+            }
         };
-        for r in &tool.required {
-            if !given(r) {
-                return fail("simple_function_checker:missing_required", r);
+        let mut next = 0;
+        for (key, place) in call.args.keys().zip(&mut *places) {
+            if let Some(at) = gold.find(key, next) {
+                *place = at;
+                next = at + 1;
             }
         }
-        for (key, value) in &call.args {
-            let (Some(param), Some(acceptable)) = (get(&tool.params, key), get(&gold.args, key)) else {
-                return fail("simple_function_checker:unexpected_param", key.as_str().unwrap_or_default());
-            };
-            argument(key.as_str().unwrap_or_default(), value, param, acceptable, self.lang)?;
+        let key_of = |at: usize| gold.slots[at].key.as_str().unwrap_or_default();
+        if let Some(missing) = gold.required.iter().find(|at| !places.contains(at)) {
+            return fail("simple_function_checker:missing_required", key_of(*missing));
         }
-        for (key, acceptable) in &gold.args {
-            let here = key.as_str().map_or_else(|| call.args.contains_key(key), given);
-            if !here && !acceptable.optional {
-                acceptable.values.as_ref().map_err(Verdict::clone)?;
-                return fail("simple_function_checker:missing_optional", key.as_str().unwrap_or_default());
+        for ((key, value), place) in call.args.iter().zip(&*places) {
+            let name = key.as_str().unwrap_or_default();
+            let slot = gold.slots.get(*place);
+            let Some((param, acceptable)) = slot.and_then(|s| s.param.as_ref().zip(s.acceptable.as_ref()))
+            else {
+                return fail("simple_function_checker:unexpected_param", name);
+            };
+            argument(name, value, param, acceptable, self.lang)?;
+        }
+        for (at, slot) in gold.slots[..gold.given].iter().enumerate() {
+            if let Some(acceptable) = &slot.acceptable
+                && !acceptable.optional
+                && !places.contains(&at)
+            {
+                acceptable.values.as_ref()?;
+                return fail("simple_function_checker:missing_optional", key_of(at));
             }
         }
         Ok(())
     }
 }
+
+/// The place of an argument that neither tool nor gold call has.
+const NOWHERE: usize = usize::MAX;
 
 fn augment(g: usize, passes: &[Vec<bool>], owner: &mut [Option<usize>], seen: &mut [bool]) -> bool {
     for c in 0..owner.len() {
@@ -198,36 +250,58 @@ pub(super) fn first_tag(values: &[Val]) -> Option<Tag> {
     values.iter().find(|a| a.as_str() != Some("")).map(Val::tag)
 }
 
-fn argument(name: &str, value: &Val, param: &Param, acceptable: &Acceptable, lang: Lang) -> Check {
+fn argument<'a>(
+    name: &'a str,
+    value: &'a Val,
+    param: &'a Param,
+    acceptable: &'a Acceptable,
+    lang: Lang,
+) -> Check<'a> {
     let gold_tag = acceptable.tag;
-    let acceptable = acceptable.values.as_deref().map_err(Verdict::clone)?;
-    let own = param.own.as_ref().map_err(Verdict::clone)?;
+    let acceptable = acceptable.values.as_deref()?;
+    let own = param.own.as_ref()?;
     let text = match (lang, value) {
         (Lang::Python, _) => "",
         (_, Val::Str(text)) => text,
         (Lang::Java, _) => return fail("type_error:java", name),
         (Lang::JavaScript, _) => return fail("type_error:js", name),
     };
-    let items = param.items.as_ref().map_err(Verdict::clone)?.as_ref();
-    let (ty, want) = (own.name.as_str(), own.tag);
-    let (item_ty, want_item) = (items.map(|i| i.name.as_str()), items.map(|i| i.tag));
+    let items = param.items.as_ref().map(Option::as_ref)?;
+    let ty = own.name.as_str();
+    let item_ty = items.map(|i| i.name.as_str());
+    let (want, want_item) = (own.tag, items.map(|i| i.tag));
     let converted = match (lang, value) {
-        (Lang::Java, _) => Some(java::convert(text, ty, item_ty).map_err(|kind| Verdict::fault(kind, name))?),
-        (Lang::JavaScript, _) => {
-            Some(javascript::convert(text, ty, item_ty).map_err(|kind| Verdict::fault(kind, name))?)
+        (Lang::Java, _) => {
+            java::convert(text, ty, item_ty).map_err(|kind| Fail::Fault(kind, Cow::Borrowed(name)))?
         }
-        (Lang::Python, Val::Tuple(items)) if ty == "tuple" => Some(Val::List(items.clone())),
-        (Lang::Python, Val::Int(n)) if ty == "float" => Some(Val::Float(*n as f64)),
+        (Lang::JavaScript, _) => {
+            javascript::convert(text, ty, item_ty).map_err(|kind| Fail::Fault(kind, Cow::Borrowed(name)))?
+        }
+        (Lang::Python, Val::Tuple(items)) if ty == "tuple" => Val::List(items.clone()),
+        (Lang::Python, Val::Int(n)) if ty == "float" => Val::Float(*n as f64),
         (Lang::Python, Val::BigInt(_)) if ty == "float" => match value.to_f64() {
-            Some(f) if f.is_finite() => Some(Val::Float(f)),
+            Some(f) if f.is_finite() => Val::Float(f),
             _ => return fault("value.int_too_large", name),
         },
-        _ => None,
+        _ => return typed(name, value, acceptable, gold_tag, want, want_item),
     };
-    let value = converted.as_ref().unwrap_or(value);
-    let variable = check_type(name, value, acceptable, gold_tag, want, want_item)?;
-    if !variable {
-        match (want, value) {
+    typed(name, &converted, acceptable, gold_tag, want, want_item).map_err(Fail::into_owned)
+}
+
+/// A value of the language's own types.
+fn typed<'a>(
+    name: &'a str,
+    value: &'a Val,
+    acceptable: &'a [Val],
+    gold_tag: Option<Tag>,
+    want: Tag,
+    want_item: Option<Tag>,
+) -> Check<'a> {
+    match check_type(value, acceptable, gold_tag, want, want_item) {
+        Err(error_type) => return fail(error_type, name),
+        // A variable.
+        Ok(true) => {}
+        Ok(false) => match (want, value) {
             (Tag::Dict, Val::Dict(entries)) => return dict_rule(name, entries, acceptable.iter()),
             (Tag::List, Val::List(items)) if want_item == Some(Tag::Dict) => {
                 return list_dict_rule(name, items, acceptable);
@@ -241,20 +315,19 @@ fn argument(name: &str, value: &Val, param: &Param, acceptable: &Acceptable, lan
             }
             (Tag::List, Val::List(items)) => return list_rule(name, items, acceptable),
             _ => {}
-        }
+        },
     }
     if acceptable.iter().any(|a| eq_py(value, a)) { Ok(()) } else { fail("value_error:others", name) }
 }
 
-/// Whether the value is taken as a variable's name; the error when its type is wrong.
+/// Whether the value is taken as a variable's name; the error type when its type is wrong.
 fn check_type(
-    name: &str,
     value: &Val,
     acceptable: &[Val],
     gold_tag: Option<Tag>,
     want: Tag,
     items: Option<Tag>,
-) -> Result<bool, Verdict> {
+) -> Result<bool, &'static str> {
     let mut error = "type_error:simple";
     if value.tag() == want {
         let variable = gold_tag.is_some_and(|g| g != want);
@@ -263,7 +336,8 @@ fn check_type(
         let passes = |a: &Val| match a.as_list() {
             None => true,
             Some(gold) => {
-                elements.iter().all(|v| check_type(name, v, gold, first_tag(gold), item, None).is_ok())
+                let tag = first_tag(gold);
+                elements.iter().all(|v| check_type(v, gold, tag, item, None).is_ok())
             }
         };
         if acceptable.iter().any(passes) {
@@ -275,7 +349,7 @@ fn check_type(
     } else if gold_tag == Some(value.tag()) {
         return Ok(true);
     }
-    Err(Verdict::invalid(error, name))
+    Err(error)
 }
 
 /// Equality after normalisation when both are strings.
@@ -286,7 +360,7 @@ fn eq_norm(a: &Val, b: &Val) -> bool {
     }
 }
 
-fn list_rule(name: &str, items: &[Val], acceptable: &[Val]) -> Check {
+fn list_rule<'a>(name: &'a str, items: &[Val], acceptable: &[Val]) -> Check<'a> {
     let mut found = false;
     for a in acceptable {
         found |= match a {
@@ -311,19 +385,19 @@ fn list_rule(name: &str, items: &[Val], acceptable: &[Val]) -> Check {
 }
 
 /// A predicted object against acceptable objects, whose entries are lists of acceptable values.
-fn dict_rule<'a>(name: &str, entries: &Map, acceptable: impl Iterator<Item = &'a Val>) -> Check {
+fn dict_rule<'a>(name: &'a str, entries: &'a Map, acceptable: impl Iterator<Item = &'a Val>) -> Check<'a> {
     let mut last = fail("dict_checker:unclear", name);
     for gold in acceptable.filter(|a| a.as_str() != Some("")) {
         let Val::Dict(gold) = gold else { return fault("gold.not_dict", name) };
         match one_dict(entries, gold) {
-            Err(verdict @ Verdict::Invalid(_)) => last = Err(verdict),
+            Err(fail @ Fail::Invalid(..)) => last = Err(fail),
             other => return other,
         }
     }
     last
 }
 
-fn one_dict(entries: &Map, gold: &Map) -> Check {
+fn one_dict<'a>(entries: &'a Map, gold: &'a Map) -> Check<'a> {
     let mut error = Ok(());
     for (key, value) in entries {
         let at = key.as_str().unwrap_or_default();
@@ -364,7 +438,7 @@ fn one_dict(entries: &Map, gold: &Map) -> Check {
     error
 }
 
-fn list_dict_rule(name: &str, items: &[Val], acceptable: &[Val]) -> Check {
+fn list_dict_rule<'a>(name: &'a str, items: &'a [Val], acceptable: &'a [Val]) -> Check<'a> {
     let mut last = fail("list_dict_checker:unclear", name);
     'answers: for a in acceptable {
         let len = match a {
@@ -386,8 +460,8 @@ fn list_dict_rule(name: &str, items: &[Val], acceptable: &[Val]) -> Check {
             }
             let Val::Dict(entries) = item else { return fault("value.not_dict", name) };
             match dict_rule(name, entries, std::iter::once(&gold[i])) {
-                Err(verdict @ Verdict::Invalid(_)) => {
-                    last = Err(verdict);
+                Err(fail @ Fail::Invalid(..)) => {
+                    last = Err(fail);
                     continue 'answers;
                 }
                 Err(other) => return Err(other),

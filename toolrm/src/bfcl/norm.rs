@@ -3,9 +3,25 @@
 use std::borrow::Cow;
 
 /// Characters that do not count: space, and `, . / - _ * ^`.
-fn ignored(b: u8) -> bool {
+const fn ignored(b: u8) -> bool {
     matches!(b, b' ' | b',' | b'.' | b'/' | b'-' | b'_' | b'*' | b'^')
 }
+
+/// Stands in [`NORMAL`] for a character that does not count.
+const NOTHING: u8 = 0xff;
+
+/// The normalised form of every ASCII character.
+const NORMAL: [u8; 128] = {
+    let mut table = [NOTHING; 128];
+    let mut b = 0;
+    while b < 128 {
+        if !ignored(b) {
+            table[b as usize] = if b == b'\'' { b'"' } else { b.to_ascii_lowercase() };
+        }
+        b += 1;
+    }
+    table
+};
 
 /// The normalised form: ignored characters deleted, lower case (Unicode, whole string), `'` turned to `"`.
 pub(crate) fn norm(s: &str) -> String {
@@ -19,7 +35,7 @@ pub(crate) fn norm(s: &str) -> String {
 
 /// The bytes of the normalised form of an ASCII string, without building it.
 fn ascii(s: &str) -> impl Iterator<Item = u8> + '_ {
-    s.bytes().filter(|b| !ignored(*b)).map(|b| if b == b'\'' { b'"' } else { b.to_ascii_lowercase() })
+    s.bytes().map(|b| NORMAL[usize::from(b & 0x7f)]).filter(|b| *b != NOTHING)
 }
 
 /// Whether two strings have the same normalised form.

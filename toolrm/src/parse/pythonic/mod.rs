@@ -7,6 +7,8 @@ mod lex;
 mod text;
 mod unparse;
 
+use std::borrow::Cow;
+
 use super::{Format, Mode, ParseFail, Parsed};
 use crate::msg::Call;
 use crate::schema::ToolDef;
@@ -92,44 +94,44 @@ fn negate(v: &Val) -> Option<Val> {
     })
 }
 
-fn value(e: &Expr, how: Values) -> Result<Val, ParseFail> {
-    let all = |items: &[Expr]| items.iter().map(|e| value(e, how)).collect::<Result<Vec<_>, _>>();
+fn value(e: Expr, how: Values) -> Result<Val, ParseFail> {
+    let all = |items: Vec<Expr>| items.into_iter().map(|e| value(e, how)).collect::<Result<Vec<_>, _>>();
     match e {
         Expr::Const(Val::Opaque { .. }) if how == Values::Literal => Err(fail("bytes or a complex number")),
-        Expr::Const(v) => Ok(v.clone()),
+        Expr::Const(v) => Ok(v),
         Expr::List(items) => all(items).map(Val::List),
         Expr::Tuple(items) => all(items).map(Val::Tuple),
         Expr::Dict(entries) => {
             let mut out = Map::default();
             for (k, v) in entries {
-                let k = k.as_ref().ok_or_else(|| fail("** inside a dict"))?;
+                let k = k.ok_or_else(|| fail("** inside a dict"))?;
                 out.insert(key(value(k, how)?)?, value(v, how)?);
             }
             Ok(Val::Dict(out))
         }
         // The reference negates the operand of every unary operator.
-        Expr::Unary(op, operand) => match &**operand {
+        Expr::Unary(op, operand) => match &*operand {
             Expr::Const(Val::Bool(_) | Val::Opaque { .. }) if how == Values::Literal => {
                 Err(fail("'-' of no number"))
             }
-            Expr::Const(v) if how != Values::Literal || *op == UnOp::Minus => {
+            Expr::Const(v) if how != Values::Literal || op == UnOp::Minus => {
                 negate(v).ok_or_else(|| fail("an operator before no number"))
             }
             _ => Err(fail("an operator before no number")),
         },
         _ if how == Values::Literal => Err(fail("an expression that is no literal")),
         Expr::Ellipsis => Ok(Val::from("...")),
-        Expr::Bin(..) => arith::evaluate(e),
+        Expr::Bin(..) => arith::evaluate(&e),
         Expr::Name(name) => Ok(match (how, name.as_str()) {
             (Values::Lenient, "true") => Val::Bool(true),
             (Values::Lenient, "false") => Val::Bool(false),
             (Values::Lenient, "null") => Val::Null,
-            (_, name) => Val::from(name),
+            _ => Val::Str(name),
         }),
-        Expr::Call { keywords, .. } if keywords.is_empty() => unparse::unparse(e).map(Val::Str),
+        Expr::Call { ref keywords, .. } if keywords.is_empty() => unparse::unparse(&e).map(Val::Str),
         Expr::Call { .. } => resolve_call(e, how).map(|call| Val::dict([(call.name, Val::Dict(call.args))])),
         Expr::Subscript(v, slice) => {
-            Ok(Val::Str(format!("{}[{}]", unparse::unparse(v)?, unparse::unparse(slice)?)))
+            Ok(Val::Str(format!("{}[{}]", unparse::unparse(&v)?, unparse::unparse(&slice)?)))
         }
         Expr::Attr(..) => Err(fail("an attribute as a value")),
         Expr::JoinedStr => Err(fail("a formatted string")),
@@ -142,24 +144,27 @@ fn value(e: &Expr, how: Values) -> Result<Val, ParseFail> {
 
 /// The value of a text that is a Python literal (`ast.literal_eval`).
 pub(super) fn parse_literal(text: &str) -> Result<Val, ParseFail> {
-    value(&expression(text)?, Values::Literal)
+    value(expression(text)?, Values::Literal)
 }
 
-fn resolve_call(e: &Expr, how: Values) -> Result<Call, ParseFail> {
+fn resolve_call(e: Expr, how: Values) -> Result<Call, ParseFail> {
     let Expr::Call { func, keywords, span, .. } = e else { return Err(fail("expected a call")) };
-    let mut call = Call { name: call_name(func), ..Call::default() };
+    let name = match *func {
+        Expr::Name(name) => name,
+        func => call_name(&func),
+    };
+    let mut args = Map::default();
+    args.reserve(keywords.len());
     for (name, v) in keywords {
-        let key = name.as_ref().map_or(Key::Null, |n| Key::Str(n.clone()));
-        call.args.insert(key, value(v, how)?);
+        args.insert(name.map_or(Key::Null, Key::Str), value(v, how)?);
     }
-    call.span = Some(span.0 as usize..span.1 as usize);
-    Ok(call)
+    Ok(Call { name, args, id: None, span: Some(span.0 as usize..span.1 as usize) })
 }
 
-fn resolve_calls(e: &Expr, how: Values) -> Result<Vec<Call>, ParseFail> {
+fn resolve_calls(e: Expr, how: Values) -> Result<Vec<Call>, ParseFail> {
     match e {
         Expr::Call { .. } => Ok(vec![resolve_call(e, how)?]),
-        Expr::List(items) | Expr::Tuple(items) => items.iter().map(|e| resolve_call(e, how)).collect(),
+        Expr::List(items) | Expr::Tuple(items) => items.into_iter().map(|e| resolve_call(e, how)).collect(),
         _ => Err(fail("expected a list of calls")),
     }
 }
@@ -168,9 +173,12 @@ fn bfcl(text: &str) -> Result<Parsed, ParseFail> {
     let trimmed = text.trim_matches(['`', '\n', ' ']);
     let open = if trimmed.starts_with('[') { "" } else { "[" };
     let close = if trimmed.len() + open.len() > 0 && trimmed.ends_with(']') { "" } else { "]" };
-    let wrapped = format!("{open}{trimmed}{close}");
+    let wrapped = match (open, close) {
+        ("", "") => Cow::Borrowed(trimmed),
+        _ => Cow::Owned(format!("{open}{trimmed}{close}")),
+    };
     let cleaned = crate::bfcl::strip(&wrapped).trim_matches('\'');
-    let mut calls = resolve_calls(&expression(cleaned)?, Values::Reference)?;
+    let mut calls = resolve_calls(expression(cleaned)?, Values::Reference)?;
     for call in &mut calls {
         call.span = None;
     }
@@ -178,9 +186,9 @@ fn bfcl(text: &str) -> Result<Parsed, ParseFail> {
 }
 
 fn strict(text: &str) -> Result<Parsed, ParseFail> {
-    let e = expression(text)?;
-    let Expr::List(items) = &e else { return Err(fail("expected a list of calls")) };
-    for item in items {
+    let Expr::List(items) = expression(text)? else { return Err(fail("expected a list of calls")) };
+    let mut given = Vec::with_capacity(items.len());
+    for item in &items {
         let Expr::Call { func, args, keywords, .. } = item else { return Err(fail("expected a call")) };
         if !args.is_empty() || keywords.iter().any(|(name, _)| name.is_none()) {
             return Err(fail("an argument without a name"));
@@ -188,12 +196,11 @@ fn strict(text: &str) -> Result<Parsed, ParseFail> {
         if !dotted(func) {
             return Err(fail("a called expression that is no dotted name"));
         }
+        given.push(keywords.len());
     }
-    let calls = resolve_calls(&e, Values::Literal)?;
-    for (call, item) in calls.iter().zip(items) {
-        if matches!(item, Expr::Call { keywords, .. } if keywords.len() != call.args.len()) {
-            return Err(fail("an argument given twice"));
-        }
+    let calls = resolve_calls(Expr::List(items), Values::Literal)?;
+    if calls.iter().zip(given).any(|(call, given)| call.args.len() != given) {
+        return Err(fail("an argument given twice"));
     }
     Ok(Parsed::new(Format::Pythonic, calls))
 }
@@ -269,13 +276,14 @@ fn lenient(text: &str, tools: &[ToolDef]) -> Result<Parsed, ParseFail> {
             e
         }
     };
-    let items: &[Expr] = match &e {
+    let items = match e {
         Expr::List(items) | Expr::Tuple(items) => items,
-        one => std::slice::from_ref(one),
+        one => vec![one],
     };
-    for item in items {
-        let Expr::Call { args, .. } = item else { return Err(fail("expected a call")) };
-        let mut call = match resolve_call(item, Values::Literal) {
+    for mut item in items {
+        let Expr::Call { args, .. } = &mut item else { return Err(fail("expected a call")) };
+        let args = std::mem::take(args);
+        let mut call = match resolve_call(item.clone(), Values::Literal) {
             Ok(call) => call,
             Err(_) => {
                 let detail = "names and expressions are taken as the leaderboard takes them";
@@ -293,7 +301,7 @@ fn lenient(text: &str, tools: &[ToolDef]) -> Result<Parsed, ParseFail> {
 /// Arguments without names take the tool's parameters in order; without the tool they are dropped.
 fn positional(
     call: &mut Call,
-    args: &[Expr],
+    args: Vec<Expr>,
     tools: &[ToolDef],
     issues: &mut Vec<Issue>,
 ) -> Result<(), ParseFail> {
