@@ -5,7 +5,9 @@ mod common;
 
 use common::{of_bytes, table};
 use lcg::utf8::{Pending, Reach, Split};
-use lcg::{Exemptions, FamilySet, FamilyTable, GateState, Kind, Protocol, Taxonomy, Trust, Vocabulary};
+use lcg::{
+    ControlList, Exemptions, FamilySet, FamilyTable, GateState, Kind, Protocol, Taxonomy, Trust, Vocabulary,
+};
 use proptest::prelude::*;
 
 /// All single bytes, and whatever else is asked for.
@@ -248,6 +250,52 @@ fn exemptions_free_what_they_name() {
     let strings = vec!["assistant".to_owned()];
     let plugin = Exemptions { strings, single_greek: false, option_letters: true };
     assert_eq!(build(&plugin), [!t, !t, !t, !t, t, !t, t, !t]);
+}
+
+/// Property 17 without a real vocabulary: added tokens of structure, most of them not `special`, are never denied; runs of
+/// newlines and HTML tags, which are added too, are text.
+#[test]
+fn structure_has_no_family() {
+    let control = [
+        "<think>",
+        "</think>",
+        "<tool_call>",
+        "</tool_call>",
+        "<tool_response>",
+        "</tool_response>",
+        "<mask>",
+        "[multimodal]",
+        "<unused0>",
+        "<unused6241>",
+        "<|fim_prefix|>",
+        "<|repo_name|>",
+        "<|file_sep|>",
+    ];
+    let special = ["<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|channel|>", "<|message|>", "<|return|>"];
+    let text = ["\n\n", "<h1>", "<unusual>", "unused1"];
+    let mut added = Vec::new();
+    for (list, special) in [(&control[..], false), (&special, true), (&text, false)] {
+        for content in list {
+            added.push(serde_json::json!({ "id": added.len(), "content": content, "special": special }));
+        }
+    }
+    let (count, structure) = (added.len(), control.len() + special.len());
+    let json = serde_json::json!({ "added_tokens": added, "decoder": { "type": "ByteLevel" },
+        "model": { "type": "BPE", "vocab": {} } });
+    let vocabulary =
+        Vocabulary::from_tokenizer_json(&json.to_string(), count, &ControlList::default()).unwrap();
+    let table = FamilyTable::new(Taxonomy::script16(), vocabulary, &Exemptions::default()).unwrap();
+    for v in 0..count {
+        let is_text = v >= structure;
+        assert_eq!(table.vocabulary().kind(v), if is_text { Kind::Text } else { Kind::Control }, "token {v}");
+        for byte in [None, Some(0xE3)] {
+            let word = byte.map_or(0, |b| u32::from_le_bytes([1, b, 0, 0]));
+            let view = table.view(Pending::unpack(word).unwrap());
+            // Newlines are symbols.
+            let denied = is_text && v > structure;
+            assert_eq!(view.denies(FamilySet::FULL, v), denied, "token {v}");
+        }
+    }
 }
 
 #[test]

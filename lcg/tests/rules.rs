@@ -3,10 +3,11 @@
 
 mod common;
 
-use common::{behind, close, noise, of_bytes};
+use common::{behind, close, noise, of_bytes, of_families};
 use lcg::{
-    Decision, FamilySet, FamilyTable, FirstToken, GateState, Noise, PassReason, Persistence, Plan, Protocol,
-    RowMask, Rules, Sampling, Support, Taxonomy, Widen, draw, reference, sample,
+    Decision, Exemptions, FamilySet, FamilyTable, FirstToken, GateState, Kind, MlpGate, Noise, PassReason,
+    Persistence, Plan, Protocol, RowMask, Rules, Sampling, Signature, Support, Taxonomy, Vocabulary, Widen,
+    draw, reference, sample,
 };
 use proptest::prelude::*;
 
@@ -42,6 +43,11 @@ struct Case {
     state: GateState,
     predicted: FamilySet,
     noise: Noise,
+}
+
+/// A gate logit, often not finite.
+fn output() -> impl Strategy<Value = f32> {
+    prop_oneof![40 => -4f32..4.0, 10 => Just(f32::INFINITY), 10 => Just(f32::NEG_INFINITY), 1 => Just(f32::NAN)]
 }
 
 fn case() -> impl Strategy<Value = Case> {
@@ -210,11 +216,18 @@ proptest! {
         }
     }
 
-    /// Properties 11, 14, 19 and 19b.
+    /// Properties 11, 14 and 19b.
     #[test]
     fn plans_are_monotone_and_respect_exemptions(case in case(), more in any::<u32>()) {
         let (taxonomy, plan) = (case.table.taxonomy(), case.plan());
         prop_assert!(!plan.denied.meets(taxonomy.exempt()));
+        let view = case.table.view(case.state.pending);
+        for v in 0..case.logits.len() {
+            let Signature { any, all } = view.signature(v);
+            let exempt = all.is_empty() && any.without(taxonomy.exempt()).is_empty();
+            let persists = case.state.started() && (any | all).without(case.state.last).is_empty();
+            prop_assert!(!((exempt || persists) && view.denies(plan.denied, v)), "token {}", v);
+        }
         if case.state.started() {
             prop_assert!(!plan.denied.meets(case.state.last));
         }
@@ -222,7 +235,11 @@ proptest! {
         let plain = Rules { carry_space: false, ..case.rules };
         let of = |rules: &Rules, p: FamilySet| rules.plan(taxonomy, FamilySet::EMPTY, &case.state, Some(p));
         let wider = of(&plain, case.predicted | FamilySet(more));
-        prop_assert!(wider.denied.without(of(&plain, case.predicted).denied).is_empty());
+        let narrow = of(&plain, case.predicted);
+        prop_assert!(wider.denied.without(narrow.denied).is_empty());
+        for v in 0..case.logits.len() {
+            prop_assert!(!view.denies(wider.denied, v) || view.denies(narrow.denied, v), "token {}", v);
+        }
         if case.rules.carry_space && plan.pass.is_none() && case.state.prev_blank {
             let last = if case.state.started() { case.state.last } else { FamilySet::EMPTY };
             let open = case.state.carried | last | FamilySet::one(taxonomy.symbols());
@@ -314,6 +331,69 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Property 19: a support of one allowed family is left alone, whatever is predicted and truncated.
+    #[test]
+    fn a_support_of_one_allowed_family_passes(case in case(), family in 0usize..16) {
+        let of = of_families(&vec![family % 4; case.logits.len()]);
+        let mut rules = case.rules;
+        rules.carry_space = false;
+        let predicted = FamilySet(case.predicted.0 & 15) | FamilySet::one(family % 4);
+        let state = GateState { last: FamilySet(case.state.last.0 & 15), pending: Default::default(), ..case.state };
+        let plan = rules.plan(of.taxonomy(), FamilySet::EMPTY, &state, Some(predicted));
+        let view = of.view(Default::default());
+        let step = sample(0, &case.logits, &case.sampling, rules.widen, &plan, &view, &case.noise).unwrap();
+        prop_assert!(matches!(step.decision, Decision::Pass(_)), "family {} under {:?}", family % 4, plan);
+        let free = Plan::off(&state, PassReason::Disabled);
+        let ungated = sample(0, &case.logits, &case.sampling, rules.widen, &free, &view, &case.noise).unwrap();
+        prop_assert_eq!((step.token, step.record), (ungated.token, ungated.record));
+    }
+
+    /// Property 8, from the network's outputs on, with infinite ones: something is predicted, and something survives.
+    #[test]
+    fn any_output_of_the_network_leaves_a_token(case in case(), outputs in prop::collection::vec(output(), 16)) {
+        let taxonomy = case.table.taxonomy();
+        let gate = MlpGate::random(1, 1, taxonomy.len(), 0).unwrap();
+        let outputs = &outputs[..taxonomy.len()];
+        let predicted = gate.allowed(outputs);
+        let number = outputs.iter().all(|g| !g.is_nan());
+        prop_assert_eq!(predicted.is_some(), number);
+        prop_assert!(predicted.is_none_or(|p| !p.is_empty() && p.without(taxonomy.all()).is_empty()));
+        let plan = case.rules.plan(taxonomy, FamilySet::EMPTY, &case.state, predicted);
+        prop_assert!(number || plan.denied.is_empty(), "nothing is denied on NaN");
+        let step = case.step(&plan);
+        prop_assert!(case.logits[step.token as usize].is_finite() && step.record.logprob <= 1e-6);
+        let view = case.table.view(case.state.pending);
+        prop_assert!(!step.record.intervened || !view.denies(plan.denied, step.token as usize));
+    }
+
+    /// Property 9: a row's result is the same at any place and in any order, though rows share a table and its cache.
+    #[test]
+    fn rows_do_not_depend_on_each_other(
+        case in case(), seeds in prop::collection::vec((any::<u64>(), any::<u8>(), any::<bool>()), 1..8),
+    ) {
+        let row = |table: &FamilyTable, at: usize, (seed, byte, within): (u64, u8, bool)| {
+            let word = if within { [1, 0xE3 + byte % 3, 0, 0] } else { [0; 4] };
+            let pending = lcg::utf8::Pending::unpack(u32::from_le_bytes(word)).unwrap();
+            let state = GateState { pending, generated: 1, ..case.state };
+            let mut logits = case.logits.clone();
+            let turn = seed as usize % logits.len();
+            logits.rotate_left(turn);
+            let predicted = case.predicted | FamilySet::one(seed as usize % case.table.taxonomy().len());
+            let plan = case.rules.plan(table.taxonomy(), FamilySet::EMPTY, &state, Some(predicted));
+            sample(at, &logits, &case.sampling, case.rules.widen, &plan, &table.view(pending), &noise(seed)).unwrap()
+        };
+        let texts = |v: usize| case.table.vocabulary().bytes(v).to_vec();
+        let fresh = of_bytes(case.table.taxonomy().clone(), (0..case.logits.len()).map(texts));
+        let together: Vec<_> = seeds.iter().enumerate().map(|(at, s)| row(&case.table, at, *s)).collect();
+        let mut back: Vec<_> = seeds.iter().rev().map(|s| row(&fresh, 0, *s)).collect();
+        back.reverse();
+        prop_assert_eq!(together, back);
+    }
+}
+
 /// Property 31: a million draws of a gated row.
 #[test]
 fn frequencies_are_those_of_the_support() {
@@ -387,6 +467,41 @@ fn a_space_carries_the_prediction() {
     {
         assert_eq!(after(tokens, &rules), open, "{tokens:?}");
     }
+}
+
+/// What is carried ends with a control token, and where a protocol span opens or closes.
+#[test]
+fn control_tokens_and_spans_end_a_carried_prediction() {
+    let tokens = [
+        (Kind::Text, "ж"),
+        (Kind::Text, " "),
+        (Kind::Control, "<end>"),
+        (Kind::Control, "<call>"),
+        (Kind::Control, "</call>"),
+    ];
+    let vocabulary = Vocabulary::new(tokens.map(|(kind, text)| (kind, text.as_bytes().to_vec())));
+    let table = FamilyTable::new(Taxonomy::script16(), vocabulary, &Exemptions::default()).unwrap();
+    let (taxonomy, rules) = (table.taxonomy(), Rules::default());
+    let protocol = Protocol::new(&table, &[("<call>", "</call>")]).unwrap();
+    let [cyrillic, both] =
+        [&["cyrillic"][..], &["cyrillic", "han"]].map(|f| taxonomy.set(f, "test").unwrap());
+    // A step without a prediction hands on what was carried.
+    let carried = |steps: &[(u32, bool)]| {
+        let mut state = behind(cyrillic);
+        for (token, predicted) in steps {
+            let plan = rules.plan(taxonomy, FamilySet::EMPTY, &state, predicted.then_some(cyrillic));
+            state.advance(&table, &protocol, *token, &plan.trust).unwrap();
+        }
+        rules.plan(taxonomy, FamilySet::EMPTY, &state, Some(both)).predicted
+    };
+    assert_eq!(carried(&[(0, true), (1, true)]), cyrillic);
+    assert_eq!(carried(&[(0, true), (1, false)]), cyrillic);
+    for ends in [&[2][..], &[3, 4], &[4]] {
+        let ends = ends.iter().map(|t| (*t, true));
+        let steps: Vec<_> = [(0, true)].into_iter().chain(ends).chain([(1, false)]).collect();
+        assert_eq!(carried(&steps), both, "{steps:?}");
+    }
+    assert_eq!(carried(&[(0, true), (1, true), (2, true)]), both);
 }
 
 /// A slip renews itself under `LastLetter`, not under `LastTrusted`.

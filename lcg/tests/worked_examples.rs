@@ -48,6 +48,9 @@ fn norm_adjustment() {
         assert_eq!(kept.iter().map(|k| k.0).collect::<Vec<u32>>(), tokens, "{scale:?}");
         let found: Vec<f64> = kept.iter().take(probabilities.len()).map(|k| k.1).collect();
         close(&found, &probabilities, 1e-11);
+        if scale == NormScale::None {
+            close(&[reference::softmax(&adjusted)[2]], &[0.016877536511], 1e-11);
+        }
         let sets = families.map(FamilySet::one);
         let of = |rule| reference::label(&adjusted, &sets, 20, 0.95, rule);
         assert_eq!(of(LabelRule::Presence), FamilySet(label), "{scale:?}");

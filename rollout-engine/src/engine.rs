@@ -52,11 +52,11 @@ pub struct Generation {
     pub sample: usize,
     /// The response: at least one token.
     pub tokens: Vec<u32>,
-    /// [`Draw::logp`] of each response token.
+    /// [`Draw::logp`](crate::Draw::logp) of each response token.
     pub logps: Vec<f32>,
-    /// [`Draw::truncated_logp`] of each response token.
+    /// [`Draw::truncated_logp`](crate::Draw::truncated_logp) of each response token.
     pub truncated_logps: Vec<f32>,
-    /// [`Draw::entropy`] at each response token.
+    /// [`Draw::entropy`](crate::Draw::entropy) at each response token.
     pub entropies: Vec<f32>,
     /// Why it ended.
     pub finish: Finish,

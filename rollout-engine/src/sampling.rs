@@ -1,7 +1,7 @@
 //! From one row of logits to one token.
 
 use qwen3::kernel::activation::exp;
-use qwen3::kernel::softmax::{RowStats, row_stats};
+use qwen3::kernel::softmax::{RowStats, probabilities, row_stats};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -127,8 +127,7 @@ impl<'a> Distribution<'a> {
     /// What the parameters keep; `None` for everything.
     pub(crate) fn kept(&self) -> Option<Kept> {
         if self.params.temperature == 0.0 {
-            let likeliest = self.logits.iter().position(|z| *z == self.stats.top).unwrap_or(0);
-            return Some(Kept { tokens: vec![likeliest as u32], mass: 1.0 });
+            return Some(Kept { tokens: vec![self.likeliest() as u32], mass: 1.0 });
         }
         let (tokens, mass) = match self.params.truncates() {
             true => truncate(self.logits, self.params, |token| self.probability(token)),
@@ -141,13 +140,36 @@ impl<'a> Distribution<'a> {
     pub(crate) fn draw(&self, kept: Option<&Kept>, uniform: f64) -> Draw {
         let probability = |token: usize| self.probability(token);
         let token = match kept {
-            None => pick(0..self.logits.len(), probability, uniform, 1.0),
+            None => self.pick_of_all(uniform),
             Some(Kept { tokens, .. }) if self.params.temperature == 0.0 => tokens[0] as usize,
             Some(Kept { tokens, mass }) => {
                 pick(tokens.iter().map(|t| *t as usize), probability, uniform, *mass)
             }
         };
         self.drawn(token, kept)
+    }
+
+    /// [`pick`] from the whole row, with the same sums: probabilities come a block at a time, which vectorises.
+    fn pick_of_all(&self, uniform: f64) -> usize {
+        const BLOCK: usize = 256;
+        let (mut sum, mut block) = (0.0, [0f32; BLOCK]);
+        for (i, logits) in self.logits.chunks(BLOCK).enumerate() {
+            let block = &mut block[..logits.len()];
+            probabilities(logits, &self.stats, block);
+            let passes = |p: &f32| {
+                sum += f64::from(*p);
+                *p > 0.0 && sum > uniform
+            };
+            if let Some(place) = block.iter().position(passes) {
+                return BLOCK * i + place;
+            }
+        }
+        self.likeliest()
+    }
+
+    /// The lowest id of equals.
+    fn likeliest(&self) -> usize {
+        self.logits.iter().position(|z| *z == self.stats.top).unwrap_or(0)
     }
 
     /// What is known of a token drawn from what was kept.
@@ -230,6 +252,24 @@ mod tests {
         // The same, where a truncation keeps more than the tokens that are left.
         let params = SamplingParams { top_k: 3, ..SamplingParams::default() };
         assert!(draw(&logits, &params, 1.0 - f64::EPSILON).unwrap().token < 2);
+    }
+
+    /// Rows around a block, with bans: blocks draw what one sum over the row draws.
+    #[test]
+    fn blocks_of_a_row_draw_what_the_row_draws() {
+        for length in [1usize, 7, 255, 256, 257, 900] {
+            let logit = |v: usize| match v * 7919 % 11 {
+                0 if v > 0 => f32::NEG_INFINITY,
+                n => n as f32 * 0.7 - 3.0,
+            };
+            let (logits, params) = ((0..length).map(logit).collect::<Vec<f32>>(), SamplingParams::default());
+            let row = Distribution::new(&logits, &params).unwrap();
+            for i in 0..200 {
+                let uniform = f64::from(i) / 199.0 * (1.0 - f64::EPSILON);
+                let expected = pick(0..length, |t| row.probability(t), uniform, 1.0);
+                assert_eq!(row.pick_of_all(uniform), expected, "{uniform} of {length} tokens");
+            }
+        }
     }
 
     #[test]

@@ -42,6 +42,14 @@ multiversion! {
         logits::columns_grad(columns, target, stats, upstream, exp);
     }
 
+    /// `exp(log_prob(z))` of some logits of a row whose statistics are known; 0 for −∞.
+    pub fn probabilities(logits: &[f32], stats: &RowStats, out: &mut [f32]) {
+        for (p, z) in out.iter_mut().zip(logits) {
+            let of_finite = exp(stats.log_prob(*z));
+            *p = if *z == f32::NEG_INFINITY { 0.0 } else { of_finite };
+        }
+    }
+
     /// Turns scores into probabilities in place; returns the log-sum-exp.
     pub fn softmax_row(row: &mut [f32]) -> f32 {
         let top = max(row);
