@@ -1,5 +1,5 @@
 //! Instances made and answers verified in a second, on one thread; and the published formulas in Python on the same
-//! answers, as a ratio in the same run (`published.py`, which needs nothing but Python 3).
+//! answers, as a ratio in the same run (`published.py`; `PYTHON` names another interpreter than `python3`).
 
 #![allow(clippy::print_stdout)] // its output is the table
 
@@ -20,7 +20,7 @@ fn rate(calls: usize, run: impl FnOnce()) -> f64 {
 }
 
 fn main() {
-    let mut python = Command::new("python3")
+    let mut python = Command::new(std::env::var("PYTHON").unwrap_or_else(|_| "python3".into()))
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/published.py"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -54,8 +54,10 @@ fn main() {
             let verified = rate(calls, || {
                 each(&|instance, answer| assert!(task(id).verify(instance, answer).score == 1.0));
             });
+            // A perfect repair has one violation there: no line end after its last line.
+            let perfect = if id == TaskId::CodeFix { 0.993 } else { 1.0 };
             let published =
-                rate(calls, || each(&|instance, answer| assert!(compat::score(instance, answer) == 1.0)));
+                rate(calls, || each(&|instance, answer| assert!(compat::score(instance, answer) >= perfect)));
             if let Some(stdin) = python.as_mut().and_then(|p| p.stdin.as_mut()) {
                 for (instance, answer) in instances.iter().zip(&answers) {
                     let line = serde_json::json!({
