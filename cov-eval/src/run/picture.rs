@@ -162,6 +162,10 @@ pub(super) fn curves(title: &str, axis: &Axis, curves: &[Curve]) -> String {
         let band = path(&mut above.chain(curve.points.iter().rev().map(|p| (p.0, p.2.0))));
         let _ = writeln!(out, "<path d=\"M{band}Z\" fill=\"{colour}\" fill-opacity=\".12\"/>");
         let _ = writeln!(out, "<path d=\"M{line}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>");
+        for (a, b, _) in &curve.points {
+            let _ =
+                writeln!(out, "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\" fill=\"{colour}\"/>", x(*a), y(*b));
+        }
         let at = TOP + 18.0 * i as f64 + 12.0;
         let _ = writeln!(
             out,
