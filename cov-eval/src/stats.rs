@@ -36,6 +36,18 @@ pub fn bootstrap(cells: &[Vec<Vec<f64>>], seed: [u8; 32]) -> (f64, f64) {
     (means[DRAWS / 40], means[DRAWS - 1 - DRAWS / 40])
 }
 
+/// Wilson's 95 % interval of a share of `right` among `total`; from 0 to 1 for none.
+pub fn wilson(right: usize, total: usize) -> (f64, f64) {
+    if total == 0 {
+        return (0.0, 1.0);
+    }
+    const Z: f64 = 1.959_963_984_540_054;
+    let (n, p) = (total as f64, right as f64 / total as f64);
+    let (centre, scale) = (p + Z * Z / (2.0 * n), 1.0 + Z * Z / n);
+    let spread = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
+    (((centre - spread) / scale).max(0.0), ((centre + spread) / scale).min(1.0))
+}
+
 /// The two-sided p of a sign-flip permutation test on paired differences: exact up to 16 of them, else by 10,000 draws.
 pub fn sign_flip(differences: &[f64], seed: [u8; 32]) -> f64 {
     let observed = differences.iter().sum::<f64>().abs();
@@ -116,6 +128,19 @@ mod tests {
         assert_eq!(one(vec![0.5]), (0.5, 0.5));
         let (low, high) = one(vec![0.0, 1.0]);
         assert!(low == 0.0 && high == 1.0);
+    }
+
+    /// Values of the closed form: (2np + z² ± z √(z² + 4np(1 − p))) / (2 (n + z²)).
+    #[test]
+    fn wilson_values() {
+        assert_eq!(wilson(0, 0), (0.0, 1.0));
+        for ((right, total), (low, high)) in
+            [((0, 20), (0.0, 0.161_125)), ((1, 20), (0.008_881, 0.236_131)), ((20, 20), (0.838_875, 1.0))]
+        {
+            let found = wilson(right, total);
+            near(found.0, low, 1e-6);
+            near(found.1, high, 1e-6);
+        }
     }
 
     #[test]

@@ -71,7 +71,7 @@ fn check(lengths: &[u32]) {
                 for (i, &(name, _)) in scores[0].iter().enumerate() {
                     let mean = scores.iter().map(|s| s[i].1).sum::<f64>() / 100.0;
                     let bound = bound(id, name);
-                    println!("{id:<11} {length:>6} {difficulty:>2}  {name:<9} {mean:>7.4} {bound:>6.2}");
+                    println!("{id:<11} {length:>6} {difficulty:>2}  {name:<9} {mean:>7.4} {bound:>6.3}");
                     if mean > bound {
                         over.push(format!("{id} {length} d{difficulty} {name}: {mean} over {bound}"));
                     }

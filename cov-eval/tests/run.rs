@@ -5,10 +5,22 @@
 use std::fs;
 use std::path::Path;
 
-use cov_eval::run::{Answer, Plan, RunError, ScoreRecord, compare, requests, score};
+use completion::{Complete, CompletionError, Sampling};
+use cov_eval::run::{Answer, Asking, Plan, RunError, ScoreRecord, compare, evaluate, requests, score};
 use cov_eval::{DetRng, Finish, InstanceKey, Split, TaskConfig, TaskId, task};
 
-const FILES: [&str; 4] = ["run.json", "scores.jsonl", "summary.json", "report.md"];
+const FILES: [&str; 10] = [
+    "run.json",
+    "scores.jsonl",
+    "summary.json",
+    "report.md",
+    "report.html",
+    "plots/scores.svg",
+    "plots/lengths.svg",
+    "plots/constraints.svg",
+    "plots/positions.svg",
+    "plots/produced.svg",
+];
 
 fn plan() -> Plan {
     let cells: Vec<String> = TaskId::ALL
@@ -170,4 +182,108 @@ fn sample_record() -> ScoreRecord {
     write(&path, &answers(&plan, 0)[..1]);
     score(&plan, &path, &directory).unwrap();
     serde_json::from_str(fs::read_to_string(directory.join("scores.jsonl")).unwrap().trim()).unwrap()
+}
+
+/// Perfect answers to some samples and half of one to others; cut off after so many.
+struct Source {
+    answers: std::collections::HashMap<String, String>,
+    left: usize,
+}
+
+impl Source {
+    fn new(plan: &Plan, left: usize) -> Self {
+        let name = |a: &Answer| match a.sample {
+            0 => a.instance_id.clone(),
+            sample => format!("{}#{sample}", a.instance_id),
+        };
+        let cut = |a: &Answer| {
+            let half = (0..=a.text.len() / 2).rev().find(|&i| a.text.is_char_boundary(i)).unwrap_or(0);
+            a.text[..if a.sample == 0 { a.text.len() } else { half }].to_owned()
+        };
+        Self { answers: answers(plan, 0).iter().map(|a| (name(a), cut(a))).collect(), left }
+    }
+}
+
+impl Complete for Source {
+    fn name(&self) -> String {
+        "half of the oracle".into()
+    }
+
+    fn complete(
+        &mut self,
+        requests: &[completion::Request],
+    ) -> Vec<Result<completion::Completion, CompletionError>> {
+        let one = |request: &completion::Request| {
+            let budget = request.sampling.max_tokens;
+            assert!(budget == 384 || budget == 1536, "{budget}");
+            self.left = self.left.checked_sub(1).ok_or(CompletionError::Other("lost".into()))?;
+            let mut done = completion::Completion::new(self.answers[&request.id].as_str());
+            done.finish = request.id.ends_with("#1").then_some(completion::Finish::Length);
+            Ok(done)
+        };
+        requests.iter().map(one).collect()
+    }
+}
+
+#[test]
+fn evaluations_resume_and_refuse_other_sources() {
+    let scratch = tempfile::tempdir().unwrap();
+    let plan = plan();
+    let planned = plan.items().unwrap().len();
+    let asking =
+        |seed| Asking { sampling: Sampling { seed: Some(seed), ..Sampling::greedy(0) }, at_a_time: 7 };
+    let run = |name: &str, seed: u64, left: usize| {
+        let directory = scratch.path().join(name);
+        evaluate(&plan, Source::new(&plan, left), &asking(seed), &directory, |_, _| ())
+    };
+    let whole = run("whole", 3, planned).unwrap();
+    assert!(whole.summary.complete && whole.failures.is_empty());
+    let first = &whole.summary.cells[0];
+    assert_eq!((first.truncated, first.perfect), (0.5, 0.5));
+    let all = |name: &str| {
+        let directory = scratch.path().join(name);
+        [files(&directory), vec![fs::read_to_string(directory.join("generations.jsonl")).unwrap()]].concat()
+    };
+    let expected = all("whole");
+
+    // The source is lost twice, and a record is torn.
+    let cut = run("cut", 3, 40).unwrap();
+    assert_eq!((cut.failures.len(), cut.summary.complete), (planned - 40, false));
+    let torn = scratch.path().join("cut/generations.jsonl");
+    let bytes = fs::read(&torn).unwrap();
+    fs::write(&torn, &bytes[..bytes.len() - 9]).unwrap();
+    run("cut", 3, 100).unwrap();
+    assert!(run("cut", 3, planned).unwrap().summary.complete);
+    assert_eq!(all("cut"), expected);
+
+    // Its answers are a file of answers.
+    let summary = score(&plan, &torn, &scratch.path().join("again")).unwrap();
+    assert_eq!(summary.tasks, whole.summary.tasks);
+
+    let error = run("whole", 4, planned).unwrap_err().to_string();
+    assert!(error.ends_with("it differs in asked.sampling.seed"), "{error}");
+}
+
+#[test]
+fn reports_show_every_cell_and_nothing_unescaped() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (path, directory) = (scratch.path().join("answers.jsonl"), scratch.path().join("run"));
+    let plan = plan();
+    write(&path, &answers(&plan, 2));
+    let summary = score(&plan, &path, &directory).unwrap();
+    let html = fs::read_to_string(directory.join("report.html")).unwrap();
+    assert_eq!(html.matches("<figure>").count(), 5);
+    assert!(!html.contains("<td></td>") && html.matches("<tr>").count() == 3 + 7 + 14 + 14);
+    let scores = fs::read_to_string(directory.join("plots/scores.svg")).unwrap();
+    // Twelve instances a cell, each with its dot.
+    assert_eq!(scores.matches("<circle").count(), 14 * 12);
+    for cell in &summary.cells {
+        assert!(scores.contains(&format!("{} {} d1", cell.task, cell.length)));
+        // Twelve instances with two samples each, and every tenth of some constraint.
+        assert_eq!((cell.scores.len(), cell.produced.len()), (12, 24));
+        assert!(cell.tenths.iter().any(|(count, _)| *count > 0), "{}", cell.task);
+    }
+    let markdown = fs::read_to_string(directory.join("report.md")).unwrap();
+    assert!(markdown.starts_with(&summary.to_markdown()));
+    assert_eq!(markdown.matches("](plots/").count(), 5);
 }

@@ -7,9 +7,10 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use train_core::data::MediaFile;
 
+use crate::cov::CovArgs;
 use crate::judge::{JudgeArgs, StrategyName};
 use crate::{
-    bench, configs, convert, describe, doctor, experiment, gate, generate, inspect, judge, run, what_if,
+    bench, configs, convert, cov, describe, doctor, experiment, gate, generate, inspect, judge, run, what_if,
 };
 
 /// Reinforcement-learning post-training of language models.
@@ -123,6 +124,9 @@ enum Verb {
         #[arg(long, default_value_t = 0)]
         seed: u64,
     },
+    /// Ask for long answers that rules verify (`cov-eval`), and score them: tables, pictures and a report. Stopped, it goes on
+    /// where it was.
+    Cov(CovArgs),
     /// Write a model as a Hugging Face directory that transformers loads, or as a GGUF file.
     Convert {
         /// A GGUF file, a Hugging Face directory or a run directory.
@@ -433,6 +437,7 @@ impl Cli {
             Some(Verb::Bon { args, steps, scored, strategy, variant, seed }) => {
                 judge::best_of(&args, &steps, &scored, strategy, &variant, seed).map(done)
             }
+            Some(Verb::Cov(args)) => cov::cov(&args),
             Some(Verb::Convert { model, output, dtype, max_shard_size }) => {
                 convert::convert(&model, &output, dtype, max_shard_size).map(done)
             }

@@ -7,6 +7,7 @@ mod cli;
 mod configs;
 mod console;
 mod convert;
+mod cov;
 mod describe;
 mod doctor;
 mod experiment;

@@ -1,11 +1,14 @@
-//! Scoring a file of answers, resumably.
+//! Evaluating a model, or scoring a file of answers, resumably.
 //!
-//! A [`Plan`] names instances. [`requests`] gives their prompts, for any engine to answer; [`score`] takes the answers
-//! and keeps a run directory: `run.json` (what is scored), `scores.jsonl` (a line for each answer, append-only),
-//! `summary.json` and `report.md` (made from the former two alone). A process that is killed at any byte and started
+//! A [`Plan`] names instances. [`evaluate`] asks any source of completions for their answers; [`score`] takes answers that
+//! are in a file ([`requests`] gives the prompts). Both keep a run directory: `run.json` (what is scored), `scores.jsonl`
+//! (a line for each answer, append-only), `summary.json`, `report.md`, `report.html` and `plots/*.svg` (made from the former two alone). A process that is killed at any byte and started
 //! again ends with the same files.
 
+mod ask;
+mod picture;
 mod plan;
+mod report;
 mod store;
 mod summary;
 
@@ -16,6 +19,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+pub use ask::{Asking, Evaluation, evaluate};
 pub use plan::{Cell, Item, Plan};
 pub use store::ScoreRecord;
 pub use summary::{CellSummary, Comparison, Summary, compare};
@@ -61,6 +65,9 @@ pub enum RunError {
         /// The fields that differ.
         fields: String,
     },
+    /// A file of completions that cannot be read or written.
+    #[error(transparent)]
+    Completions(#[from] completion::FileError),
     /// Two runs that have nothing in common.
     #[error("the two runs share no answered instance")]
     NothingShared,
@@ -82,6 +89,18 @@ pub struct Answer {
     /// How it ended.
     #[serde(default = "stopped")]
     pub finish: Finish,
+}
+
+impl Answer {
+    /// In the files of [`evaluate`], `#sample` follows the instance.
+    fn named(mut self) -> Self {
+        if let Some((id, sample)) = self.instance_id.split_once('#')
+            && let Ok(sample) = sample.parse()
+        {
+            self = Self { instance_id: id.to_owned(), sample, ..self };
+        }
+        self
+    }
 }
 
 fn stopped() -> Finish {
@@ -118,17 +137,27 @@ pub fn requests(plan: &Plan) -> Result<Vec<Request>, RunError> {
     plan.items()?.par_iter().map(one).collect()
 }
 
-/// Scores the answers that have no score yet and writes `summary.json` and `report.md`.
+/// Scores the answers that have no score yet and writes tables and pictures.
 ///
 /// # Errors
 /// Files that cannot be read or written, lines that are no records, a directory of another plan.
 pub fn score(plan: &Plan, answers: &Path, directory: &Path) -> Result<Summary, RunError> {
-    let items = plan.items()?;
     let answers: HashMap<(String, u32), Answer> = store::read_lines::<Answer>(answers)?
         .into_iter()
+        .map(Answer::named)
         .map(|answer| ((answer.instance_id.clone(), answer.sample), answer))
         .collect();
-    let mut store = store::Store::open(directory, plan)?;
+    score_answers(plan, &plan.identity(), &answers, directory)
+}
+
+fn score_answers(
+    plan: &Plan,
+    identity: &serde_json::Value,
+    answers: &HashMap<(String, u32), Answer>,
+    directory: &Path,
+) -> Result<Summary, RunError> {
+    let items = plan.items()?;
+    let mut store = store::Store::open(directory, identity)?;
     let known = store.known();
     let owed: Vec<(&Item, &Answer, String)> = items
         .iter()
@@ -157,7 +186,11 @@ pub fn score(plan: &Plan, answers: &Path, directory: &Path) -> Result<Summary, R
     }
     let summary = Summary::new(plan, &items, &store.known());
     store.write("summary.json", &summary.to_json())?;
-    store.write("report.md", &summary.to_markdown())?;
+    store.write("report.md", &summary.report())?;
+    store.write("report.html", &summary.to_html())?;
+    for picture in summary.pictures() {
+        store.write(&format!("plots/{}.svg", picture.name), &picture.svg)?;
+    }
     Ok(summary)
 }
 

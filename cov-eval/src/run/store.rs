@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Plan, RunError};
+use super::RunError;
 use crate::flags::FlagSet;
 use crate::model::{Gate, Instance, OutputStats, Verification};
 
@@ -37,6 +37,8 @@ pub struct ScoreRecord {
     pub multipliers: Vec<(Cow<'static, str>, f64)>,
     /// For each kind of constraint, in order: how many, and the sum of their credits.
     pub credits: Vec<(Cow<'static, str>, u32, f64)>,
+    /// For each tenth of the answer or the material: constraints with a place there, and the sum of their credits.
+    pub tenths: [(u32, f64); 10],
     /// What was noticed.
     pub flags: FlagSet,
     /// Sizes.
@@ -46,10 +48,15 @@ pub struct ScoreRecord {
 impl ScoreRecord {
     pub(super) fn new(instance: &Instance, sample: u32, answer_hash: &str, found: Verification) -> Self {
         let mut credits: Vec<(Cow<'static, str>, u32, f64)> = Vec::new();
+        let mut tenths = [(0, 0.0); 10];
         for (constraint, verdict) in instance.constraints.iter().zip(&found.verdicts) {
             match credits.iter_mut().find(|(kind, ..)| *kind == constraint.kind) {
                 Some((_, count, credit)) => (*count, *credit) = (*count + 1, *credit + verdict.credit),
                 None => credits.push((constraint.kind.clone(), 1, verdict.credit)),
+            }
+            if let Some(locus) = constraint.locus {
+                let (count, credit) = &mut tenths[((10.0 * locus) as usize).min(9)];
+                (*count, *credit) = (*count + 1, *credit + verdict.credit);
             }
         }
         Self {
@@ -63,6 +70,7 @@ impl ScoreRecord {
             components: found.components,
             multipliers: found.multipliers,
             credits,
+            tenths,
             flags: found.flags,
             stats: found.stats,
         }
@@ -98,11 +106,10 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Opens or begins the run of `plan`. A last line without its end is what a killed process left, and is cut off.
-    pub(super) fn open(directory: &Path, plan: &Plan) -> Result<Self, RunError> {
+    /// Opens or begins the run of that identity. A last line without its end is what a killed process left, and is cut off.
+    pub(super) fn open(directory: &Path, identity: &serde_json::Value) -> Result<Self, RunError> {
         fs::create_dir_all(directory).map_err(at(directory))?;
         let run = directory.join("run.json");
-        let identity = plan.identity();
         if run.exists() {
             let text = fs::read_to_string(&run).map_err(at(&run))?;
             let found: serde_json::Value = serde_json::from_str(&text).map_err(|e| RunError::Line {
@@ -110,7 +117,7 @@ impl Store {
                 line: e.line(),
                 message: e.to_string(),
             })?;
-            let differing: Vec<String> = differences("", &found, &identity);
+            let differing: Vec<String> = differences("", &found, identity);
             if !differing.is_empty() {
                 return Err(RunError::OtherRun { path: run, fields: differing.join(", ") });
             }
@@ -148,8 +155,12 @@ impl Store {
         self.records.iter().map(|r| ((r.instance_id.clone(), r.sample), r.clone())).collect()
     }
 
+    /// Writes a file of the directory, which may be in a folder of it.
     pub(super) fn write(&self, name: &str, text: &str) -> Result<(), RunError> {
-        write_whole(&self.directory.join(name), text)
+        let path = self.directory.join(name);
+        let parent = path.parent().unwrap_or(&self.directory);
+        fs::create_dir_all(parent).map_err(at(parent))?;
+        write_whole(&path, text)
     }
 }
 

@@ -1,7 +1,6 @@
 //! From scores to tables.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -33,10 +32,18 @@ pub struct CellSummary {
     pub bounds: (f64, f64),
     /// Share of perfect answers.
     pub perfect: f64,
+    /// Wilson's 95 % interval of it, as if answers to one instance were independent.
+    pub perfect_interval: (f64, f64),
     /// Share of answers cut at the limit of tokens.
     pub truncated: f64,
     /// Mean length in words.
     pub words: f64,
+    /// Mean score of each instance.
+    pub scores: Vec<f64>,
+    /// Estimated tokens of each answer, divided by the length.
+    pub produced: Vec<f64>,
+    /// For each tenth of the answer or the material: constraints that have their place there, and the sum of credits.
+    pub tenths: [(u32, f64); 10],
     /// Means of components and multipliers, over answers whose gate is open.
     pub parts: Vec<(String, f64)>,
     /// Mean credit by kind of constraint.
@@ -105,7 +112,11 @@ impl Summary {
             };
             let (mut parts, mut credits) = (Means::default(), Means::default());
             let (mut gates, mut flags) = (BTreeMap::new(), BTreeMap::new());
+            let mut tenths = [(0, 0.0); 10];
             for record in &records {
+                for ((count, sum), (more, credit)) in tenths.iter_mut().zip(record.tenths) {
+                    (*count, *sum) = (*count + more, *sum + credit);
+                }
                 for (name, value) in record.components.iter().chain(&record.multipliers) {
                     parts.add(name, *value, 1.0);
                 }
@@ -136,8 +147,18 @@ impl Summary {
                 interval,
                 bounds: (sum / total, (sum + missing as f64) / total),
                 perfect: share(&|r| r.score == 1.0),
+                perfect_interval: stats::wilson(
+                    records.iter().filter(|r| r.score == 1.0).count(),
+                    records.len(),
+                ),
                 truncated: share(&|r| r.stats.truncated),
                 words: records.iter().map(|r| r.stats.words as f64).sum::<f64>() / count,
+                scores: instance_means,
+                produced: records
+                    .iter()
+                    .map(|r| r.stats.tokens_est as f64 / f64::from(cell.length))
+                    .collect(),
+                tenths,
                 parts: parts.finish(),
                 credits: credits.finish(),
                 gates,
@@ -168,73 +189,6 @@ impl Summary {
     /// The summary as JSON.
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).expect("a summary has finite numbers only") + "\n"
-    }
-
-    /// The summary as tables.
-    pub fn to_markdown(&self) -> String {
-        let percent = |x: f64| format!("{:.1}", 100.0 * x);
-        let range = |(low, high): (f64, f64)| format!("{}–{}", percent(low), percent(high));
-        let list = |pairs: &[(String, f64)]| {
-            pairs.iter().map(|(name, x)| format!("{name} {}", percent(*x))).collect::<Vec<_>>().join(", ")
-        };
-        let counts = |pairs: Vec<(String, usize)>| match pairs.is_empty() {
-            true => "–".to_owned(),
-            false => pairs.into_iter().map(|(name, n)| format!("{name} {n}")).collect::<Vec<_>>().join(", "),
-        };
-        let mut text = String::from("# Scores\n\n");
-        let _ = writeln!(text, "Overall {} (mean of task means, of 100).", percent(self.overall));
-        if !self.complete {
-            let (missing, planned) =
-                self.cells.iter().fold((0, 0), |(m, p), cell| (m + cell.missing, p + cell.planned));
-            let _ = writeln!(text, "\n**Incomplete**: {missing} of {planned} answers are missing.");
-        }
-        text.push_str("\n| task | mean | 95 % | per doubling of length |\n|---|---|---|---|\n");
-        for (name, mean, interval, slope) in &self.tasks {
-            let _ = writeln!(
-                text,
-                "| {name} | {} | {} | {:+.1} |",
-                percent(*mean),
-                range(*interval),
-                100.0 * slope
-            );
-        }
-        text.push_str(
-            "\n| task | length | d | answers | mean | 95 % | missing at 0–1 | perfect | truncated | words |\n\
-             |---|---|---|---|---|---|---|---|---|---|\n",
-        );
-        for c in &self.cells {
-            let _ = writeln!(
-                text,
-                "| {} | {} | {} | {} of {} | {} | {} | {} | {} | {} | {:.0} |",
-                c.task,
-                c.length,
-                c.difficulty,
-                c.planned - c.missing,
-                c.planned,
-                percent(c.mean),
-                range(c.interval),
-                range(c.bounds),
-                percent(c.perfect),
-                percent(c.truncated),
-                c.words
-            );
-        }
-        text.push_str("\n| task | length | d | parts | credit by constraint | refused | flags |\n|---|---|---|---|---|---|---|\n");
-        for c in &self.cells {
-            let gate = |(gate, &n): (&Gate, &usize)| (format!("{gate:?}"), n);
-            let _ = writeln!(
-                text,
-                "| {} | {} | {} | {} | {} | {} | {} |",
-                c.task,
-                c.length,
-                c.difficulty,
-                list(&c.parts),
-                list(&c.credits),
-                counts(c.gates.iter().map(gate).collect()),
-                counts(c.flags.iter().map(|(name, &n)| (name.clone(), n)).collect())
-            );
-        }
-        text
     }
 }
 
