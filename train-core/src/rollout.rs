@@ -1,5 +1,6 @@
 //! The rollout stage: prompts in, samples with their log-probabilities and text out.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use qwen3::{Decoder, Precision};
@@ -10,6 +11,7 @@ use crate::data::TextCodec;
 use crate::gate::GateSetup;
 use crate::policy::Policy;
 use crate::sample::Sample;
+use crate::setup::read_policy;
 use crate::trainer::TrainError;
 use crate::types::{Finish, Prompt, SampleKey};
 
@@ -17,6 +19,7 @@ use crate::types::{Finish, Prompt, SampleKey};
 pub struct Sampler {
     decoder: Option<Arc<Decoder>>,
     gate: Option<(GateSetup, Option<Arc<Gate>>)>,
+    draft: Option<(Arc<Decoder>, usize)>,
     training: Arc<SamplingParams>,
     evaluation: Arc<SamplingParams>,
     options: EngineOptions,
@@ -52,6 +55,7 @@ impl Sampler {
         Self {
             decoder: None,
             gate: None,
+            draft: None,
             training: Arc::new(training),
             evaluation: Arc::new(evaluation),
             options: EngineOptions {
@@ -70,6 +74,19 @@ impl Sampler {
     #[must_use]
     pub fn with_gate(self, gate: Option<GateSetup>) -> Self {
         Self { gate: gate.map(|setup| (setup, None)), ..self }
+    }
+
+    /// Lets the model of `rollout.draft` draft tokens, where one is set. No sample changes.
+    ///
+    /// # Errors
+    /// A model that cannot be read.
+    pub fn with_draft(mut self, config: &Config) -> Result<Self, TrainError> {
+        let rollout = &config.rollout;
+        if !rollout.draft.is_empty() {
+            let decoder = read_policy(Path::new(&rollout.draft))?.decoder(rollout.precision)?;
+            self.draft = Some((Arc::new(decoder), rollout.draft_tokens));
+        }
+        Ok(self)
     }
 
     /// Takes over the model's weights, as they are after `version` steps.
@@ -148,6 +165,9 @@ impl Sampler {
         let mut engine = Engine::new(decoder, options)?;
         if let (true, Some((_, gate))) = (gated, &self.gate) {
             engine = engine.with_gate(gate.clone().ok_or(TrainError::NoWeights)?)?;
+        }
+        if let Some((decoder, tokens)) = &self.draft {
+            engine = engine.with_draft(decoder.clone(), *tokens)?;
         }
         let requests = asked.iter().enumerate().map(|(i, Asked { prompt, draws, .. })| Request {
             id: i as u64,

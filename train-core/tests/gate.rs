@@ -157,7 +157,8 @@ fn drawn(dir: &Path, more: &[&str]) -> Drawn {
     let config = config(&settings(dir), &set).unwrap();
     let (codec, architecture) = codec_and_model(&config).unwrap();
     let setup = GateSetup::new(&config.gate, &codec, &architecture).unwrap().unwrap();
-    let mut sampler = Sampler::new(&config, &codec).with_gate(Some(setup.clone()));
+    let mut sampler =
+        Sampler::new(&config, &codec).with_gate(Some(setup.clone())).with_draft(&config).unwrap();
     sampler.publish(&initial_model(&config, &architecture).unwrap(), 0).unwrap();
     let prompt = |id: u64| Prompt {
         id,
@@ -183,6 +184,44 @@ impl Drawn {
             learner.replay_masks(Arc::clone(self.setup.table()));
         }
         learner.update(samples, 0).map(drop).map_err(|e| e.to_string())
+    }
+}
+
+/// Section 11 in a run: under a gate, a draft model changes no sample.
+#[test]
+fn a_draft_changes_no_sample() {
+    let dir = tempfile::tempdir().unwrap();
+    let plain = drawn(dir.path(), &[]);
+    let (_, architecture) = codec_and_model(&plain.config).unwrap();
+    let folder = dir.path().join("draft");
+    let key = format!("rollout.draft={:?}", folder.display().to_string());
+    let save = |vocab_size: usize| {
+        let other = config(&settings(dir.path()), &["run.seed=77"]).unwrap();
+        let architecture = qwen3::Config { vocab_size, ..architecture.clone() };
+        initial_model(&other, &architecture).unwrap().save(&folder, qwen3::SaveType::F32).unwrap();
+    };
+    save(architecture.vocab_size);
+    let drafted = drawn(dir.path(), &[&key, "rollout.draft_tokens=3"]);
+    assert_eq!(plain.samples.len(), drafted.samples.len());
+    for (a, b) in plain.samples.iter().zip(&drafted.samples) {
+        let bits = |s: &Sample| s.logp_mu.iter().map(|l| l.to_bits()).collect::<Vec<u32>>();
+        assert_eq!((&a.response, bits(a), &a.gate), (&b.response, bits(b), &b.gate));
+    }
+    // What does not fit shows that the draft is asked.
+    let refused = |set: &[&str]| {
+        let config = config(&settings(dir.path()), &[&GATED[..], set].concat()).unwrap();
+        let run = RunDir::create(dir.path(), &format!("draft-{}", set.len())).unwrap();
+        Trainer::create(config, run).and_then(|mut t| t.step().map(drop)).unwrap_err().to_string()
+    };
+    save(architecture.vocab_size + 1);
+    assert!(refused(&[&key]).contains("the draft model: it has a vocabulary"));
+    assert!(refused(&["rollout.draft=nowhere", "rollout.draft_tokens=2"]).contains("nowhere"));
+    for (set, expected) in [
+        (&["data.turns=2", "rollout.draft=x"][..], "rollout.draft"),
+        (&["rollout.draft_tokens=0"], "1 or more"),
+    ] {
+        let found = config(&settings(dir.path()), set).unwrap_err();
+        assert!(found.contains(expected), "{found}");
     }
 }
 

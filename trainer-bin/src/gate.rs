@@ -13,6 +13,7 @@ use train_core::gate::{GateTraining, family_table, gate_info, train_gate};
 use train_core::setup;
 
 use crate::gate_eval::{EvalArgs, eval};
+use crate::gate_lines::read_lines;
 use crate::inspect::model_of;
 use crate::run::use_threads;
 
@@ -35,6 +36,9 @@ pub(crate) struct TrainArgs {
     /// The folder to write the gate to.
     #[arg(long)]
     output: PathBuf,
+    /// Leave out lines that are broken (not UTF-8, no JSON, no text), and say how many.
+    #[arg(long)]
+    skip_bad: bool,
     /// Families of scripts: `script16` or `paper4`.
     #[arg(long, default_value = "script16")]
     taxonomy: String,
@@ -132,7 +136,7 @@ pub(crate) fn gate(verb: &GateVerb) -> Result<()> {
     let table = family_table(&args.taxonomy, &codec, model.config().vocab_size)?;
     let mut texts = Vec::new();
     for file in &args.texts {
-        read_texts(file, &codec, &mut texts)?;
+        texts.extend(read_texts(file, &codec, args.skip_bad)?);
     }
     let (gate, report) = train_gate(&model, &table, &texts, &options)?;
     let info = gate_info(&table, &options, &args.model.display().to_string());
@@ -165,21 +169,14 @@ pub(crate) fn gate(verb: &GateVerb) -> Result<()> {
     Ok(())
 }
 
-/// Adds the texts of a file as tokens.
-fn read_texts(file: &Path, codec: &TextCodec, texts: &mut Vec<Vec<u32>>) -> Result<()> {
-    let all = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+/// The texts of a file as tokens.
+fn read_texts(file: &Path, codec: &TextCodec, skip_bad: bool) -> Result<Vec<Vec<u32>>> {
     let json = file.extension().is_some_and(|e| e == "jsonl" || e == "json");
-    for (number, line) in all.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let at = || format!("{}, line {}", file.display(), number + 1);
-        let tokens = match json {
-            false => codec.encode(line).with_context(at)?,
-            true => {
-                let row: Value = serde_json::from_str(line).with_context(at)?;
-                let text = row["text"].as_str().with_context(|| format!("{}: no text in `text`", at()))?;
-                codec.encode(text).with_context(at)?
-            }
-        };
-        texts.push(tokens);
-    }
-    Ok(())
+    read_lines(file, skip_bad, |line| {
+        if !json {
+            return Ok(codec.encode(line)?);
+        }
+        let row: Value = serde_json::from_str(line)?;
+        Ok(codec.encode(row["text"].as_str().context("no text in `text`")?)?)
+    })
 }

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 use lcg::metrics::{Rate, ScriptConfusion, expected_families, mcnemar, strip_code};
 use lcg::record::GateMetrics;
@@ -18,6 +18,7 @@ use train_core::chat::Chat;
 use train_core::gate::GateSetup;
 use train_core::setup;
 
+use crate::gate_lines::read_lines;
 use crate::inspect::model_of;
 
 #[derive(Args)]
@@ -29,6 +30,9 @@ pub(crate) struct EvalArgs {
     /// The folder of the gate.
     #[arg(long)]
     gate: PathBuf,
+    /// Leave out lines that are broken (not UTF-8, no JSON, an unknown language), and say how many.
+    #[arg(long)]
+    skip_bad: bool,
     /// Put each prompt to the model as a user's message, by its chat template.
     #[arg(long)]
     chat: bool,
@@ -74,19 +78,15 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<()> {
     let codec = setup::read_codec(&path, model.config())?;
     let gate = GateSetup::load(&args.gate, &codec, model.config())?;
     let taxonomy = gate.table().taxonomy().clone();
-    let text = std::fs::read_to_string(&args.prompts)
-        .with_context(|| format!("reading {}", args.prompts.display()))?;
-    let mut prompts = Vec::new();
-    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let at = || format!("{}, line {}", args.prompts.display(), number + 1);
-        let line: Line = serde_json::from_str(line).with_context(at)?;
-        expected_families(&taxonomy, &line.language).with_context(at)?;
+    let prompts = read_lines(&args.prompts, args.skip_bad, |line| {
+        let line: Line = serde_json::from_str(line)?;
+        expected_families(&taxonomy, &line.language)?;
         let tokens = match args.chat {
-            true => codec.encode_chat(&Chat::prompt("", &line.prompt)).with_context(at)?,
-            false => codec.encode(&line.prompt).with_context(at)?,
+            true => codec.encode_chat(&Chat::prompt("", &line.prompt))?,
+            false => codec.encode(&line.prompt)?,
         };
-        prompts.push((tokens, line.language));
-    }
+        Ok((tokens, line.language))
+    })?;
     if prompts.is_empty() || args.samples == 0 {
         bail!("{}: no prompts, or --samples 0: nothing to measure", args.prompts.display());
     }

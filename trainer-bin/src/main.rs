@@ -13,6 +13,7 @@ mod doctor;
 mod experiment;
 mod gate;
 mod gate_eval;
+mod gate_lines;
 mod generate;
 mod inspect;
 mod judge;

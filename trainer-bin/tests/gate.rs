@@ -74,6 +74,30 @@ fn a_gate_is_trained_used_and_measured() {
     let (_, line) =
         fail(trainer().args(["gate", "train"]).arg(&run).args([&at("bad.jsonl"), "--output", &at("x")]));
     assert!(line.contains("bad.jsonl, line 2: no text in `text`"), "{line}");
+    // A surrogate alone is no character, and neither is a byte that UTF-8 lacks.
+    for (bad, expected) in
+        [(&br#"{"text": "\ud800"}"#[..], "line 3: "), (b"{\"text\": \"\xff\"}", "line 3: not UTF-8")]
+    {
+        let lines =
+            [&b"{\"text\": \"\xd0\xb4\xd0\xb0\"}\n{\"text\": \"yes and no\"}\n"[..], bad, b"\n"].concat();
+        std::fs::write(at("broken.jsonl"), lines).unwrap();
+        let of = |more: &[&str]| {
+            let mut command = trainer();
+            command.args(["gate", "train"]).arg(&run).args([
+                &at("broken.jsonl"),
+                "--output",
+                &at("y"),
+                "--width",
+                "8",
+            ]);
+            command.args(["--steps", "2", "--positions", "8"]).args(more);
+            command
+        };
+        let (_, line) = fail(&mut of(&[]));
+        assert!(line.contains("broken.jsonl") && line.contains(expected), "{line}");
+        let told = succeed(&mut of(&["--skip-bad"]));
+        assert!(String::from_utf8_lossy(&told.stderr).contains("broken.jsonl: 1 broken lines are left out"));
+    }
 
     let gate = at("gate");
     let text =
@@ -109,4 +133,6 @@ fn a_gate_is_trained_used_and_measured() {
     std::fs::write(at("unknown.jsonl"), lines("tlh")).unwrap();
     let (_, line) = fail(&mut eval("unknown.jsonl"));
     assert!(line.contains("unknown.jsonl, line 1") && line.contains("`tlh`"), "{line}");
+    let (_, line) = fail(eval("unknown.jsonl").arg("--skip-bad"));
+    assert!(line.contains("no prompts"), "{line}");
 }

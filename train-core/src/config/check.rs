@@ -59,6 +59,10 @@ impl Config {
             let reason = "batches under a gate are not sampled ahead: a checkpoint does not hold their masks";
             return Err(invalid("rollout.max_staleness", self.rollout.max_staleness, origin, reason));
         }
+        if !self.rollout.draft.is_empty() && self.data.turns > 1 {
+            let reason = "conversations of several turns cannot be drafted for (data.turns)";
+            return Err(invalid("rollout.draft", &self.rollout.draft, origin, reason));
+        }
         if matches!(self.update.routing, Routing::R2 | Routing::R3)
             && self.model.path.is_empty()
             && self.model.architecture != Architecture::Qwen3Moe
@@ -80,6 +84,7 @@ impl Config {
             ("rollout.group", self.rollout.group),
             ("rollout.max_new_tokens", self.rollout.max_new_tokens),
             ("rollout.max_rows", self.rollout.max_rows),
+            ("rollout.draft_tokens", self.rollout.draft_tokens),
             ("update.minibatches", self.update.minibatches),
             ("update.epochs", self.update.epochs),
             ("update.tokens_per_micro", self.update.tokens_per_micro),

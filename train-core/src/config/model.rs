@@ -120,6 +120,8 @@ section!(Rollout {
     max_rows: usize,
     precision: Precision,
     max_staleness: usize,
+    draft: String,
+    draft_tokens: usize,
 });
 
 section!(GateSection {

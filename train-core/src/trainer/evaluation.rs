@@ -76,7 +76,7 @@ pub fn evaluate_model(
     prompts: &[Prompt],
 ) -> Result<Row, TrainError> {
     let gate = GateSetup::new(&config.gate, codec, model.config())?;
-    let mut sampler = Sampler::new(config, codec).with_gate(gate);
+    let mut sampler = Sampler::new(config, codec).with_gate(gate).with_draft(config)?;
     sampler.publish(model, 0)?;
     let mut row = Row::new(0);
     evaluate_into(&mut row, config, &sampler, codec, prompts, true)?;

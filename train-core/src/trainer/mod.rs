@@ -110,7 +110,7 @@ impl Trainer {
             stages: Stages {
                 source,
                 rewarder: Box::new(WeightedSum::new(&config.reward, config.rollout.max_new_tokens)?),
-                sampler: Sampler::new(&config, &codec).with_gate(gate),
+                sampler: Sampler::new(&config, &codec).with_gate(gate).with_draft(&config)?,
             },
             ahead: VecDeque::new(),
             failed: None,
