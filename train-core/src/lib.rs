@@ -8,6 +8,7 @@ pub mod experiment;
 pub mod footprint;
 pub mod gate;
 pub mod guard;
+mod interval;
 pub mod learner;
 pub mod local;
 pub mod media;

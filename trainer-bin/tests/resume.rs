@@ -140,7 +140,7 @@ fn a_damaged_checkpoint_is_passed_over() {
 #[test]
 fn a_changed_configuration_is_refused_unless_allowed() {
     let dir = tempfile::tempdir().unwrap();
-    succeed(&mut small(dir.path(), &["run.steps=4"]));
+    succeed(&mut small(dir.path(), &["run.steps=4", "eval.prompts=37", "eval.every=2"]));
     let run = only_run(dir.path());
     let file = run.join("config.toml");
     let text = std::fs::read_to_string(&file).unwrap().replace("steps = 4", "steps = 6");
@@ -150,4 +150,13 @@ fn a_changed_configuration_is_refused_unless_allowed() {
     assert!(line.contains("--allow-changes"), "{line}");
     succeed(trainer().arg("resume").arg(&run).arg("--allow-changes"));
     assert_eq!(metrics(&run).len(), 7);
+
+    // Other held-out prompts: nothing says what they gained.
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("steps = 6", "steps = 8").replace("prompts = 37", "prompts = 38"))
+        .unwrap();
+    succeed(trainer().arg("resume").arg(&run).arg("--allow-changes"));
+    let rows = metrics(&run);
+    assert!(rows[6]["eval/heldout/gain"].is_f64() && rows[8]["eval/heldout/reward"].is_f64(), "{rows:?}");
+    assert!(rows[8]["eval/heldout/gain"].is_null(), "{rows:?}");
 }

@@ -2,8 +2,8 @@
 //!
 //! A [`Plan`] names instances. [`evaluate`] asks any source of completions for their answers; [`score`] takes answers that
 //! are in a file ([`requests`] gives the prompts). Both keep a run directory: `run.json` (what is scored), `scores.jsonl`
-//! (a line for each answer, append-only), `summary.json`, `report.md`, `report.html` and `plots/*.svg` (made from the former two alone). A process that is killed at any byte and started
-//! again ends with the same files.
+//! (a line for each answer, append-only), `summary.json`, `report.md`, `report.html` and `plots/*.svg` (made from the former two
+//! alone). A process that is killed at any byte and started again ends with the same files.
 
 mod ask;
 mod picture;

@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 pub use grid::{Extent, Setting, Study};
 pub use outcome::Outcome;
 pub use picture::pictures;
-pub(crate) use table::interval;
 pub use table::tables;
 
 use crate::checkpoint;

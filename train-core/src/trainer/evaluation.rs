@@ -7,8 +7,8 @@ use super::batch::score;
 use super::{TrainError, Trainer};
 use crate::config::Config;
 use crate::data::TextCodec;
-use crate::experiment::interval;
 use crate::gate::GateSetup;
+use crate::interval::interval;
 use crate::metrics::Row;
 use crate::policy::Policy;
 use crate::record;
@@ -47,11 +47,11 @@ impl Trainer {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             text => text.map_err(StorageError::at(&path))?,
         };
-        let broken =
-            |reason: String| StorageError::at(&path)(io::Error::new(io::ErrorKind::InvalidData, reason));
-        let first: Vec<f64> = serde_json::from_str(&text).map_err(|e| broken(e.to_string()))?;
+        let first: Vec<f64> = serde_json::from_str(&text)
+            .map_err(|e| StorageError::at(&path)(io::Error::new(io::ErrorKind::InvalidData, e)))?;
         if first.len() != rewards.len() {
-            return Err(broken(format!("{} rewards for {} prompts", first.len(), rewards.len())).into());
+            // The prompts were changed on resuming; these are others.
+            return Ok(());
         }
         let gains: Vec<f64> = rewards.iter().zip(&first).map(|(now, then)| now - then).collect();
         if let Some((gain, half)) = interval(&gains) {
