@@ -4,6 +4,8 @@
 //! repetition. The sheet is printed in the prompt and is all that counts: right is what it says, not what any other manual
 //! says.
 
+mod fault;
+mod nouns;
 mod pattern;
 mod plant;
 mod sheet;
@@ -24,8 +26,9 @@ use crate::model::{
 };
 use crate::names::NameKind;
 use crate::tasks::{self, Targets};
+use nouns::NOUNS;
 use sheet::{CATEGORIES, RULES};
-use statement::{NOUNS, Statement, Style};
+use statement::{Statement, Style};
 
 /// The task.
 pub(super) struct ApNews;
