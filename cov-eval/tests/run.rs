@@ -9,7 +9,7 @@ use completion::{Complete, CompletionError, Sampling};
 use cov_eval::run::{Answer, Asking, Plan, RunError, ScoreRecord, compare, evaluate, requests, score};
 use cov_eval::{DetRng, Finish, InstanceKey, Split, TaskConfig, TaskId, task};
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 13] = [
     "run.json",
     "scores.jsonl",
     "summary.json",
@@ -20,6 +20,9 @@ const FILES: [&str; 10] = [
     "plots/constraints.svg",
     "plots/positions.svg",
     "plots/produced.svg",
+    "plots/prefixes.svg",
+    "plots/places.svg",
+    "nulls.json",
 ];
 
 fn plan() -> Plan {
@@ -272,8 +275,8 @@ fn reports_show_every_cell_and_nothing_unescaped() {
     write(&path, &answers(&plan, 2));
     let summary = score(&plan, &path, &directory).unwrap();
     let html = fs::read_to_string(directory.join("report.html")).unwrap();
-    assert_eq!(html.matches("<figure>").count(), 5);
-    assert!(!html.contains("<td></td>") && html.matches("<tr>").count() == 3 + 7 + 14 + 14);
+    assert_eq!(html.matches("<figure>").count(), 7);
+    assert!(!html.contains("<td></td>") && html.matches("<tr>").count() == 4 + 7 + 3 * 14);
     let scores = fs::read_to_string(directory.join("plots/scores.svg")).unwrap();
     // Twelve instances a cell, each with its dot.
     assert_eq!(scores.matches("<circle").count(), 14 * 12);
@@ -285,5 +288,5 @@ fn reports_show_every_cell_and_nothing_unescaped() {
     }
     let markdown = fs::read_to_string(directory.join("report.md")).unwrap();
     assert!(markdown.starts_with(&summary.to_markdown()));
-    assert_eq!(markdown.matches("](plots/").count(), 5);
+    assert_eq!(markdown.matches("](plots/").count(), 7);
 }

@@ -2,10 +2,11 @@
 //!
 //! A [`Plan`] names instances. [`evaluate`] asks any source of completions for their answers; [`score`] takes answers that
 //! are in a file ([`requests`] gives the prompts). Both keep a run directory: `run.json` (what is scored), `scores.jsonl`
-//! (a line for each answer, append-only), `summary.json`, `report.md`, `report.html` and `plots/*.svg` (made from the former two
-//! alone). A process that is killed at any byte and started again ends with the same files.
+//! (a line for each answer, append-only), `nulls.json` (what worthless answers get on the same instances), `summary.json`,
+//! `report.md`, `report.html` and `plots/*.svg` (made from the former two alone). A process that is killed at any byte and started again ends with the same files.
 
 mod ask;
+mod nulls;
 mod picture;
 mod plan;
 mod report;
@@ -184,7 +185,15 @@ fn score_answers(
         let records: Vec<ScoreRecord> = chunk.par_iter().map(one).collect::<Result<_, _>>()?;
         store.append(&records)?;
     }
-    let summary = Summary::new(plan, &items, &store.known());
+    let nulls = match store.read("nulls.json")? {
+        Some(nulls) => nulls,
+        None => {
+            let nulls = nulls::measure(plan, &items)?;
+            store.write("nulls.json", &(serde_json::json!(nulls).to_string() + "\n"))?;
+            nulls
+        }
+    };
+    let summary = Summary::new(plan, &items, &store.known(), &nulls);
     store.write("summary.json", &summary.to_json())?;
     store.write("report.md", &summary.report())?;
     store.write("report.html", &summary.to_html())?;

@@ -132,6 +132,48 @@ pub(super) fn heat(title: &str, columns: &[String], rows: &[(String, Vec<Option<
     out + "</svg>\n"
 }
 
+/// Both axes of a plane, with room for the names of what is drawn on it.
+struct Plane<'a> {
+    x: &'a Axis,
+    y: &'a Axis,
+}
+
+impl Plane<'_> {
+    const LEFT: f64 = 60.0;
+    const RIGHT: f64 = WIDTH - 130.0;
+    const BOTTOM: f64 = 330.0;
+
+    /// A picture with the axes.
+    fn open(&self, title: &str) -> String {
+        let mut out = open(title, Self::BOTTOM + 28.0);
+        for (value, text) in &self.y.ticks {
+            let y = self.y(*value);
+            rule(&mut out, (Self::LEFT, y), (Self::RIGHT, y));
+            label(&mut out, Self::LEFT - 8.0, y + 4.0, "end", text);
+        }
+        for (value, text) in &self.x.ticks {
+            label(&mut out, self.x(*value), Self::BOTTOM + 16.0, "middle", text);
+        }
+        out
+    }
+
+    fn x(&self, value: f64) -> f64 {
+        Self::LEFT + (Self::RIGHT - Self::LEFT) * self.x.at(value)
+    }
+
+    fn y(&self, value: f64) -> f64 {
+        Self::BOTTOM - (Self::BOTTOM - TOP) * self.y.at(value)
+    }
+}
+
+/// The name of the `i`th thing on a plane, in its colour.
+fn name(out: &mut String, i: usize, text: &str) {
+    let (x, y, colour) = (Plane::RIGHT + 16.0, TOP + 18.0 * i as f64 + 12.0, COLOURS[i % COLOURS.len()]);
+    let text = escape(text);
+    let _ =
+        writeln!(out, "<text x=\"{x:.1}\" y=\"{y:.1}\" fill=\"{colour}\" font-weight=\"600\">{text}</text>");
+}
+
 /// A line of [`curves`]: for each point `x`, `y` and the interval of `y`.
 pub(super) struct Curve {
     pub(super) name: String,
@@ -140,22 +182,13 @@ pub(super) struct Curve {
 
 /// Shares over `axis`, each with the band of its intervals.
 pub(super) fn curves(title: &str, axis: &Axis, curves: &[Curve]) -> String {
-    let (left, right, bottom) = (52.0, WIDTH - 130.0, 330.0);
-    let mut out = open(title, bottom + 28.0);
-    let x = |value: f64| left + (right - left) * axis.at(value);
-    let shares = Axis::shares();
-    let y = |share: f64| bottom - (bottom - TOP) * shares.at(share);
-    for (value, text) in &shares.ticks {
-        rule(&mut out, (left, y(*value)), (right, y(*value)));
-        label(&mut out, left - 8.0, y(*value) + 4.0, "end", text);
-    }
-    for (value, text) in &axis.ticks {
-        label(&mut out, x(*value), bottom + 16.0, "middle", text);
-    }
+    let plane = Plane { x: axis, y: &Axis::shares() };
+    let mut out = plane.open(title);
     for (i, curve) in curves.iter().enumerate() {
         let colour = COLOURS[i % COLOURS.len()];
         let path = |points: &mut dyn Iterator<Item = (f64, f64)>| {
-            points.map(|(a, b)| format!("{:.1} {:.1}", x(a), y(b))).collect::<Vec<_>>().join("L")
+            let point = |(a, b)| format!("{:.1} {:.1}", plane.x(a), plane.y(b));
+            points.map(point).collect::<Vec<_>>().join("L")
         };
         let line = path(&mut curve.points.iter().map(|p| (p.0, p.1)));
         let above = curve.points.iter().map(|p| (p.0, p.2.1));
@@ -163,16 +196,34 @@ pub(super) fn curves(title: &str, axis: &Axis, curves: &[Curve]) -> String {
         let _ = writeln!(out, "<path d=\"M{band}Z\" fill=\"{colour}\" fill-opacity=\".12\"/>");
         let _ = writeln!(out, "<path d=\"M{line}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>");
         for (a, b, _) in &curve.points {
-            let _ =
-                writeln!(out, "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\" fill=\"{colour}\"/>", x(*a), y(*b));
+            let (x, y) = (plane.x(*a), plane.y(*b));
+            let _ = writeln!(out, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{colour}\"/>");
         }
-        let at = TOP + 18.0 * i as f64 + 12.0;
-        let _ = writeln!(
-            out,
-            "<text x=\"{:.1}\" y=\"{at:.1}\" fill=\"{colour}\" font-weight=\"600\">{}</text>",
-            right + 16.0,
-            escape(&curve.name)
-        );
+        name(&mut out, i, &curve.name);
+    }
+    out + "</svg>\n"
+}
+
+/// Dots of [`scatter`]: `x` and `y`.
+pub(super) struct Cloud {
+    pub(super) name: String,
+    pub(super) dots: Vec<(f64, f64)>,
+}
+
+/// A dot for each pair of numbers.
+pub(super) fn scatter(title: &str, x: &Axis, y: &Axis, clouds: &[Cloud]) -> String {
+    let plane = Plane { x, y };
+    let mut out = plane.open(title);
+    for (i, cloud) in clouds.iter().enumerate() {
+        let colour = COLOURS[i % COLOURS.len()];
+        for (a, b) in &cloud.dots {
+            let (x, y) = (plane.x(*a), plane.y(*b));
+            let _ = writeln!(
+                out,
+                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\" fill=\"{colour}\" fill-opacity=\".4\"/>"
+            );
+        }
+        name(&mut out, i, &cloud.name);
     }
     out + "</svg>\n"
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::picture::{Axis, Curve, Strip, curves, escape, heat, strip};
+use super::picture::{Axis, Cloud, Curve, Strip, curves, escape, heat, scatter, strip};
 use super::summary::{CellSummary, Summary};
 use crate::model::Gate;
 
@@ -38,6 +38,12 @@ fn listed(items: Vec<String>) -> String {
 impl CellSummary {
     fn name(&self) -> String {
         format!("{} {} d{}", self.task, self.length, self.difficulty)
+    }
+
+    /// The worthless answer with the highest mean.
+    fn best_null(&self) -> String {
+        let best = self.nulls.iter().max_by(|a, b| a.1.total_cmp(&b.1));
+        best.map_or("–".to_owned(), |(name, mean)| format!("{name} {}", percent(*mean)))
     }
 
     fn place(&self) -> [String; 3] {
@@ -100,6 +106,7 @@ impl Summary {
                 format!("{} of {}", c.planned - c.missing, c.planned),
                 percent(c.mean),
                 range(c.interval),
+                c.best_null(),
                 range(c.bounds),
                 format!("{} ({})", percent(c.perfect), range(c.perfect_interval)),
                 percent(c.truncated),
@@ -107,8 +114,7 @@ impl Summary {
             ];
             c.place().into_iter().chain(scores).collect()
         });
-        let head =
-            "task | length | d | answers | mean | 95 % | missing at 0–1 | perfect (95 %) | truncated | words";
+        let head = "task | length | d | answers | mean | 95 % | best null | missing at 0–1 | perfect (95 %) | truncated | words";
         blocks.push(Block::Table(head, cells.collect()));
         let parts = self.cells.iter().map(|c| {
             let shares = |pairs: &[(String, f64)]| {
@@ -125,6 +131,11 @@ impl Summary {
         });
         let head = "task | length | d | parts | credit by constraint | refused | flags";
         blocks.push(Block::Table(head, parts.collect()));
+        let nulls = self.cells.iter().map(|c| {
+            let means = c.nulls.iter().map(|(name, mean)| format!("{name} {}", percent(*mean)));
+            c.place().into_iter().chain([listed(means.collect())]).collect()
+        });
+        blocks.push(Block::Table("task | length | d | means of answers of no worth", nulls.collect()));
         blocks
     }
 
@@ -186,8 +197,48 @@ impl Summary {
             };
             strip(title, &axis, &cells.iter().map(row).collect::<Vec<_>>())
         });
+        let traced: Vec<Curve> = cells.iter().filter(|c| !c.prefixes.is_empty()).map(survival).collect();
+        if !traced.is_empty() {
+            let title =
+                "fsm: answers that are right from the start on, by share of the steps, with 95 % intervals";
+            add("prefixes", title, &|title| curves(title, &Axis::shares(), &traced));
+        }
+        let placed: Vec<Cloud> = cells.iter().filter(|c| !c.places.is_empty()).map(misplacement).collect();
+        if !placed.is_empty() {
+            let title = "kv_dict: entries that a given entry is off, by its place in the dictionary, of 100";
+            add("places", title, &|title| scatter(title, &Axis::shares(), &entries_off(), &placed));
+        }
         all
     }
+}
+
+/// The share of the answers that are right up to each twentieth of the steps, with Wilson's intervals.
+fn survival(c: &&CellSummary) -> Curve {
+    let total = c.prefixes.len();
+    let point = |i: u32| {
+        let share = f64::from(i) / 20.0;
+        let right = c.prefixes.iter().filter(|&&prefix| prefix >= share).count();
+        (share, right as f64 / total as f64, crate::stats::wilson(right, total))
+    };
+    Curve { name: c.name(), points: (0..=20).map(point).collect() }
+}
+
+/// Where an entry is drawn that is missing: beyond all others.
+const MISSING: f64 = 400.0;
+
+/// Entries off, with a place for none, which has no logarithm.
+fn entries_off() -> Axis {
+    let tick = |off: u32| (f64::from(off + 1), off.to_string());
+    let ticks = [0, 1, 2, 5, 10, 20, 50, 100].map(tick).into_iter().chain([(MISSING, "missing".to_owned())]);
+    Axis { ticks: ticks.collect(), log: true }
+}
+
+/// A dot for each given entry of each answer.
+fn misplacement(c: &&CellSummary) -> Cloud {
+    let dot = |&(place, off): &(f64, Option<u32>)| {
+        (place, off.map_or(MISSING, |off| f64::from(off + 1).min(MISSING / 1.5)))
+    };
+    Cloud { name: c.name(), dots: c.places.iter().map(dot).collect() }
 }
 
 /// A curve for each task and difficulty.

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::RunError;
 use crate::flags::FlagSet;
-use crate::model::{Gate, Instance, OutputStats, Verification};
+use crate::model::{Gate, Instance, OutputStats, Status, Verification};
+use crate::tasks::Targets;
 
 /// The score of one answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,10 +40,31 @@ pub struct ScoreRecord {
     pub credits: Vec<(Cow<'static, str>, u32, f64)>,
     /// For each tenth of the answer or the material: constraints with a place there, and the sum of their credits.
     pub tenths: [(u32, f64); 10],
+    /// `fsm`: the share of the steps that are right before the first that is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<f64>,
+    /// `kv_dict`: where each given entry belongs, from 0 to 1, and how many entries it is off; `None` where it is missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub places: Vec<(f64, Option<u32>)>,
     /// What was noticed.
     pub flags: FlagSet,
     /// Sizes.
     pub stats: OutputStats,
+}
+
+/// The share of the steps before the first that is wrong, where there are steps.
+fn prefix(instance: &Instance, found: &Verification) -> Option<f64> {
+    let steps = instance.constraints.iter().zip(&found.verdicts).filter(|(c, _)| c.kind == "step");
+    let right: Vec<bool> = steps.map(|(_, verdict)| verdict.status == Status::Pass).collect();
+    let prefix = right.iter().take_while(|&&right| right).count();
+    (!right.is_empty()).then(|| prefix as f64 / right.len() as f64)
+}
+
+/// Where each given entry of a dictionary belongs, and how far it is off.
+fn places(instance: &Instance, found: &Verification) -> Vec<(f64, Option<u32>)> {
+    let Targets::KvDict(targets) = &instance.targets else { return Vec::new() };
+    let given = instance.constraints.iter().zip(&found.verdicts).filter(|(c, _)| c.kind == "position");
+    given.map(|(c, verdict)| (c.locus.unwrap_or(0.0), targets.places_off(verdict.credit))).collect()
 }
 
 impl ScoreRecord {
@@ -59,6 +81,7 @@ impl ScoreRecord {
                 (*count, *credit) = (*count + 1, *credit + verdict.credit);
             }
         }
+        let (prefix, places) = (prefix(instance, &found), places(instance, &found));
         Self {
             instance_id: instance.id.clone(),
             sample,
@@ -71,6 +94,8 @@ impl ScoreRecord {
             multipliers: found.multipliers,
             credits,
             tenths,
+            prefix,
+            places,
             flags: found.flags,
             stats: found.stats,
         }
@@ -153,6 +178,17 @@ impl Store {
     /// The last record of each answer.
     pub(super) fn known(&self) -> HashMap<(String, u32), ScoreRecord> {
         self.records.iter().map(|r| ((r.instance_id.clone(), r.sample), r.clone())).collect()
+    }
+
+    /// What a file of JSON in the directory holds, where there is one.
+    pub(super) fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, RunError> {
+        let path = self.directory.join(name);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text = fs::read_to_string(&path).map_err(at(&path))?;
+        let found = serde_json::from_str(&text);
+        found.map(Some).map_err(|e| RunError::Line { path, line: e.line(), message: e.to_string() })
     }
 
     /// Writes a file of the directory, which may be in a folder of it.

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::nulls::Nulls;
 use super::{Item, Plan, RunError, ScoreRecord, store};
 use crate::model::Gate;
 use crate::stats;
@@ -48,6 +49,13 @@ pub struct CellSummary {
     pub parts: Vec<(String, f64)>,
     /// Mean credit by kind of constraint.
     pub credits: Vec<(String, f64)>,
+    /// `fsm`: for each answer, the share of the steps before the first that is wrong.
+    pub prefixes: Vec<f64>,
+    /// `kv_dict`: for each given entry of each answer where it belongs, from 0 to 1, and how many entries it is off; `None`
+    /// where it is missing.
+    pub places: Vec<(f64, Option<u32>)>,
+    /// The mean scores that worthless answers get on the first instances, by name.
+    pub nulls: Vec<(String, f64)>,
     /// How many answers were refused as a whole, by reason.
     pub gates: BTreeMap<Gate, usize>,
     /// How many answers have each flag.
@@ -70,17 +78,17 @@ pub struct Summary {
 
 /// Means by name, in the order in which names come up.
 #[derive(Default)]
-struct Means(Vec<(String, f64, f64)>);
+pub(super) struct Means(Vec<(String, f64, f64)>);
 
 impl Means {
-    fn add(&mut self, name: &str, value: f64, weight: f64) {
+    pub(super) fn add(&mut self, name: &str, value: f64, weight: f64) {
         match self.0.iter_mut().find(|(known, ..)| known == name) {
             Some((_, sum, total)) => (*sum, *total) = (*sum + value, *total + weight),
             None => self.0.push((name.to_owned(), value, weight)),
         }
     }
 
-    fn finish(self) -> Vec<(String, f64)> {
+    pub(super) fn finish(self) -> Vec<(String, f64)> {
         self.0.into_iter().map(|(name, sum, total)| (name, sum / total)).collect()
     }
 }
@@ -90,7 +98,12 @@ fn seed(plan: &Plan, what: &str) -> [u8; 32] {
 }
 
 impl Summary {
-    pub(super) fn new(plan: &Plan, items: &[Item], known: &HashMap<(String, u32), ScoreRecord>) -> Self {
+    pub(super) fn new(
+        plan: &Plan,
+        items: &[Item],
+        known: &HashMap<(String, u32), ScoreRecord>,
+        nulls: &Nulls,
+    ) -> Self {
         let mut cells = Vec::new();
         // By cell: the scores of each instance's samples.
         let mut scores: Vec<Vec<Vec<f64>>> = Vec::new();
@@ -161,6 +174,9 @@ impl Summary {
                 tenths,
                 parts: parts.finish(),
                 credits: credits.finish(),
+                prefixes: records.iter().filter_map(|r| r.prefix).collect(),
+                places: records.iter().flat_map(|r| &r.places).copied().collect(),
+                nulls: nulls.get(index).cloned().unwrap_or_default(),
                 gates,
                 flags,
             });

@@ -129,3 +129,18 @@ fn forbidden_keys() {
     assert_eq!(verdict.verdicts.last().unwrap().reason, Reason::Extra);
     near(verdict.score, 0.980_926);
 }
+
+#[test]
+fn places_follow_from_credits() {
+    for entries in [6, 20, 160, 640] {
+        let targets = KvDictTargets { entries, ..targets(&instance(20, &[5])).unwrap().clone() };
+        for off in (0..300).chain([5_000, 170_000]) {
+            assert_eq!(
+                targets.places_off(verify::placement(off, 0, entries)),
+                Some(off as u32),
+                "of {entries}"
+            );
+        }
+        assert_eq!(targets.places_off(0.0), None);
+    }
+}

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use foldhash::fast::FixedState;
 
 use super::parse::{self, Object};
-use super::{random, targets};
+use super::{KvDictTargets, random, targets};
 use crate::aggregate::{Outcome, harmonic, unknown_kind};
 use crate::flags::FlagSet;
 use crate::model::{Gate, Instance, Reason};
@@ -31,10 +31,21 @@ impl Shares {
     }
 }
 
-/// `1/(1+(Δ/σ)²)` with `σ = max(2, 0.05·N)`.
-fn placement(found: usize, index: usize, entries: usize) -> f64 {
-    let sigma = (0.05 * entries as f64).max(2.0);
-    1.0 / (1.0 + (found.abs_diff(index) as f64 / sigma).powi(2))
+/// `σ = max(2, 0.05·N)`.
+fn sigma(entries: usize) -> f64 {
+    (0.05 * entries as f64).max(2.0)
+}
+
+/// `1/(1+(Δ/σ)²)`.
+pub(super) fn placement(found: usize, index: usize, entries: usize) -> f64 {
+    1.0 / (1.0 + (found.abs_diff(index) as f64 / sigma(entries)).powi(2))
+}
+
+impl KvDictTargets {
+    /// How many entries off a given one is whose place has this credit, as [`placement`] gives it; `None` where it is missing.
+    pub(crate) fn places_off(&self, credit: f64) -> Option<u32> {
+        (credit > 0.0).then(|| (sigma(self.entries) * (1.0 / credit - 1.0).sqrt()).round() as u32)
+    }
 }
 
 fn share(part: usize, whole: usize) -> f64 {
