@@ -108,15 +108,16 @@ def main():
         score = formulas.get(cell.split()[0])
         if score is None:
             continue
-        start, calls = time.perf_counter(), 0
-        while time.perf_counter() - start < 1.0:
+        # Processor time, as in throughput.rs.
+        start, calls = time.process_time(), 0
+        while time.process_time() - start < 1.0:
             for targets, answer in rows:
                 # A perfect repair lacks a line end there, which costs: 0.9934.
                 assert score(targets, answer) > (0.993 if score is code_fix else 1 - 1e-9)
                 calls += 1
-                if time.perf_counter() - start > 2.0:
+                if time.process_time() - start > 2.0:
                     break
-        print(cell, f"{calls / (time.perf_counter() - start):.1f}")
+        print(cell, f"{calls / (time.process_time() - start):.1f}")
 
 
 main()

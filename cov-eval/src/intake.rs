@@ -72,7 +72,11 @@ impl Intake {
     /// Decodes, cuts, and takes the reasoning out.
     pub fn new(completion: &Completion, cfg: &IntakeConfig) -> Self {
         let mut flags = FlagSet::default();
-        let text = String::from_utf8_lossy(&completion.text);
+        // The lossy decoder goes byte by byte.
+        let text = match std::str::from_utf8(&completion.text) {
+            Ok(text) => Cow::Borrowed(text),
+            Err(_) => String::from_utf8_lossy(&completion.text),
+        };
         flags.set(FlagSet::INVALID_UTF8, matches!(text, Cow::Owned(_)));
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         let mut text = if text.contains('\r') {
@@ -85,8 +89,8 @@ impl Intake {
             flags.set(FlagSet::OVERSIZE, true);
         }
         let mut reasoning = completion.reasoning.clone().unwrap_or_default();
-        let closes =
-            cfg.reasoning.iter().map(|(_, close)| close).filter(|close| text.contains(close.as_str()));
+        let occurs = |close: &&String| memchr::memmem::find(text.as_bytes(), close.as_bytes()).is_some();
+        let closes = cfg.reasoning.iter().map(|(_, close)| close).filter(occurs);
         let closing = closes.filter_map(|close| text.rfind(close).map(|at| at + close.len()));
         if let Some(end) = closing.max() {
             reasoning.push_str(&text[..end]);

@@ -131,11 +131,19 @@ impl<T> Default for Memo<T> {
     }
 }
 
+impl<T> Memo<T> {
+    pub(crate) fn get(&self, compute: impl FnOnce() -> T) -> &T {
+        self.0.get_or_init(compute)
+    }
+}
+
 impl<T> PartialEq for Memo<T> {
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
+
+impl<T> Eq for Memo<T> {}
 
 /// What a task makes of a key; [`Instance::assemble`] does the rest.
 pub(crate) struct Parts {
@@ -198,7 +206,7 @@ impl Instance {
     }
 
     pub(crate) fn prompt_runs(&self) -> &Source {
-        self.runs.0.get_or_init(|| Source::new(&self.prompt.user))
+        self.runs.get(|| Source::new(&self.prompt.user))
     }
 
     /// The instance as one line: keys in the order of declaration, no white space.

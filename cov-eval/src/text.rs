@@ -51,22 +51,34 @@ pub(crate) struct Scan {
 /// Words of a run.
 const RUN: usize = 8;
 
-/// FNV-1a.
-const FNV: u64 = 0xcbf2_9ce4_8422_2325;
-const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
-
 /// The hash of a run is a polynomial of its words' hashes at this point.
 const POINT: u64 = 0x9e37_79b9_7f4a_7c15;
 
+/// A byte in each of the eight of a word, times this, is that byte in all of them.
+pub(crate) const EACH: u64 = 0x0101_0101_0101_0101;
+
+/// What makes a letter of ASCII lower case, and leaves the other characters of a word.
+const LOWER: u64 = 0x20 * EACH;
+
 pub(crate) fn scan(text: &str) -> Scan {
-    let lines = if text.is_ascii() {
-        let blank = |line: &[u8]| line.iter().all(|b| b.is_ascii_whitespace() || *b == 0x0b);
-        text.as_bytes().split(|b| *b == b'\n').filter(|line| !blank(line)).count()
-    } else {
-        text.lines().filter(|line| !line.trim().is_empty()).count()
-    };
     let hashes = word_hashes(text);
-    Scan { words: hashes.len(), lines, runs: runs(&hashes, RUN) }
+    Scan { words: hashes.len(), lines: filled_lines(text), runs: runs(&hashes, RUN) }
+}
+
+/// The lines of a text, each with the place where it begins.
+pub(crate) fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut start = 0;
+    memchr::memchr_iter(b'\n', text.as_bytes()).chain([text.len()]).map(move |end| {
+        let line = (start, &text[start..end]);
+        start = end + 1;
+        line
+    })
+}
+
+/// Lines that are not blank.
+fn filled_lines(text: &str) -> usize {
+    let starts_filled = |line: &str| line.bytes().next().is_some_and(|b| b.is_ascii_graphic());
+    lines(text).filter(|(_, line)| starts_filled(line) || !line.trim().is_empty()).count()
 }
 
 /// A hash of each word, without regard to case.
@@ -74,9 +86,36 @@ fn word_hashes(text: &str) -> Vec<u64> {
     if text.is_ascii() {
         return ascii_words(text.as_bytes());
     }
-    let fold = |hash: u64, c: char| (hash ^ u64::from(u32::from(c))).wrapping_mul(FNV_PRIME);
-    let hash = |word: Range<usize>| text[word].chars().flat_map(char::to_lowercase).fold(FNV, fold);
+    let hash = |word: Range<usize>| {
+        let word = &text[word];
+        if word.is_ascii() {
+            return word_hash(word.as_bytes(), 0..word.len(), LOWER);
+        }
+        let lower: String = word.chars().flat_map(char::to_lowercase).collect();
+        word_hash(lower.as_bytes(), 0..lower.len(), 0)
+    };
     words(text).into_iter().map(hash).collect()
+}
+
+/// Eight bytes of a text from a place on, the first one lowest; zeros beyond its end.
+pub(crate) fn eight(text: &[u8], at: usize) -> u64 {
+    match text[at..].first_chunk() {
+        Some(bytes) => u64::from_le_bytes(*bytes),
+        None => text[at..].iter().rev().fold(0, |word, &byte| (word << 8) | u64::from(byte)),
+    }
+}
+
+/// The hash of a word of a text, eight bytes at a time, with these bits set in each eight.
+fn word_hash(text: &[u8], word: Range<usize>, set: u64) -> u64 {
+    let piece = |hash, at| hash_piece(hash, eight(text, at) | set, word.end - at);
+    word.clone().step_by(8).fold(POINT, piece)
+}
+
+/// The hash of a word with at most eight more of its bytes.
+fn hash_piece(hash: u64, bytes: u64, count: usize) -> u64 {
+    let bytes = if count < 8 { bytes & ((1 << (8 * count)) - 1) } else { bytes };
+    let wide = u128::from(hash ^ bytes) * u128::from(POINT);
+    (wide as u64) ^ ((wide >> 64) as u64)
 }
 
 /// A hash of each run of `n` words.
@@ -97,8 +136,25 @@ fn runs(hashes: &[u64], n: usize) -> Vec<u64> {
     runs
 }
 
+/// How many of eight bytes of ASCII are letters or digits, up to the first that is not.
+fn alphanumeric(bytes: u64) -> usize {
+    // The highest bit of `byte + 0x80 - n` says whether a byte of ASCII is at least `n`.
+    let at_least = |bytes: u64, n: u64| bytes.wrapping_add((0x80 - n) * EACH);
+    let within = |bytes, from: u8, to: u8| at_least(bytes, from.into()) & !at_least(bytes, u64::from(to) + 1);
+    let found = within(bytes | LOWER, b'a', b'z') | within(bytes, b'0', b'9');
+    (!found & (0x80 * EACH)).trailing_zeros() as usize / 8
+}
+
 /// The hashes of [`words`] of a text that is ASCII.
 fn ascii_words(text: &[u8]) -> Vec<u64> {
+    let joins = |at: usize| {
+        let between = |good: fn(&u8) -> bool| good(&text[at - 1]) && text.get(at + 1).is_some_and(good);
+        match text.get(at) {
+            Some(b'\'' | b'-') => between(u8::is_ascii_alphanumeric),
+            Some(b'.' | b',') => between(u8::is_ascii_digit),
+            _ => false,
+        }
+    };
     let mut hashes = Vec::with_capacity(text.len() / 5);
     let mut at = 0;
     while at < text.len() {
@@ -106,21 +162,21 @@ fn ascii_words(text: &[u8]) -> Vec<u64> {
             at += 1;
             continue;
         }
-        let mut hash = FNV;
-        while let Some(&b) = text.get(at) {
-            let joins = |good: fn(&u8) -> bool| good(&text[at - 1]) && text.get(at + 1).is_some_and(good);
-            let inside = match b {
-                b'\'' | b'-' => joins(u8::is_ascii_alphanumeric),
-                b'.' | b',' => joins(u8::is_ascii_digit),
-                _ => b.is_ascii_alphanumeric(),
-            };
-            if !inside {
-                break;
+        let (start, bytes) = (at, eight(text, at));
+        let mut run = alphanumeric(bytes);
+        at += run;
+        if run < 8 && !joins(at) {
+            hashes.push(hash_piece(POINT, bytes | LOWER, run));
+        } else {
+            while run == 8 || joins(at) {
+                at += usize::from(run < 8);
+                run = alphanumeric(eight(text, at));
+                at += run;
             }
-            hash = (hash ^ u64::from(b.to_ascii_lowercase())).wrapping_mul(FNV_PRIME);
-            at += 1;
+            hashes.push(word_hash(text, start..at, LOWER));
         }
-        hashes.push(hash);
+        // This one is in no word.
+        at += 1;
     }
     hashes
 }
@@ -234,9 +290,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn one_reading_sees_the_same_words_and_lines(text in "[aB3 .,'\\-\n\t_]{0,80}") {
+        fn one_reading_sees_the_same_words_and_lines(text in "[azAZ09@`/:\\[{ .,'\\-\n\t\r\u{b}_]{0,80}") {
             let found = scan(&text);
-            let hash = |r: Range<usize>| text[r].to_lowercase().bytes().fold(FNV, |h, b| (h ^ u64::from(b)).wrapping_mul(FNV_PRIME));
+            let hash = |r: Range<usize>| word_hash(text[r.clone()].to_lowercase().as_bytes(), 0..r.len(), 0);
             prop_assert_eq!(ascii_words(text.as_bytes()), words(&text).into_iter().map(hash).collect::<Vec<_>>());
             prop_assert_eq!((found.words, found.lines), count(&text));
             prop_assert_eq!(found.runs.len(), found.words.saturating_sub(RUN - 1));

@@ -84,7 +84,9 @@ pub(crate) fn tokens(source: &str) -> Vec<Token> {
             let name = |b: &&u8| b.is_ascii_alphanumeric() || **b == b'_' || **b >= 0x80;
             (Kind::Name, at + bytes[at..].iter().take_while(name).count())
         } else {
-            let long = OPERATORS.iter().find(|op| rest.starts_with(**op));
+            // Nearly all have one character; of the others, the second is one of these.
+            let more = bytes.get(at + 1).is_some_and(|b| b"=*/<>.".contains(b));
+            let long = OPERATORS.iter().filter(|_| more).find(|op| rest.starts_with(**op));
             (Kind::Operator, at + long.map_or(1, |op| op.len()))
         };
         found.push(Token { kind, range: at..end, depth });

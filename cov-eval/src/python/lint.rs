@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rustpython_parser::ast::{self, CmpOp, Expr, ExprContext, Ranged, Stmt};
 
-use super::lexer::{Kind, Token, tokens};
+use super::Parsed;
+use super::lexer::{Kind, Token};
 use super::names::{each, each_expression, each_statement, expressions, functions};
 
 /// What is reported, and how it is explained.
@@ -85,14 +86,13 @@ impl Lint<'_> {
 }
 
 /// The violations of a program that parses.
-pub(crate) fn findings(source: &str, statements: &[Stmt]) -> Vec<Finding> {
+pub(crate) fn findings(source: &str, Parsed { tokens, statements }: &Parsed) -> Vec<Finding> {
     let starts = std::iter::once(0).chain(source.match_indices('\n').map(|(at, _)| at + 1)).collect();
     let mut lint = Lint { source, line_starts: starts, found: Vec::new() };
-    let tokens = tokens(source);
-    lint.spacing(&tokens);
-    lint.comments(&tokens);
-    lint.lines(&tokens);
-    lint.blank_lines(&tokens, statements);
+    lint.spacing(tokens);
+    lint.comments(tokens);
+    lint.lines(tokens);
+    lint.blank_lines(tokens, statements);
     lint.statements(statements);
     for function in functions(statements) {
         lint.function(function);
@@ -275,20 +275,23 @@ impl<'a> Lint<'a> {
                 (self.line(s.range().start().into()), matches!(s, Stmt::FunctionDef(_) | Stmt::ClassDef(_)))
             })
             .collect();
-        // Lines on which something starts, comments included.
-        let mut starts = BTreeSet::new();
-        let mut covered = BTreeSet::new();
+        // Lines on which something starts, comments included; lines that something from above goes on to.
+        let mut starts = vec![false; self.line_starts.len()];
+        let mut covered = starts.clone();
+        let mut first = 0;
         for token in tokens.iter().filter(|t| t.kind != Kind::Newline) {
-            let (first, last) = (self.line(token.range.start), self.line(token.range.end.max(1) - 1));
-            starts.insert(first);
-            covered.extend(first + 1..=last);
+            first += self.line_starts[first + 1..].iter().take_while(|&&s| s <= token.range.start).count();
+            starts[first] = true;
+            let ends = self.line_starts[first + 1..].iter().take_while(|&&s| s < token.range.end.max(1));
+            let last = first + ends.count();
+            covered[first + 1..=last].fill(true);
         }
         let (mut blank, mut before, mut first, mut after_function) = (0, 0, true, false);
         for line in 0..self.line_starts.len() {
-            if covered.contains(&line) && !starts.contains(&line) {
+            if covered[line] && !starts[line] {
                 continue;
             }
-            if !starts.contains(&line) {
+            if !starts[line] {
                 blank += 1;
                 continue;
             }

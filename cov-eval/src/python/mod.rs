@@ -39,14 +39,15 @@ pub(crate) enum Refusal {
     Limits,
 }
 
-/// Whether the text is small and flat enough.
-fn within_limits(source: &str) -> bool {
+/// The tokens of a text that is small and flat enough.
+fn within_limits(source: &str) -> Option<Vec<Token>> {
     if source.lines().count() > MAX_LINES || source.contains('\0') {
-        return false;
+        return None;
     }
+    let tokens = tokens(source);
     let mut indents = vec![0];
     let (mut depth, mut in_line, mut elifs) = (0usize, 0, 0);
-    for token in tokens(source) {
+    for token in &tokens {
         let text = &source[token.range.clone()];
         match token.kind {
             Kind::Newline => in_line = 0,
@@ -76,18 +77,28 @@ fn within_limits(source: &str) -> bool {
             || indents.len() > MAX_INDENT
             || elifs > MAX_ELIF
         {
-            return false;
+            return None;
         }
     }
-    true
+    Some(tokens)
+}
+
+/// A program that parses.
+pub(crate) struct Parsed {
+    pub(crate) tokens: Vec<Token>,
+    pub(crate) statements: Vec<ast::Stmt>,
+}
+
+/// The tokens and statements of a program.
+pub(crate) fn read(source: &str) -> Result<Parsed, Refusal> {
+    let tokens = within_limits(source).ok_or(Refusal::Limits)?;
+    let statements = ast::Suite::parse(source, "answer").map_err(|_| Refusal::Syntax)?;
+    Ok(Parsed { tokens, statements })
 }
 
 /// The statements of a program.
 pub(crate) fn parse(source: &str) -> Result<Vec<ast::Stmt>, Refusal> {
-    if !within_limits(source) {
-        return Err(Refusal::Limits);
-    }
-    ast::Suite::parse(source, "answer").map_err(|_| Refusal::Syntax)
+    read(source).map(|parsed| parsed.statements)
 }
 
 /// Runs `work` where there is stack for the deepest program that is accepted.

@@ -1,7 +1,7 @@
 //! Violations, put into clean code.
 
 use crate::key::DetRng;
-use crate::python::{Finding, Kind, Token, findings, parse, tokens};
+use crate::python::{Finding, Kind, Token, findings, parse, read, tokens};
 
 /// An edit of a text: bytes, and what takes their place.
 type Edit = (std::ops::Range<usize>, String);
@@ -173,7 +173,7 @@ pub(super) const BETWEEN: &[&str] = &["E302", "F401", "E401", "E305"];
 
 /// The violations of a text that parses.
 pub(super) fn lint(source: &str) -> Option<Vec<Finding>> {
-    parse(source).ok().map(|statements| findings(source, &statements))
+    read(source).ok().map(|parsed| findings(source, &parsed))
 }
 
 /// One more violation of a rule in a function, and no other change of what the lint says; `None` where there is no place.

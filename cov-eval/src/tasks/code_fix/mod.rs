@@ -9,6 +9,8 @@ mod plant;
 mod program;
 mod verify;
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::aggregate;
@@ -17,7 +19,7 @@ use crate::intake::Intake;
 use crate::key::{DetRng, InstanceKey, TaskId};
 use crate::length::proportional;
 use crate::model::{
-    Constraints, Instance, MaterialKind, Parts, PlantKind, Planted as PlantedAnswer, Task, TaskConfig,
+    Constraints, Instance, MaterialKind, Memo, Parts, PlantKind, Planted as PlantedAnswer, Task, TaskConfig,
     Verification,
 };
 use crate::python::RULES;
@@ -63,7 +65,13 @@ pub struct CodeTargets {
     /// Faults of syntax.
     faults: usize,
     functions: Vec<Function>,
+    /// What the parameters of the clean file's functions are called, once an answer is compared with them.
+    #[serde(skip)]
+    signatures: Memo<Signatures>,
 }
+
+/// Canonical names of parameters by that of their function.
+type Signatures = HashMap<String, Vec<String>>;
 
 impl CodeTargets {
     /// `V0`: violations, and three for each fault of syntax.

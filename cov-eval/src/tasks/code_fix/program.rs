@@ -177,5 +177,5 @@ pub(super) fn draw(
             }
         }
     }
-    (dirty, CodeTargets { clean, planted, faults, functions: targets })
+    (dirty, CodeTargets { clean, planted, faults, functions: targets, ..CodeTargets::default() })
 }

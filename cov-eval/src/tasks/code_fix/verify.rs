@@ -5,11 +5,13 @@ use std::mem::{Discriminant, discriminant};
 
 use rustpython_parser::ast::{Expr, Stmt, StmtFunctionDef};
 
-use super::{CodeTargets, Function, program, targets};
+use super::{CodeTargets, Function, Signatures, program, targets};
 use crate::aggregate::{Outcome, harmonic, unknown_kind};
 use crate::flags::FlagSet;
 use crate::model::{Gate, Instance, Reason};
-use crate::python::{self, Program, canonical, findings, forbidden, functions, kinds, on_large_stack, parse};
+use crate::python::{
+    self, Program, canonical, findings, forbidden, functions, kinds, on_large_stack, parse, read,
+};
 
 /// The program in an answer: the last fenced block of at least half the length of the longest, else the whole text; with the
 /// number of blocks, and whether the last one is open.
@@ -101,21 +103,34 @@ fn by_name(statements: &[Stmt]) -> HashMap<String, &StmtFunctionDef> {
     map
 }
 
-/// The credit of a function.
+impl CodeTargets {
+    fn clean_statements(&self) -> Vec<Stmt> {
+        parse(&self.clean).unwrap_or_default()
+    }
+
+    fn signatures(&self) -> &Signatures {
+        self.signatures.get(|| {
+            let statements = self.clean_statements();
+            by_name(&statements).into_iter().map(|(name, f)| (name, signature(f))).collect()
+        })
+    }
+}
+
+/// The credit of a function that is found.
 fn behaviour(
-    statements: &[Stmt],
+    program: &Program<'_>,
+    f: &StmtFunctionDef,
     wanted: &Function,
-    clean: Option<&StmtFunctionDef>,
+    targets: &CodeTargets,
 ) -> (f64, Option<Reason>) {
-    let found = by_name(statements);
-    let Some(f) = found.get(&canonical(&wanted.name)) else { return (0.0, Some(Reason::Missing)) };
-    if clean.is_some_and(|clean| signature(clean) != signature(f)) {
+    let name = canonical(&wanted.name);
+    let clean = targets.signatures().get(&name);
+    if clean.is_some_and(|clean| *clean != signature(f)) {
         return (0.0, Some(Reason::Format));
     }
     if is_stub(f) {
         return (0.05, Some(Reason::Wrong));
     }
-    let program = Program(statements);
     let (mut passed, mut unsupported) = (0, false);
     for vector in &wanted.vectors {
         let Some((args, expected)) = program::expressions(vector) else { continue };
@@ -125,8 +140,10 @@ fn behaviour(
             Err(_) => {}
         }
     }
-    if let (true, Some(clean)) = (unsupported, clean) {
-        return (0.05 + 0.75 * similarity(&shape(f), &shape(clean)), Some(Reason::Unsupported));
+    if unsupported && clean.is_some() {
+        let clean = targets.clean_statements();
+        let similarity = by_name(&clean).get(&name).map_or(0.0, |clean| similarity(&shape(f), &shape(clean)));
+        return (0.05 + 0.75 * similarity, Some(Reason::Unsupported));
     }
     let total = wanted.vectors.len().max(1) as f64;
     (
@@ -137,10 +154,9 @@ fn behaviour(
 
 /// Parses and tries a program; nothing where it does not parse.
 pub(super) fn examine(targets: &CodeTargets, source: &str) -> Option<Found> {
-    let statements = parse(source).ok()?;
-    let clean = parse(&targets.clean).unwrap_or_default();
-    let clean = by_name(&clean);
-    let all = findings(source, &statements);
+    let parsed = read(source).ok()?;
+    let all = findings(source, &parsed);
+    let statements = &parsed.statements;
     let mut left: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for finding in &all {
         *left.entry((finding.code, finding.function.as_str())).or_default() += 1;
@@ -159,17 +175,21 @@ pub(super) fn examine(targets: &CodeTargets, source: &str) -> Option<Found> {
     });
     let fixed: Vec<bool> = fixed.collect();
     let new = left.iter().map(|(key, n)| n.saturating_sub(planted.get(key).copied().unwrap_or(0))).sum();
-    let dynamic = forbidden(&statements);
-    let credit = |f: &Function| behaviour(&statements, f, clean.get(&canonical(&f.name)).copied());
-    let by_name = by_name(&statements);
-    let stub = targets.functions.iter().any(|f| by_name.get(&canonical(&f.name)).is_some_and(|f| is_stub(f)));
+    let dynamic = forbidden(statements);
+    let by_name = by_name(statements);
+    let of = |f: &Function| by_name.get(&canonical(&f.name)).copied();
+    let program = Program(statements);
+    let credit = |wanted: &Function| match of(wanted) {
+        Some(f) => behaviour(&program, f, wanted, targets),
+        None => (0.0, Some(Reason::Missing)),
+    };
     Some(Found {
         fixed,
         left: all.len(),
         new,
         behaviour: if dynamic { Vec::new() } else { targets.functions.iter().map(credit).collect() },
-        functions: functions(&statements).len(),
-        stub,
+        functions: functions(statements).len(),
+        stub: targets.functions.iter().any(|wanted| of(wanted).is_some_and(is_stub)),
         dynamic,
     })
 }

@@ -6,6 +6,7 @@ use super::{FREE_LINES, FsmTargets, targets};
 use crate::aggregate::{Outcome, unknown_kind};
 use crate::flags::FlagSet;
 use crate::model::{Gate, Instance, Reason};
+use crate::text::lines;
 
 /// The fields of a line that is a row: five cells between bars, the first of them a number of at most 7 digits.
 fn parse_row(line: &str) -> Option<[&str; 5]> {
@@ -19,24 +20,29 @@ fn parse_row(line: &str) -> Option<[&str; 5]> {
     (fields.next().is_none() && number && whole).then_some(row)
 }
 
-/// [`parse_row`] of a line that is ASCII.
+/// [`parse_row`] of a line that is ASCII, in one pass.
 fn parse_ascii(line: &str) -> Option<[&str; 5]> {
-    let bytes = line.trim_ascii().as_bytes();
-    let bytes = bytes.strip_prefix(b"|").unwrap_or(bytes);
-    let bytes = bytes.strip_suffix(b"|").unwrap_or(bytes);
-    let mut cells = bytes.split(|b| *b == b'|').map(<[u8]>::trim_ascii);
-    let row = [cells.next()?, cells.next()?, cells.next()?, cells.next()?, cells.next()?];
-    let number = (1..=7).contains(&row[0].len()) && row[0].iter().all(u8::is_ascii_digit);
-    let whole = |cell: &[u8]| !cell.is_empty() && !cell.iter().any(|b| b.is_ascii_whitespace() || *b == 0x0b);
-    if cells.next().is_some() || !number || !row.iter().all(|cell| whole(cell)) {
-        return None;
-    }
-    // Cells of ASCII are text.
+    let line = line.trim_ascii();
+    let line = line.strip_prefix('|').unwrap_or(line);
+    let mut rest = line.strip_suffix('|').unwrap_or(line);
     let mut fields = [""; 5];
-    for (field, cell) in fields.iter_mut().zip(row) {
-        *field = std::str::from_utf8(cell).ok()?;
+    for (i, field) in fields.iter_mut().enumerate() {
+        let cell = match (rest.bytes().position(|b| b == b'|'), i) {
+            (Some(bar), 0..4) => {
+                let cell = &rest[..bar];
+                rest = &rest[bar + 1..];
+                cell
+            }
+            (None, 4) => rest,
+            _ => return None,
+        };
+        *field = cell.trim_ascii();
+        if field.is_empty() || field.bytes().any(|b| b.is_ascii_whitespace() || b == 0x0b) {
+            return None;
+        }
     }
-    Some(fields)
+    let number = (1..=7).contains(&fields[0].len()) && fields[0].bytes().all(|b| b.is_ascii_digit());
+    number.then_some(fields)
 }
 
 /// Lines that are part of a table or fence but no rows: fences, separators, the header.
@@ -60,8 +66,8 @@ pub(super) fn read(visible: &str) -> Trace<'_> {
     let mut trace = Trace { rows: Vec::with_capacity(visible.len() / 20), noise: 0 };
     // A vertical tab is white space to Unicode alone.
     let ascii = visible.is_ascii() && !visible.contains('\u{b}');
-    for line in visible.lines() {
-        let start = (line.as_ptr() as usize - visible.as_ptr() as usize) as u32;
+    for (start, line) in lines(visible) {
+        let start = start as u32;
         let row = if ascii { parse_ascii(line) } else { parse_row(line) };
         if let Some(row) = row {
             trace.rows.push((row, start..start + line.len() as u32));

@@ -53,11 +53,16 @@ pub struct KvDictTargets {
 
 impl KvDictTargets {
     fn is_key(&self, text: &str) -> bool {
-        text.len() == self.length && text.bytes().all(|b| b.is_ascii_uppercase() || b == b'_')
+        self.is_of(text, |b| b.is_ascii_uppercase() | (b == b'_'))
     }
 
     fn is_value(&self, text: &str) -> bool {
-        text.len() == self.length && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        self.is_of(text, |b| b.is_ascii_lowercase() | b.is_ascii_digit())
+    }
+
+    /// Whether a text has the length asked for, and these bytes alone. All bytes are looked at, so that many are at once.
+    fn is_of(&self, text: &str, good: impl Fn(u8) -> bool) -> bool {
+        text.len() == self.length && text.bytes().fold(true, |all, b| all & good(b))
     }
 
     /// Key, value and index of the first given entry.
@@ -70,8 +75,8 @@ impl KvDictTargets {
         self.entries
     }
 
-    fn pin_of(&self, pair: &Pair) -> Option<usize> {
-        self.pinned.iter().position(|p| p.key == pair.key && Some(&p.value) == pair.value.as_ref())
+    fn pin_of(&self, pair: &Pair<'_>) -> Option<usize> {
+        self.pinned.iter().position(|p| p.key == pair.key && Some(p.value.as_str()) == pair.value.as_deref())
     }
 
     /// Keys that no filler may have.

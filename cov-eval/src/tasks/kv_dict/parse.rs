@@ -1,23 +1,26 @@
 //! A tolerant reader of dictionary literals: JSON or Python, cut off or not. Iterative, linear in the text.
 
+use std::borrow::Cow;
 use std::ops::Range;
+
+use crate::text::{EACH, eight};
 
 /// Starts of a literal that are tried.
 const STARTS: usize = 16;
 
-/// An entry: its key, its value where that is a string, and where it stands.
+/// An entry: its key, its value where that is a string, and where it stands. Strings without escapes are those of the text.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Pair {
-    pub(super) key: String,
-    pub(super) value: Option<String>,
+pub(super) struct Pair<'a> {
+    pub(super) key: Cow<'a, str>,
+    pub(super) value: Option<Cow<'a, str>>,
     pub(super) span: Range<u32>,
 }
 
 /// A dictionary literal found in a text.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Object {
+pub(super) struct Object<'a> {
     /// Entries in order, duplicates kept.
-    pub(super) pairs: Vec<Pair>,
+    pub(super) pairs: Vec<Pair<'a>>,
     /// It is JSON as the standard has it.
     pub(super) strict: bool,
     /// It ends.
@@ -27,9 +30,29 @@ pub(super) struct Object {
 }
 
 /// The first literal with a complete entry.
-pub(super) fn find(text: &str) -> Option<Object> {
-    let starts = text.bytes().enumerate().filter(|&(_, b)| b == b'{').map(|(at, _)| at);
-    starts.take(STARTS).map(|at| Reader { text, at, strict: true }.object()).find(|o| !o.pairs.is_empty())
+pub(super) fn find(text: &str) -> Option<Object<'_>> {
+    memchr::memchr_iter(b'{', text.as_bytes())
+        .take(STARTS)
+        .map(|at| Reader { text, at, strict: true }.object())
+        .find(|o| !o.pairs.is_empty())
+}
+
+/// How many bytes come before the first that is the quote, a backslash or a control character.
+fn plain(text: &[u8], quote: u8) -> usize {
+    // The lowest bit of these stands in the first byte that is zero, or below a space (Mycroft's `haszero` and `hasless`).
+    let below = |bytes: u64, n: u64| bytes.wrapping_sub(n * EACH) & !bytes & (0x80 * EACH);
+    let is = |bytes: u64, byte: u8| below(bytes ^ (u64::from(byte) * EACH), 1);
+    let mut at = 0;
+    while at < text.len() {
+        let bytes = eight(text, at);
+        let special = is(bytes, quote) | is(bytes, b'\\') | below(bytes, 0x20);
+        if special != 0 {
+            // Beyond the end there are zeros.
+            return text.len().min(at + special.trailing_zeros() as usize / 8);
+        }
+        at += 8;
+    }
+    text.len()
 }
 
 struct Reader<'a> {
@@ -38,7 +61,7 @@ struct Reader<'a> {
     strict: bool,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     fn peek(&self) -> Option<char> {
         if let Some(b) = self.text.as_bytes().get(self.at).filter(|b| b.is_ascii()) {
             return Some(char::from(*b));
@@ -70,7 +93,7 @@ impl Reader<'_> {
     }
 
     /// From an opening brace; stops at the closing one, at the end, or where no entry can be read.
-    fn object(mut self) -> Object {
+    fn object(mut self) -> Object<'a> {
         let start = self.at;
         self.take();
         let mut pairs = Vec::new();
@@ -110,19 +133,21 @@ impl Reader<'_> {
     }
 
     /// A string in either quote. `None` at the end of the text, or where there is no string.
-    fn string(&mut self) -> Option<String> {
+    fn string(&mut self) -> Option<Cow<'a, str>> {
         let quote = self.peek().filter(|c| matches!(c, '"' | '\''))?;
         self.strict &= quote == '"';
         self.take();
         // Nearly always nothing but the quote is special.
-        let rest = &self.text.as_bytes()[self.at..];
-        let plain =
-            rest.iter().position(|&b| b == quote as u8 || b == b'\\' || b < b' ').unwrap_or(rest.len());
-        let mut text = self.text[self.at..self.at + plain].to_owned();
-        self.at += plain;
+        let start = self.at;
+        self.at += plain(&self.text.as_bytes()[start..], quote as u8);
+        let plain = &self.text[start..self.at];
+        if self.eat(quote) {
+            return Some(Cow::Borrowed(plain));
+        }
+        let mut text = plain.to_owned();
         loop {
             match self.take()? {
-                c if c == quote => return Some(text),
+                c if c == quote => return Some(Cow::Owned(text)),
                 '\\' => text.push(self.escape()?),
                 c => {
                     self.strict &= c >= ' ';
@@ -195,7 +220,8 @@ mod tests {
 
     fn read(text: &str) -> (Vec<(String, Option<String>)>, bool, bool) {
         let object = find(text).unwrap();
-        (object.pairs.into_iter().map(|p| (p.key, p.value)).collect(), object.strict, object.complete)
+        let pair = |p: Pair| (p.key.into_owned(), p.value.map(Cow::into_owned));
+        (object.pairs.into_iter().map(pair).collect(), object.strict, object.complete)
     }
 
     fn pairs(list: &[(&str, &str)]) -> Vec<(String, Option<String>)> {
@@ -230,6 +256,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn plain_bytes_end_at_the_first_special_one(text in "[ab\"'\\\\\u{1}\u{1f} !#é\u{7f}]{0,40}") {
+            for quote in [b'"', b'\''] {
+                let special = |b: u8| b == quote || b == b'\\' || b < b' ';
+                let expected = text.bytes().position(special).unwrap_or(text.len());
+                prop_assert_eq!(plain(text.as_bytes(), quote), expected, "{:?}", text);
+            }
+        }
+
         /// Strict is what serde_json takes as a map of strings.
         #[test]
         fn strict_is_json(text in r#"\{( ?"[A-C\\n"']{0,3}" ?: ?["'][a-c]{0,2}["'] ?,?){0,3}\}"#) {

@@ -14,7 +14,7 @@ pub(super) fn plant(
     rng: &mut DetRng,
 ) -> Option<Planted> {
     let object = parse::find(answer)?;
-    let pairs = object.pairs.iter().map(|p| Some((p.key.clone(), p.value.clone()?)));
+    let pairs = object.pairs.into_iter().map(|p| Some((p.key.into_owned(), p.value?.into_owned())));
     let mut pairs: Vec<(String, String)> = pairs.collect::<Option<_>>()?;
     let is_pin =
         |pair: &(String, String)| targets.pinned.iter().any(|p| (&p.key, &p.value) == (&pair.0, &pair.1));

@@ -14,13 +14,20 @@ pub(super) fn most_of_one(length: usize) -> usize {
     (length / 4).max(3)
 }
 
-/// Strings seen so far, by their beginnings and ends.
+/// Strings seen so far: the first one with each beginning and with each end.
 #[derive(Default)]
 pub(super) struct Seen<'a> {
-    stems: HashMap<(bool, &'a str), &'a str, FixedState>,
+    by_start: HashMap<&'a str, &'a str, FixedState>,
+    by_end: HashMap<&'a str, &'a str, FixedState>,
 }
 
 impl<'a> Seen<'a> {
+    /// With room for so many strings.
+    pub(super) fn with_capacity(strings: usize) -> Self {
+        let map = || HashMap::with_capacity_and_hasher(strings, FixedState::default());
+        Self { by_start: map(), by_end: map() }
+    }
+
     /// Whether `text` looks random after those seen before; it is among them from now on. A repetition of the whole
     /// string is not a matter of this check.
     pub(super) fn looks_random(&mut self, text: &'a str) -> bool {
@@ -33,12 +40,9 @@ impl<'a> Seen<'a> {
         if text.len() < stem || !text.is_ascii() {
             return true;
         }
-        let stems = [(false, &text[..stem]), (true, &text[text.len() - stem..])];
-        let shared = stems.iter().any(|stem| self.stems.get(stem).is_some_and(|&other| other != text));
-        for stem in stems {
-            self.stems.entry(stem).or_insert(text);
-        }
-        !shared
+        let start = *self.by_start.entry(&text[..stem]).or_insert(text);
+        let end = *self.by_end.entry(&text[text.len() - stem..]).or_insert(text);
+        start == text && end == text
     }
 }
 
@@ -55,35 +59,30 @@ fn varied_chars(chars: &[u32]) -> bool {
     let mut sorted = chars.to_vec();
     sorted.sort_unstable();
     let most = sorted.chunk_by(|a, b| a == b).map(<[u32]>::len).max().unwrap_or(0);
-    let longest = |follows: fn(u32, u32) -> bool| {
-        let mut longest = 0;
-        let mut length = 0;
-        for (i, &c) in chars.iter().enumerate() {
-            length = if i > 0 && follows(chars[i - 1], c) { length + 1 } else { 1 };
-            longest = longest.max(length);
-        }
-        longest
-    };
-    most <= most_of_one(chars.len()) && longest(|a, b| a == b) <= 4 && longest(|a, b| a + 1 == b) < 8
+    let short = longest(chars, |a, b| a == b) <= 4 && longest(chars, |a, b| a + 1 == b) < 8;
+    most <= most_of_one(chars.len()) && short
 }
 
-/// The same in one pass.
+/// The longest run in which each follows the one before it.
+fn longest<T: Copy>(text: &[T], follows: impl Fn(T, T) -> bool) -> usize {
+    text.chunk_by(|&a, &b| follows(a, b)).map(<[T]>::len).max().unwrap_or(0)
+}
+
+/// The same of at most 255 bytes of ASCII.
 fn varied_ascii(text: &[u8]) -> bool {
     let (mut counts, mut most) = ([0u8; 128], 0);
-    let (mut same, mut rising) = (1, 1);
-    let (mut longest_same, mut longest_rising) = (1, 1);
-    let mut before = 0xff;
     for &b in text {
         let count = &mut counts[usize::from(b & 0x7f)];
         *count += 1;
         most = most.max(*count);
-        same = if b == before { same + 1 } else { 1 };
-        rising = if b == before.wrapping_add(1) { rising + 1 } else { 1 };
-        longest_same = longest_same.max(same);
-        longest_rising = longest_rising.max(rising);
-        before = b;
     }
-    usize::from(most) <= most_of_one(text.len()) && longest_same <= 4 && longest_rising < 8
+    let pairs = || text.iter().zip(text.get(1..).unwrap_or_default());
+    // A run of five has four pairs of equals, and eight in a row seven of neighbours: nearly no string has so many at all.
+    let equal: u8 = pairs().map(|(a, b)| u8::from(a == b)).sum();
+    let rising: u8 = pairs().map(|(a, b)| u8::from(a + 1 == *b)).sum();
+    usize::from(most) <= most_of_one(text.len())
+        && (equal < 4 || longest(text, |a, b| a == b) <= 4)
+        && (rising < 7 || longest(text, |a, b| a + 1 == b) < 8)
 }
 
 #[cfg(test)]

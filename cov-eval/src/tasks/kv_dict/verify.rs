@@ -53,7 +53,7 @@ fn share(part: usize, whole: usize) -> f64 {
 }
 
 /// Whether nothing but the object, or a fence around it, is visible.
-fn stands_alone(visible: &str, object: &Object) -> bool {
+fn stands_alone(visible: &str, object: &Object<'_>) -> bool {
     let rest = [&visible[..object.range.start], &visible[object.range.end..]];
     let blank_or_fence = |line: &str| {
         let line = line.trim();
@@ -85,10 +85,10 @@ pub(super) fn analyse<'a>(instance: &'a Instance, visible: &'a str) -> Outcome<'
     let (mut keys, mut values) = (set(), set());
     let (mut fillers, mut valid, mut random) = (0, 0, 0);
     let (mut keys_valid, mut values_valid, mut forbidden) = (0, 0, 0);
-    let mut seen = random::Seen::default();
+    let mut seen = random::Seen::with_capacity(2 * total);
     let reserved = targets.reserved();
     for (i, pair) in object.pairs.iter().enumerate() {
-        let new_key = keys.insert(pair.key.as_str());
+        let new_key = keys.insert(&*pair.key);
         let value = pair.value.as_deref();
         values.extend(value);
         if let Some(pin) = targets.pin_of(pair) {
@@ -96,7 +96,7 @@ pub(super) fn analyse<'a>(instance: &'a Instance, visible: &'a str) -> Outcome<'
             continue;
         }
         fillers += 1;
-        let key_reserved = reserved.contains(pair.key.as_str());
+        let key_reserved = reserved.contains(&*pair.key);
         forbidden += usize::from(key_reserved && targets.pinned.iter().all(|p| p.key != pair.key));
         let key_ok = targets.is_key(&pair.key) && !key_reserved;
         let value_ok = value.is_some_and(|v| targets.is_value(v));
