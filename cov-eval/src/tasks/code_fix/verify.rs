@@ -252,6 +252,11 @@ impl Found {
         &self.fixed
     }
 
+    /// Whether all functions have the same credit.
+    pub(super) fn behaves_as(&self, other: &Self) -> bool {
+        self.behaviour == other.behaviour
+    }
+
     /// The credit of a function.
     pub(super) fn credit(&self, function: usize) -> f64 {
         self.behaviour.get(function).map_or(0.0, |b| b.0)
