@@ -59,7 +59,7 @@ pub use sample::{
 pub use schema::{Family, ParamSchema, PropSchema, SchemaError, ToolDef, TypeName, parse_tools};
 pub use traj::{Dropped, Failure, Reason, SegmentOptions, Segmented, segment};
 pub use validate::{Issue, Severity, validate_call, validate_tools};
-pub use value::{Key, Map, Tag, Val, eq_json, eq_py};
+pub use value::{Key, Map, Str, Tag, Val, eq_json, eq_py};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
