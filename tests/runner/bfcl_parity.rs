@@ -72,7 +72,7 @@ fn calls(v: &Val) -> Vec<Call> {
         let c = decode(c);
         let (name, args) = c.as_dict().unwrap().first().unwrap();
         let name = name.as_str().map_or_else(|| format!("\0{name:?}"), Into::into);
-        Call { name, args: args.as_dict().unwrap().clone(), id: None, span: None }
+        Call { name: name.into(), args: args.as_dict().unwrap().clone(), id: None, span: None }
     };
     v.as_list().unwrap().iter().map(one).collect()
 }
@@ -186,7 +186,7 @@ fn agrees_with_the_reference() {
         for (names, key) in [(NamePolicy::Exact, "exact"), (NamePolicy::DotToUnderscore, "dots")] {
             let mut predicted = predicted.clone();
             if names == NamePolicy::DotToUnderscore {
-                predicted.iter_mut().for_each(|c| c.name = c.name.replace('.', "_"));
+                predicted.iter_mut().for_each(|c| c.name = c.name.replace('.', "_").into());
             }
             let options = Options { names, ..Options::default() };
             let ours = bfcl::check(&entry.tools, &predicted, &entry.gold, category, options);

@@ -14,13 +14,13 @@ use std::time::Instant;
 use toolrm::bfcl::{Checker, EntryReader, Options};
 use toolrm::record::{self, GOLD_ORIGIN, Scored};
 use toolrm::{
-    Call, Format, Item, Mode, PairOptions, SampleOptions, ScoreOptions, Val, bmds, json, parse, rank,
+    Call, Format, Item, Mode, PairOptions, SampleOptions, ScoreOptions, Str, Val, bmds, json, parse, rank,
     rule_score,
 };
 
 struct Row {
     checker: Arc<Checker>,
-    text: String,
+    text: Str,
 }
 
 fn category(line: &str) -> Result<String, Box<dyn Error>> {
@@ -40,7 +40,7 @@ fn rows(path: &Path) -> Result<Vec<Row>, Box<dyn Error>> {
         .lines()
         .map(|line| {
             let (entry, result) = reader.record(line)?;
-            let text = result.as_str().ok_or("a result that is no text")?.to_owned();
+            let text = result.as_str().ok_or("a result that is no text")?.into();
             Ok(Row { checker: reader.checker(&entry, &category(line)?), text })
         })
         .collect()

@@ -115,8 +115,8 @@ fn damaged(step: &Step, damage: Damage, draws: &mut Draws<'_>) -> Option<Vec<Cal
     if damage == Damage::WrongFunction {
         let others: Vec<&str> = tools.iter().map(|t| t.name.as_str()).filter(|n| *n != call.name).collect();
         call.name = match others.len() {
-            0 => format!("{}_x", call.name),
-            n => others[draws.below(n)].to_owned(),
+            0 => format!("{}_x", call.name).into(),
+            n => others[draws.below(n)].into(),
         };
         return Some(calls);
     }
@@ -134,7 +134,7 @@ fn damaged(step: &Step, damage: Damage, draws: &mut Draws<'_>) -> Option<Vec<Cal
         Damage::RenameArgument => {
             let (_, v) = call.args.shift_remove_index(at)?;
             let name = format!("{}_x", key.as_str().unwrap_or("arg"));
-            call.args.shift_insert(at, Key::Str(name), v);
+            call.args.shift_insert(at, name.into(), v);
         }
         _ => {
             let v = call.args.get_mut(&key)?;
@@ -158,9 +158,9 @@ fn wrong_value(v: &Val, draws: &mut Draws<'_>) -> Val {
             if words.len() > 1 {
                 let cut = draws.below(words.len());
                 let kept = words.iter().enumerate().filter(|(i, _)| *i != cut).map(|(_, w)| *w);
-                Val::Str(kept.collect::<Vec<_>>().join(" "))
+                kept.collect::<Vec<_>>().join(" ").into()
             } else {
-                Val::Str(format!("{s}{}", ["x", "s", "_2", "1"][draws.below(4)]))
+                format!("{s}{}", ["x", "s", "_2", "1"][draws.below(4)]).into()
             }
         }
         Val::List(items) if !items.is_empty() => Val::List(items[1..].to_vec()),
@@ -176,12 +176,12 @@ fn wrong_value(v: &Val, draws: &mut Draws<'_>) -> Val {
 fn wrong_type(v: &Val) -> Val {
     match v {
         Val::Str(s) => Val::List(vec![s.clone().into()]),
-        other => Val::Str(crate::json::to_string(other).unwrap_or_default()),
+        other => crate::json::to_string(other).unwrap_or_default().into(),
     }
 }
 
 fn change_case(v: &Val) -> Option<Val> {
     let s = v.as_str()?;
     let other = if s.chars().any(char::is_lowercase) { s.to_uppercase() } else { s.to_lowercase() };
-    (other != s).then(|| Val::Str(other))
+    (other != s).then(|| other.into())
 }

@@ -25,6 +25,8 @@ pub mod infer;
 #[cfg(feature = "cli")]
 pub mod io;
 pub mod json;
+#[cfg(any(test, feature = "cuda"))]
+pub mod kernels;
 mod msg;
 mod pairs;
 mod parse;
@@ -35,9 +37,11 @@ pub mod reward;
 mod rule;
 mod sample;
 mod schema;
+pub mod sources;
 mod traj;
 mod validate;
 mod value;
+mod wins;
 
 pub use candidate::{score_candidate, score_gold};
 pub use canon::{canon, canon_calls, canon_hash};
@@ -59,7 +63,8 @@ pub use sample::{
 pub use schema::{Family, ParamSchema, PropSchema, SchemaError, ToolDef, TypeName, parse_tools};
 pub use traj::{Dropped, Failure, Reason, SegmentOptions, Segmented, segment};
 pub use validate::{Issue, Severity, validate_call, validate_tools};
-pub use value::{Key, Map, Tag, Val, eq_json, eq_py};
+pub use value::{Key, Map, Str, Tag, Val, eq_json, eq_py};
+pub use wins::{BradleyTerry, Standing, Strengths, WinMatrix, WinMatrixError};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

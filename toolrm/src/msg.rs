@@ -3,13 +3,13 @@
 use std::ops::Range;
 
 use crate::schema::{SchemaError, ToolDef, parse_tools};
-use crate::value::{Key, Map, Tag, Val, eq_json};
+use crate::value::{Key, Map, Str, Tag, Val, eq_json};
 
 /// One call of a tool.
 #[derive(Clone, Debug, Default)]
 pub struct Call {
     /// The tool's name.
-    pub name: String,
+    pub name: Str,
     /// The arguments in the order given.
     pub args: Map,
     /// The call's id, where the format has one.
@@ -20,7 +20,7 @@ pub struct Call {
 
 impl Call {
     /// A call without id and place.
-    pub fn new<K: Into<Key>>(name: impl Into<String>, args: impl IntoIterator<Item = (K, Val)>) -> Self {
+    pub fn new<K: Into<Key>>(name: impl Into<Str>, args: impl IntoIterator<Item = (K, Val)>) -> Self {
         Call {
             name: name.into(),
             args: args.into_iter().map(|(k, v)| (k.into(), v)).collect(),
@@ -54,7 +54,7 @@ impl Call {
         let args =
             args.and_then(Val::as_dict).ok_or_else(|| SchemaError::field("arguments", "an object", args))?;
         Ok(Call {
-            name: name.to_owned(),
+            name: name.into(),
             args: args.clone(),
             id: v.get("id").and_then(Val::as_str).map(Into::into),
             span: None,
@@ -131,7 +131,7 @@ impl Message {
         };
         let content = match v.get("content") {
             None | Some(Val::Null) => String::new(),
-            Some(Val::Str(s)) => s.clone(),
+            Some(Val::Str(s)) => s.to_string(),
             // A tool's result may be any JSON; it is kept as its text.
             Some(other) if role == Role::Tool => {
                 crate::json::to_string(other).map_err(|e| SchemaError::new("content", e.to_string()))?

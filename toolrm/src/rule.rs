@@ -371,7 +371,7 @@ fn leaves(args: &Map) -> Map {
                     walk(format!("{path}[{i}]"), v, out);
                 }
             }
-            leaf => _ = out.insert(Key::Str(path), leaf.clone()),
+            leaf => _ = out.insert(path.into(), leaf.clone()),
         }
     }
     let mut out = Map::default();

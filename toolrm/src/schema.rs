@@ -112,7 +112,7 @@ impl TypeName {
     fn read(v: Option<&Val>) -> Result<TypeName, SchemaError> {
         match v {
             None => Ok(TypeName::Missing),
-            Some(Val::Str(s)) => Ok(TypeName::One(s.clone())),
+            Some(Val::Str(s)) => Ok(TypeName::One(s.to_string())),
             Some(Val::List(items)) if items.iter().all(|i| i.as_str().is_some()) => {
                 Ok(TypeName::Union(items.iter().filter_map(Val::as_str).map(Into::into).collect()))
             }

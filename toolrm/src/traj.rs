@@ -84,7 +84,7 @@ impl Failure {
             };
         }
         let text = match v {
-            Val::Str(s) => s.to_lowercase(),
+            Val::Str(s) => s.as_str().to_lowercase(),
             other => json::to_string(other).unwrap_or_default(),
         };
         self.values.contains(&text)
@@ -247,7 +247,11 @@ fn bad_call(message: &Message, tools: &[crate::ToolDef]) -> Option<Issue> {
     let wrong = calls.iter().flat_map(|c| validate_call(c, tools)).find(|i| i.severity == Severity::Error);
     wrong.or_else(|| {
         let twice = (1..calls.len()).find(|i| calls[..*i].iter().any(|c| c.same(&calls[*i])))?;
-        Some(Issue::error("call.duplicate", &calls[twice].name, "called twice with the same arguments"))
+        Some(Issue::error(
+            "call.duplicate",
+            calls[twice].name.as_str(),
+            "called twice with the same arguments",
+        ))
     })
 }
 

@@ -146,7 +146,9 @@ fn check_schema(schema: &mut PropSchema, path: &str, repair: bool, issues: &mut 
 pub fn validate_call(call: &Call, tools: &[ToolDef]) -> Vec<Issue> {
     let mut issues = Vec::new();
     match tools.iter().find(|t| t.name == call.name) {
-        None => issues.push(Issue::error("call.unknown_function", &call.name, "no tool of this name")),
+        None => {
+            issues.push(Issue::error("call.unknown_function", call.name.as_str(), "no tool of this name"));
+        }
         Some(tool) => check_object(&call.args, &tool.parameters, &call.name, &mut issues),
     }
     issues

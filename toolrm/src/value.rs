@@ -6,6 +6,9 @@ use indexmap::IndexMap;
 use num_bigint::BigInt;
 use num_traits::{FromPrimitive, ToPrimitive};
 
+/// Text that keeps up to 24 bytes in itself: most keys and values of calls are that short, and each then costs no memory of its own.
+pub type Str = compact_str::CompactString;
+
 /// An object: keys in the order of the text.
 pub type Map<V = Val> = IndexMap<Key, V, foldhash::fast::RandomState>;
 
@@ -23,7 +26,7 @@ pub enum Val {
     /// A number written with `.`, `e` or `E`.
     Float(f64),
     /// Text.
-    Str(String),
+    Str(Str),
     /// A JSON array, a Python list.
     List(Vec<Val>),
     /// A Python tuple.
@@ -43,7 +46,7 @@ pub enum Val {
 #[derive(Clone, Debug)]
 pub enum Key {
     /// A string.
-    Str(String),
+    Str(Str),
     /// Python's `None`: the key of an unpacked `**` argument.
     Null,
     /// Any other hashable Python value; never a string or `None`.
@@ -59,12 +62,18 @@ impl Key {
 
 impl From<&str> for Key {
     fn from(s: &str) -> Self {
-        Key::Str(s.to_owned())
+        Key::Str(Str::new(s))
     }
 }
 
 impl From<String> for Key {
     fn from(s: String) -> Self {
+        Key::Str(s.into())
+    }
+}
+
+impl From<Str> for Key {
+    fn from(s: Str) -> Self {
         Key::Str(s)
     }
 }
@@ -106,7 +115,8 @@ fn hash_py<H: Hasher>(v: &Val, state: &mut H) {
             let f = v.to_f64().unwrap_or(f64::NAN);
             (if f == 0.0 { 0.0f64 } else { f }).to_bits().hash(state);
         }
-        Val::Str(s) | Val::Opaque { repr: s, .. } => s.hash(state),
+        Val::Str(s) => s.hash(state),
+        Val::Opaque { repr, .. } => repr.hash(state),
         Val::Tuple(items) | Val::List(items) => items.iter().for_each(|v| hash_py(v, state)),
         Val::Null | Val::Dict(_) => 0u8.hash(state),
     }
@@ -212,12 +222,18 @@ impl Val {
 
 impl From<&str> for Val {
     fn from(s: &str) -> Self {
-        Val::Str(s.to_owned())
+        Val::Str(Str::new(s))
     }
 }
 
 impl From<String> for Val {
     fn from(s: String) -> Self {
+        Val::Str(s.into())
+    }
+}
+
+impl From<Str> for Val {
+    fn from(s: Str) -> Self {
         Val::Str(s)
     }
 }

@@ -15,7 +15,7 @@ struct Param {
 
 /// A word that stays a word when the ignored characters are deleted.
 fn word() -> impl Strategy<Value = Val> {
-    "[a-zA-Z0-9éΣ']{1,5}".prop_map(Val::Str)
+    "[a-zA-Z0-9éΣ']{1,5}".prop_map(Val::from)
 }
 
 fn param() -> impl Strategy<Value = Param> {

@@ -28,7 +28,7 @@ fn leaf() -> impl Strategy<Value = Val> {
             -1e3..1e3f64
         ]
         .prop_map(Val::Float),
-        TEXT.prop_map(Val::Str),
+        TEXT.prop_map(Val::from),
     ]
 }
 

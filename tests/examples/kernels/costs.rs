@@ -66,6 +66,7 @@ pub(crate) fn of(kernel: &str) -> Option<Cost> {
         shape: "8192 tokens, 8 of 128 experts",
         units: TOKENS * count,
     };
+    let wins = |flops| Cost { unit: "cell", bytes: 8.0, flops, shape: "a matrix of 10000 items", units: 1e8 };
     let elements = |bytes, flops| Cost {
         unit: "element of a pair",
         bytes,
@@ -116,6 +117,17 @@ pub(crate) fn of(kernel: &str) -> Option<Cost> {
         },
         "masked_logprob" => logits(bytes, 4.0),
         "masked_logprob_grad" => logits(2.0 * bytes, 5.0),
+        // The farthest-first choice of one row.
+        "farthest_step" => Cost {
+            unit: "number of an embedding",
+            bytes: 4.0,
+            flops: 2.0,
+            shape: "20000 embeddings of 1024",
+            units: 20_000.0 * 1024.0,
+        },
+        // Each cell is read as wins of one and as losses of the other.
+        "standings" => wins(5.0),
+        "bradley_terry" => wins(5.0),
         "row_stats" => logits(bytes, 6.0),
         "row_grad" => logits(2.0 * bytes, 8.0),
         "rotary_table" => Cost {

@@ -84,7 +84,8 @@ fn around_table(page: &str) -> Result<(&str, &str), Box<dyn Error>> {
 
 fn compile(home: &Path) -> Result<Table, Box<dyn Error>> {
     let mut table = Table { toolkit: ptxas::version(home)?, kernels: Vec::new() };
-    for part in crates!["policy-loss": policy_loss, "moe-routing": moe_routing, "mrope": mrope, "lcg": lcg] {
+    for part in crates!["policy-loss": policy_loss, "moe-routing": moe_routing, "mrope": mrope, "lcg": lcg, "toolrm": toolrm]
+    {
         let first = table.kernels.len();
         let mut missing: Vec<&str> = part.blocks.iter().map(|(name, _)| *name).collect();
         for (source, text) in part.sources {

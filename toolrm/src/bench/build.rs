@@ -132,7 +132,7 @@ fn own_names(calls: &[Call], tools: &Val, policy: NamePolicy) -> Vec<Call> {
         let names: Vec<&str> = names.collect();
         for call in &mut calls {
             if let Some(own) = names.iter().find(|n| n.replace('.', "_") == call.name) {
-                call.name = (*own).to_owned();
+                call.name = (*own).into();
             }
         }
     }

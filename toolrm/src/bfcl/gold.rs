@@ -56,7 +56,7 @@ pub fn canonical_gold(tools: &Val, gold: &Val, lang: Lang) -> Option<Vec<Call>> 
         let tool = tools.iter().find(|t| t.get("name").and_then(Val::as_str) == Some(name))?;
         let parameters = tool.get("parameters")?;
         let required = parameters.get("required").and_then(Val::as_list).unwrap_or_default();
-        let mut call = Call { name: name.to_owned(), ..Call::default() };
+        let mut call = Call { name: name.into(), ..Call::default() };
         for (k, values) in args.as_dict()? {
             let Some(schema) = parameters.get("properties").and_then(Val::as_dict).and_then(|p| p.get(k))
             else {

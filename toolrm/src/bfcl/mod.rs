@@ -16,10 +16,12 @@ mod pynum;
 mod records;
 mod render;
 mod steps;
+mod types;
+mod values;
 
 use crate::msg::Call;
 use crate::parse::ParseFail;
-use crate::value::Val;
+use crate::value::{Str, Val};
 
 pub(crate) use pynum::{float as py_float, int as py_int, strip};
 
@@ -91,7 +93,7 @@ pub struct Invalid {
     /// The reference's error type.
     pub error_type: &'static str,
     /// The parameter, key or name that it is about.
-    pub at: String,
+    pub at: Str,
 }
 
 /// What the check says.
@@ -106,7 +108,7 @@ pub enum Verdict {
         /// What it stumbles over.
         kind: &'static str,
         /// The parameter or name.
-        at: String,
+        at: Str,
     },
 }
 
@@ -125,11 +127,11 @@ impl Verdict {
         }
     }
 
-    fn invalid(error_type: &'static str, at: impl Into<String>) -> Verdict {
+    fn invalid(error_type: &'static str, at: impl Into<Str>) -> Verdict {
         Verdict::Invalid(Invalid { error_type, at: at.into() })
     }
 
-    fn fault(kind: &'static str, at: impl Into<String>) -> Verdict {
+    fn fault(kind: &'static str, at: impl Into<Str>) -> Verdict {
         Verdict::Fault { kind, at: at.into() }
     }
 }

@@ -8,7 +8,7 @@ use crate::value::Val;
 pub(super) fn source(v: &Val, ty: &str, items: Option<&str>, lang: Lang) -> Val {
     let text = match (lang, ty, v) {
         (Lang::Python, _, _) => return v.clone(),
-        (_, _, Val::Str(s)) => s.clone(),
+        (_, _, Val::Str(_)) => return v.clone(),
         (Lang::Java, "long", _) => format!("{}L", scalar(v)),
         (Lang::Java, "float", _) => format!("{}f", scalar(v)),
         (Lang::JavaScript, "Bigint", _) => format!("{}n", scalar(v)),
@@ -29,16 +29,16 @@ pub(super) fn source(v: &Val, ty: &str, items: Option<&str>, lang: Lang) -> Val 
         }
         _ => literal(v, lang),
     };
-    Val::Str(text)
+    text.into()
 }
 
 /// An element of a container whose items have a type.
 fn inner(v: &Val, ty: Option<&str>, quoted: bool, lang: Lang) -> String {
     match (v, ty) {
         (Val::Str(s), Some("String" | "char")) if quoted => format!("\"{s}\""),
-        (Val::Str(s), Some(_)) => s.clone(),
+        (Val::Str(s), Some(_)) => s.to_string(),
         (v, Some(ty)) => match source(v, ty, None, lang) {
-            Val::Str(s) => s,
+            Val::Str(s) => s.into(),
             other => scalar(&other),
         },
         (v, None) => literal(v, lang),
@@ -49,7 +49,7 @@ fn scalar(v: &Val) -> String {
     match v {
         Val::Bool(b) => b.to_string(),
         Val::Float(f) => format!("{f:?}"),
-        Val::Str(s) => s.clone(),
+        Val::Str(s) => s.to_string(),
         other => crate::json::to_string(other).unwrap_or_default(),
     }
 }

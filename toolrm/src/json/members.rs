@@ -1,12 +1,13 @@
 //! An object's members without reading their values.
 
 use super::{Dialect, JsonError, Reader};
+use crate::value::Str;
 
 /// The members of the object that a text is, as slices of the text: nothing inside a value is looked at but where it ends.
 ///
 /// # Errors
 /// [`JsonError`] when the text is not an object, or a value has no end.
-pub fn members(text: &str) -> Result<Vec<(String, &str)>, JsonError> {
+pub fn members(text: &str) -> Result<Vec<(Str, &str)>, JsonError> {
     members_known(text, |_, _| None)
 }
 
@@ -14,7 +15,7 @@ pub fn members(text: &str) -> Result<Vec<(String, &str)>, JsonError> {
 pub(crate) fn members_known(
     text: &str,
     known: impl Fn(&str, &str) -> Option<usize>,
-) -> Result<Vec<(String, &str)>, JsonError> {
+) -> Result<Vec<(Str, &str)>, JsonError> {
     let mut reader = Reader::new(text, Dialect::Strict);
     let mut out = Vec::with_capacity(8);
     reader.space();

@@ -12,7 +12,7 @@ pub use members::members;
 pub(crate) use members::members_known;
 pub use write::{NotJson, to_string, write, write_map, write_str};
 
-use crate::value::{Key, Map, Val};
+use crate::value::{Key, Map, Str, Val};
 
 /// The deepest nesting that is read.
 pub const MAX_DEPTH: usize = 128;
@@ -227,10 +227,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn string(&mut self) -> Result<String, JsonError> {
+    fn string(&mut self) -> Result<Str, JsonError> {
         let quote = self.bytes[self.pos];
         self.pos += 1;
-        let mut out = String::new();
+        let mut out = Str::default();
         loop {
             let start = self.pos;
             while let Some(b) = self.peek() {
@@ -245,7 +245,7 @@ impl<'a> Reader<'a> {
                 Some(b) if b == quote => {
                     self.pos += 1;
                     if out.is_empty() {
-                        return Ok(plain.to_owned());
+                        return Ok(Str::new(plain));
                     }
                     out.push_str(plain);
                     return Ok(out);
@@ -265,7 +265,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn escape(&mut self, out: &mut String) -> Result<(), JsonError> {
+    fn escape(&mut self, out: &mut Str) -> Result<(), JsonError> {
         self.pos += 1;
         let c = match self.peek() {
             Some(b'"') => '"',

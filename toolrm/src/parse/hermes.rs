@@ -192,7 +192,7 @@ fn bfcl_call(value: Val) -> Option<Call> {
         Val::Str(name) => name,
         Val::List(_) | Val::Dict(_) => return None,
         // Hashable, so it is decoded; its text with a NUL equals no tool's name.
-        other => format!("\0{other:?}"),
+        other => format!("\0{other:?}").into(),
     };
     Some(Call { name, args, id: None, span: None })
 }

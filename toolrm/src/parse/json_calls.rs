@@ -40,12 +40,7 @@ pub(super) fn call_of(v: &Val, name: &str, keys: &[&str], mode: Mode) -> Result<
     {
         return Err(format!("an unknown key {:?}", k.as_str().unwrap_or("?")));
     }
-    Ok(Call {
-        name: called.to_owned(),
-        args,
-        id: v.get("id").and_then(Val::as_str).map(Into::into),
-        span: None,
-    })
+    Ok(Call { name: called.into(), args, id: v.get("id").and_then(Val::as_str).map(Into::into), span: None })
 }
 
 /// One entry of `tool_calls`; also `{"name", "arguments"}` and `{name: "arguments"}`.
@@ -70,12 +65,7 @@ pub(crate) fn openai_call(v: &Val, mode: Mode) -> Result<Call, String> {
         }
         other => arguments(other, mode)?,
     };
-    Ok(Call {
-        name: name.to_owned(),
-        args,
-        id: v.get("id").and_then(Val::as_str).map(Into::into),
-        span: None,
-    })
+    Ok(Call { name: name.into(), args, id: v.get("id").and_then(Val::as_str).map(Into::into), span: None })
 }
 
 fn collect(
@@ -141,7 +131,7 @@ fn bfcl_pair(v: &Val, name: &str, args: &str, kind: &'static str) -> Result<Call
     let called = match called {
         Val::Str(called) => called.clone(),
         Val::List(_) | Val::Dict(_) => return Err(bad("a name that is a container")),
-        other => format!("\0{other:?}"),
+        other => format!("\0{other:?}").into(),
     };
     match params {
         Val::Dict(params) => Ok(Call { name: called, args: params.clone(), id: None, span: None }),

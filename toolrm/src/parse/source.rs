@@ -32,7 +32,7 @@ pub fn parse_source(text: &str, lang: Lang) -> Result<Parsed, ParseFail> {
         return Err(fail(base, "a call's name is not a dotted name"));
     }
     let pieces = split(&source[open..], lang).map_err(|(at, what)| fail(base + open + at, what))?;
-    let mut call = Call { name: name.to_owned(), ..Call::default() };
+    let mut call = Call { name: name.into(), ..Call::default() };
     for piece in pieces.iter().map(|p| p.trim()).filter(|p| !p.is_empty()) {
         let (key, value) = match piece.split_once('=') {
             Some((key, value)) if part(key.trim()) && !value.starts_with(['=', '>']) => {

@@ -29,7 +29,7 @@ pub(super) fn parse(text: &str, verbose: bool, mode: Mode) -> Result<Parsed, Par
     for function in elements(document.root_element(), "function") {
         let function = node(function);
         let name = function.attribute("name").ok_or_else(|| fail(start, "a function without a name"))?;
-        let mut call = Call { name: name.to_owned(), ..Call::default() };
+        let mut call = Call { name: name.into(), ..Call::default() };
         let holder =
             elements(function, "params").first().filter(|_| verbose).map_or(function, |id| node(*id));
         for param in elements(holder, "param") {

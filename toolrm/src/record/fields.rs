@@ -41,7 +41,7 @@ impl Fields {
     pub(super) fn maybe_string(&mut self, key: &str) -> Result<Option<String>, SchemaError> {
         match self.take(key) {
             None => Ok(None),
-            Some(Val::Str(s)) => Ok(Some(s)),
+            Some(Val::Str(s)) => Ok(Some(s.into())),
             other => Err(SchemaError::field(key, "a string", other.as_ref())),
         }
     }

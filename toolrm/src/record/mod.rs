@@ -5,10 +5,12 @@
 
 mod fields;
 mod pair;
+mod released;
 mod step;
 mod task;
 
 pub use pair::{Candidate, GOLD_ORIGIN, Pair, Response, Scored};
+pub use released::{Imported, Layout, REWARD_TOLERANCE};
 pub use step::{Conversation, Step};
 pub use task::{Check, Completion, Kind, Orientation, Task, Verdict};
 

@@ -144,7 +144,11 @@ pub(crate) fn result_of(line: &str) -> Result<(String, Val), SchemaError> {
 }
 
 /// Whether predictions spell dotted names with underscores: at least one does, and none has a dot.
-fn spelling(names: Names, results: &[(String, Vec<String>)], entries: &HashMap<&str, &Entry>) -> NamePolicy {
+fn spelling(
+    names: Names,
+    results: &[(String, Vec<toolrm::Str>)],
+    entries: &HashMap<&str, &Entry>,
+) -> NamePolicy {
     match names {
         Names::Exact => return NamePolicy::Exact,
         Names::DotToUnderscore => return NamePolicy::DotToUnderscore,
@@ -223,7 +227,7 @@ impl Reading {
 pub(crate) fn checked(id: String, category: &str, verdict: &Verdict) -> Checked {
     let detail = match verdict {
         Verdict::Valid => None,
-        Verdict::Invalid(i) => Some(i.at.clone()),
+        Verdict::Invalid(i) => Some(i.at.to_string()),
         Verdict::Fault { kind, at } => Some(format!("{kind} {at}").trim().to_owned()),
     };
     Checked {

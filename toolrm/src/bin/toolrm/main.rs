@@ -6,6 +6,7 @@ mod common;
 mod critique;
 mod look;
 mod pairs;
+mod released;
 mod steps;
 mod text;
 
@@ -62,6 +63,10 @@ enum Verb {
     /// Benchmark judges on pairs of right and wrong responses.
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Read rows of a released data set as pairs and steps.
+    Import(released::Import),
+    /// Write pairs as rows of a released data set's columns.
+    Export(released::Export),
     /// Count what is in a file.
     Stats(look::Stats),
     /// Compare two files of records.
@@ -84,6 +89,8 @@ fn run(verb: &Verb, global: &Global) -> anyhow::Result<Outcome> {
         Verb::Judge(args) => args.run(&control),
         Verb::Bfcl(verb) => verb.run(&control),
         Verb::Bench(verb) => verb.run(&control),
+        Verb::Import(args) => args.run(&control),
+        Verb::Export(args) => args.run(&control, global.seed),
         Verb::Stats(args) => args.run(&control),
         Verb::Diff(args) => args.run(&control),
     }

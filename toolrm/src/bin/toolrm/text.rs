@@ -61,7 +61,7 @@ impl Parse {
                 if let Some(reasoning) = parsed.reasoning {
                     out.insert("reasoning".into(), reasoning.into());
                 }
-                let issues = parsed.issues.iter().map(|i| Val::Str(i.to_string())).collect();
+                let issues = parsed.issues.iter().map(|i| Val::from(i.to_string())).collect();
                 out.insert("issues".into(), Val::List(issues));
             }
             Err(fail) => {

@@ -1,6 +1,6 @@
 //! Python's expressions.
 
-use crate::value::Val;
+use crate::value::{Str, Val};
 
 /// Unary operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,9 +18,9 @@ pub(crate) enum Expr {
     Const(Val),
     Ellipsis,
     JoinedStr,
-    Name(String),
-    Attr(Box<Expr>, String),
-    Call { func: Box<Expr>, args: Vec<Expr>, keywords: Vec<(Option<String>, Expr)>, span: (u32, u32) },
+    Name(Str),
+    Attr(Box<Expr>, Str),
+    Call { func: Box<Expr>, args: Vec<Expr>, keywords: Vec<(Option<Str>, Expr)>, span: (u32, u32) },
     Subscript(Box<Expr>, Box<Expr>),
     Unary(UnOp, Box<Expr>),
     Bin(&'static str, Box<Expr>, Box<Expr>),

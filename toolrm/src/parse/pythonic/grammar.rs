@@ -7,7 +7,7 @@ use super::ast::{Expr, UnOp};
 use super::lex::{Kind, Token, lex, syntax};
 use super::text::{Text, literal};
 use crate::json::MAX_DEPTH;
-use crate::value::Val;
+use crate::value::{Str, Val};
 
 fn keyword(name: &str) -> bool {
     matches!(
@@ -149,13 +149,13 @@ impl<'a> Parser<'a> {
         value
     }
 
-    fn name(&mut self) -> Result<String, ParseFail> {
+    fn name(&mut self) -> Result<Str, ParseFail> {
         if self.token().kind != Kind::Name || keyword(self.text()) {
             return Err(self.fail("expected a name"));
         }
         let text = self.text();
         self.pos += 1;
-        Ok(if text.is_ascii() { text.to_owned() } else { text.nfkc().collect() })
+        Ok(if text.is_ascii() { Str::new(text) } else { text.nfkc().collect() })
     }
 
     /// An element of a list, tuple or call; `walrus`: whether `name := value` may stand here.
@@ -370,9 +370,9 @@ impl<'a> Parser<'a> {
     }
 
     #[allow(clippy::type_complexity)]
-    fn arguments(&mut self) -> Result<(Vec<Expr>, Vec<(Option<String>, Expr)>), ParseFail> {
+    fn arguments(&mut self) -> Result<(Vec<Expr>, Vec<(Option<Str>, Expr)>), ParseFail> {
         let mut args = Vec::new();
-        let mut keywords: Vec<(Option<String>, Expr)> = Vec::new();
+        let mut keywords: Vec<(Option<Str>, Expr)> = Vec::new();
         let mut unpacked = false;
         while !self.take(")") {
             let at = self.token();

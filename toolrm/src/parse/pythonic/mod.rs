@@ -13,7 +13,7 @@ use super::{Format, Mode, ParseFail, Parsed};
 use crate::msg::Call;
 use crate::schema::ToolDef;
 use crate::validate::Issue;
-use crate::value::{Key, Map, Val};
+use crate::value::{Key, Map, Str, Val};
 
 use ast::{Expr, UnOp};
 pub(crate) use grammar::{expression, identifier};
@@ -41,7 +41,7 @@ pub(super) fn looks_like_call(text: &str) -> bool {
 }
 
 /// The dotted name of a called expression; what is before a call or subscript is lost, as in the reference.
-fn call_name(func: &Expr) -> String {
+fn call_name(func: &Expr) -> Str {
     let mut parts = Vec::new();
     let mut at = func;
     while let Expr::Attr(value, name) = at {
@@ -52,7 +52,7 @@ fn call_name(func: &Expr) -> String {
         parts.push(name);
     }
     parts.reverse();
-    parts.join(".")
+    parts.join(".").into()
 }
 
 /// A value as a key of a dict.
@@ -128,10 +128,10 @@ fn value(e: Expr, how: Values) -> Result<Val, ParseFail> {
             (Values::Lenient, "null") => Val::Null,
             _ => Val::Str(name),
         }),
-        Expr::Call { ref keywords, .. } if keywords.is_empty() => unparse::unparse(&e).map(Val::Str),
+        Expr::Call { ref keywords, .. } if keywords.is_empty() => unparse::unparse(&e).map(Val::from),
         Expr::Call { .. } => resolve_call(e, how).map(|call| Val::dict([(call.name, Val::Dict(call.args))])),
         Expr::Subscript(v, slice) => {
-            Ok(Val::Str(format!("{}[{}]", unparse::unparse(&v)?, unparse::unparse(&slice)?)))
+            Ok(format!("{}[{}]", unparse::unparse(&v)?, unparse::unparse(&slice)?).into())
         }
         Expr::Attr(..) => Err(fail("an attribute as a value")),
         Expr::JoinedStr => Err(fail("a formatted string")),
@@ -313,7 +313,7 @@ fn positional(
         if tool.is_some() { "bound to parameters in order" } else { "dropped: the tool is not known" };
     issues.push(Issue::warning(
         "pythonic.positional",
-        &call.name,
+        call.name.as_str(),
         format!("{} arguments {detail}", args.len()),
     ));
     let Some(properties) = tool.and_then(|t| t.parameters.properties.as_ref()) else { return Ok(()) };

@@ -7,11 +7,11 @@ use num_traits::Num;
 
 use crate::json::MAX_DIGITS;
 use crate::pattern::Pattern;
-use crate::value::Val;
+use crate::value::{Str, Val};
 
 /// A decoded string literal.
 pub(super) enum Text {
-    Str(String),
+    Str(Str),
     /// Bytes, as their source.
     Bytes(String),
     /// A formatted string, which has no value here.
@@ -65,7 +65,7 @@ pub(super) fn literal(token: &str) -> Result<Text, &'static str> {
         && !(bytes.len() >= 6 && bytes[1] == bytes[0])
         && memchr::memchr2(b'\\', b'\r', bytes).is_none()
     {
-        return Ok(Text::Str(token[1..token.len() - 1].to_owned()));
+        return Ok(Text::Str(Str::new(&token[1..token.len() - 1])));
     }
     let open = token.find(['"', '\'']).unwrap_or(0);
     let prefix = token[..open].to_ascii_lowercase();
@@ -80,9 +80,9 @@ pub(super) fn literal(token: &str) -> Result<Text, &'static str> {
         return if body.is_ascii() { Ok(Text::Bytes(token.to_owned())) } else { Err("bytes beyond ASCII") };
     }
     if prefix.contains('r') || !body.contains('\\') {
-        Ok(Text::Str(body))
+        Ok(Text::Str(body.into()))
     } else {
-        unescape(&body).map(Text::Str)
+        unescape(&body).map(|s| Text::Str(s.into()))
     }
 }
 
