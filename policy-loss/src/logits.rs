@@ -105,20 +105,14 @@ impl RowStats {
 /// The largest logit; `-inf` for an empty row. `NaN` is passed over.
 #[inline(always)]
 pub fn max<T: Logit>(row: &[T]) -> f32 {
-    max_by::<8, T>(row)
-}
-
-/// [`max`] in so many lanes: many hide the time that each takes, few are sooner done with a short row.
-#[inline(always)]
-fn max_by<const LANES: usize, T: Logit>(row: &[T]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let chunks = row.chunks_exact(LANES);
+    let mut lanes = [f32::NEG_INFINITY; 8];
+    let chunks = row.chunks_exact(8);
     let mut top = f32::NEG_INFINITY;
     for v in chunks.remainder() {
         top = if v.wide() > top { v.wide() } else { top };
     }
     for chunk in chunks {
-        for lane in 0..LANES {
+        for lane in 0..8 {
             let v = chunk[lane].wide();
             lanes[lane] = if v > lanes[lane] { v } else { lanes[lane] };
         }
@@ -160,37 +154,25 @@ impl Partial {
 
     #[inline(always)]
     fn of_block<T: Logit>(block: &[T], inv_temperature: f32, exp: &impl Fn(f32) -> f32) -> Self {
-        let top = max_by::<32, T>(block);
+        let top = max(block);
         if top == f32::NEG_INFINITY {
             let sum = if block.iter().any(|v| v.wide().is_nan()) { f32::NAN } else { 0.0 };
             return Self { top, sums: [sum; 2] };
         }
         let (mut sums, mut weighted) = ([0f32; 8], [0f32; 8]);
+        let chunks = block.chunks_exact(8);
         let (mut sum, mut weight) = (0f32, 0f32);
-        for v in &block[block.len() / 8 * 8..] {
+        for v in chunks.remainder() {
             let [e, term] = terms((v.wide() - top) * inv_temperature, exp);
             sum += e;
             weight += term;
         }
-        // Two chunks at a time fill the widest vectors; the lanes take them in order.
-        let (pairs, rest) = block.as_chunks::<16>();
-        let last = &rest[..rest.len() / 8 * 8];
-        for pair in pairs {
-            let (mut e, mut term) = ([0f32; 16], [0f32; 16]);
-            for i in 0..16 {
-                [e[i], term[i]] = terms((pair[i].wide() - top) * inv_temperature, exp);
+        for chunk in chunks {
+            for lane in 0..8 {
+                let [e, term] = terms((chunk[lane].wide() - top) * inv_temperature, exp);
+                sums[lane] += e;
+                weighted[lane] += term;
             }
-            for half in [0, 8] {
-                for lane in 0..8 {
-                    sums[lane] += e[half + lane];
-                    weighted[lane] += term[half + lane];
-                }
-            }
-        }
-        for (lane, v) in last.iter().enumerate() {
-            let [e, term] = terms((v.wide() - top) * inv_temperature, exp);
-            sums[lane] += e;
-            weighted[lane] += term;
         }
         for lane in 0..8 {
             sum += sums[lane];
