@@ -144,10 +144,12 @@ impl Partial {
     #[inline(always)]
     #[must_use]
     pub fn with<T: Logit>(self, columns: &[T], inv_temperature: f32, exp: impl Fn(f32) -> f32) -> Self {
-        let each = columns.chunks(BLOCK);
-        each.fold(self, |all, block| {
-            all.merge(Self::of_block(block, inv_temperature, &exp), inv_temperature, &exp)
-        })
+        // A loop, since `fold` is compiled apart, without the instructions of the caller.
+        let mut all = self;
+        for block in columns.chunks(BLOCK) {
+            all = all.merge(Self::of_block(block, inv_temperature, &exp), inv_temperature, &exp);
+        }
+        all
     }
 
     #[inline(always)]

@@ -16,12 +16,12 @@ use rayon::prelude::*;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kernel::activation::swiglu_row;
-use crate::kernel::attention::{HeadShape, attend_row};
+use crate::kernel::attention::{HeadShape, attend_group};
 use crate::kernel::norm::rms_norm_row;
 use crate::kernel::rope::RopeTable;
 pub use crate::kernel::stored::Precision;
 use crate::kernel::stored::{Format, Matrix, Stored};
-use crate::kernel::{MatmulPrecision, ROW_CHUNK, experts};
+use crate::kernel::{MatmulPrecision, experts};
 use crate::model::{Model, Routes, copy};
 use crate::ops::QkNormRope;
 use crate::vision::{FrozenVision, VisualItems, VisualPrompt, VlModel};
@@ -142,7 +142,7 @@ impl Decoder {
         };
         let format = precision.format(products);
         let matrix = |tensor: NamedTensor, format| {
-            let [.., part, width] = tensor.shape[..] else { return Stored::F32(tensor.data) };
+            let [.., part, width] = tensor.shape[..] else { return Stored::Rows(tensor.data) };
             Stored::new(tensor.data, part, width, format)
         };
         let vector = |mut tensor: NamedTensor| {
@@ -281,10 +281,9 @@ impl Decoder {
         self.precision.round(&mut x);
         let norm_rows = |x: &[f32], w: &[f32]| {
             let mut u = vec![0f32; x.len()];
-            u.par_chunks_mut(hidden * ROW_CHUNK).zip(x.par_chunks(hidden * ROW_CHUNK)).for_each(|(u, x)| {
-                for (u, x) in u.chunks_exact_mut(hidden).zip(x.chunks_exact(hidden)) {
-                    rms_norm_row(x, w, eps, u);
-                }
+            let each = u.par_chunks_mut(hidden).zip(x.par_chunks(hidden)).with_min_len(least_rows(hidden));
+            each.for_each(|(u, x)| {
+                rms_norm_row(x, w, eps, u);
             });
             u
         };
@@ -309,11 +308,9 @@ impl Decoder {
             self.precision.round(&mut projected);
             let norms = layer.qk_norms.as_ref().map(|(q, k)| (q.as_slice(), k.as_slice()));
             let mut qkv = vec![0f32; projected.len()];
-            qkv.par_chunks_mut(qkv_width * ROW_CHUNK).enumerate().for_each(|(chunk, qkv)| {
-                for (i, qkv) in qkv.chunks_exact_mut(qkv_width).enumerate() {
-                    let row = chunk * ROW_CHUNK + i;
-                    prepare.row(&projected[row * qkv_width..][..qkv_width], norms, positions[row], qkv);
-                }
+            let each = qkv.par_chunks_mut(qkv_width).with_min_len(least_rows(qkv_width)).enumerate();
+            each.for_each(|(row, qkv)| {
+                prepare.row(&projected[row * qkv_width..][..qkv_width], norms, positions[row], qkv);
             });
             self.precision.round(&mut qkv);
             for ((row, place), qkv) in rows.iter().zip(places).zip(qkv.chunks_exact(qkv_width)) {
@@ -322,35 +319,28 @@ impl Decoder {
             }
             let mut attended = vec![0f32; rows.len() * query_width];
             let seen: Vec<&Context> = contexts.iter().map(|c| &**c).collect();
-            attended.par_chunks_mut(query_width * ROW_CHUNK).enumerate().for_each(|(chunk, out)| {
-                let (mut scratch, mut runs) = (Vec::new(), Vec::new());
-                for (i, out) in out.chunks_exact_mut(query_width).enumerate() {
-                    let row = chunk * ROW_CHUNK + i;
+            let group = self.shape.group() * self.shape.head_dim;
+            // Short contexts are not worth another thread.
+            let each = places.iter().map(|p| p.position + 1).sum::<usize>() * group / rows.len();
+            let together = (MIN_ATTENTION / each.max(1)).max(1);
+            attended.par_chunks_mut(group).with_min_len(together).enumerate().for_each_init(
+                || (Vec::new(), Vec::new()),
+                |(scratch, runs), (i, out)| {
+                    let (row, kv_head) = (i / self.shape.kv_heads, i % self.shape.kv_heads);
                     runs.clear();
-                    seen[rows[row].context].runs(index, width, places[row].own_len, &mut runs);
-                    attend_row(
-                        self.shape,
-                        &qkv[row * qkv_width..][..query_width],
-                        &runs,
-                        out,
-                        None,
-                        &mut scratch,
-                    );
-                }
-            });
+                    seen[rows[row].context].runs(index, width, places[row].own_len, runs);
+                    let query = &qkv[row * qkv_width + kv_head * group..][..group];
+                    attend_group(self.shape, kv_head, query, runs, out, None, scratch);
+                },
+            );
             add(&mut x, &linear(&attended, &layer.output));
             let u = norm_rows(&x, &layer.post_norm);
             let out = match &layer.mlp {
                 Mlp::Dense { gate_up, down } => {
                     let (pre, inner) = (linear(&u, gate_up), config.intermediate_size);
                     let mut h = vec![0f32; rows.len() * inner];
-                    h.par_chunks_mut(inner * ROW_CHUNK).zip(pre.par_chunks(2 * inner * ROW_CHUNK)).for_each(
-                        |(h, pre)| {
-                            for (h, pre) in h.chunks_exact_mut(inner).zip(pre.chunks_exact(2 * inner)) {
-                                swiglu_row(pre, h);
-                            }
-                        },
-                    );
+                    let each = h.par_chunks_mut(inner).zip(pre.par_chunks(2 * inner));
+                    each.with_min_len(least_rows(inner)).for_each(|(h, pre)| swiglu_row(pre, h));
                     linear(&h, down)
                 }
                 Mlp::Experts { router, gate_up, down } => {
@@ -436,6 +426,14 @@ struct Place {
     position: usize,
     /// How many of the context's own tokens the row sees, itself included.
     own_len: usize,
+}
+
+/// Multiply-adds of scores in the least task of attention.
+const MIN_ATTENTION: usize = 1 << 16;
+
+/// Rows of a width in the least task of what is done element by element.
+fn least_rows(width: usize) -> usize {
+    ((1 << 14) / width).max(1)
 }
 
 /// Rows to run together: those of one block read the weights once, and blocks run in parallel.

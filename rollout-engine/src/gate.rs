@@ -86,8 +86,7 @@ impl Gate {
             ));
         };
         let view = self.table.view(state.pending);
-        let mut allowed = logits.to_vec();
-        view.ban(denied, 0, &mut allowed);
+        let allowed = view.banned(denied, logits);
         let gated = Distribution::new(&allowed, params)?;
         let flipped = view.denies(denied, free.token as usize);
         let (removed, left) = match &kept {

@@ -149,20 +149,25 @@ impl<'a> Distribution<'a> {
         self.drawn(token, kept)
     }
 
-    /// [`pick`] from the whole row, with the same sums: probabilities come a block at a time, which vectorises.
+    /// [`pick`] from the whole row: the block of tokens at whose end the sum passes `uniform`, then the token within it.
     fn pick_of_all(&self, uniform: f64) -> usize {
         const BLOCK: usize = 256;
-        let (mut sum, mut block) = (0.0, [0f32; BLOCK]);
+        let (mut before, mut block) = (0.0, [0f32; BLOCK]);
         for (i, logits) in self.logits.chunks(BLOCK).enumerate() {
             let block = &mut block[..logits.len()];
-            probabilities(logits, &self.stats, block);
-            let passes = |p: &f32| {
-                sum += f64::from(*p);
-                *p > 0.0 && sum > uniform
-            };
-            if let Some(place) = block.iter().position(passes) {
-                return BLOCK * i + place;
+            let after = before + probabilities(logits, &self.stats, block);
+            if after > uniform {
+                let passes = |p: &f32| {
+                    before += f64::from(*p);
+                    *p > 0.0 && before > uniform
+                };
+                // Where rounding leaves the sum of the block's tokens short of the sum of its lanes, its last token.
+                let place = block.iter().position(passes).or_else(|| block.iter().rposition(|p| *p > 0.0));
+                if let Some(place) = place {
+                    return BLOCK * i + place;
+                }
             }
+            before = after;
         }
         self.likeliest()
     }

@@ -25,7 +25,8 @@ impl Gradients {
 
     /// Adds the gradients of a backward pass, as [`Policy::gradients`] gives them; each is freed as soon as it is added.
     pub fn add(&mut self, gradients: Vec<Vec<f32>>) {
-        let numbers: usize = gradients.iter().map(Vec::len).sum();
+        // The first pass's are taken as they are.
+        let numbers: usize = self.0.iter().map(Vec::len).sum();
         let _span = tracing::trace_span!("gradient sums", bytes = 12 * numbers as u64).entered();
         for (sum, gradient) in self.0.iter_mut().zip(gradients) {
             if sum.is_empty() {

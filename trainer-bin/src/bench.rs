@@ -8,9 +8,11 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use qwen3::decode::{Context, Row};
+use qwen3::kernel::softmax::argmax;
 use qwen3::{Batch, ForwardOptions, Model, Precision, VisualItems};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
+use rayon::prelude::*;
 use serde_json::{Value, json};
 use tracing_subscriber::layer::SubscriberExt;
 use train_core::config::Layers;
@@ -37,15 +39,16 @@ pub(crate) fn bench(model: &Path, args: &BenchArgs) -> Result<()> {
         }
         _ => Ok(()),
     };
+    let products = args.precision.of_products();
     if args.gate {
-        let policy: Policy = match config_of(model)? {
+        let mut policy: Policy = match config_of(model)? {
             Some(config) => Model::init(config, random)?.into(),
             None => setup::read_policy(&model_of(model)?)?,
         };
+        policy.set_matmul_precision(products);
         fits(policy.config())?;
         return crate::bench_gate::bench(model, &policy, args);
     }
-    let products = args.precision.of_products();
     let (weights, training, decoder) = match config_of(model)? {
         // For decoding alone a random model is made as the decoder stores it.
         Some(config) if args.batch == 0 => {
@@ -333,9 +336,7 @@ fn decode(decoder: &qwen3::Decoder, batch: usize, weights: usize, args: &BenchAr
             next.iter().enumerate().map(|(context, token)| Row { context, token: *token }).collect();
         let states = decoder.step(&rows, &mut seen)?.states;
         let logits = decoder.logits(&states);
-        let likeliest =
-            |row: &[f32]| (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap_or(0) as u32;
-        next = logits.chunks(vocabulary).map(likeliest).collect();
+        next = logits.par_chunks(vocabulary).map(|row| argmax(row) as u32).collect();
         if step > 0 {
             seconds.push(start.elapsed().as_secs_f64());
         }

@@ -56,7 +56,12 @@ pub(crate) fn bench(path: &Path, policy: &Policy, args: &BenchArgs) -> Result<()
     let times =
         args.decode.iter().map(|batch| time(&decoder, &gate, *batch, args)).collect::<Result<Vec<_>>>()?;
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{}, a gate of {WIDTH} units, {} threads", path.display(), rayon::current_num_threads())?;
+    let (name, threads) = (path.display(), rayon::current_num_threads());
+    writeln!(
+        out,
+        "{name}, products in {}, a gate of {WIDTH} units, {threads} threads",
+        args.precision.name()
+    )?;
     let [batch, model, free, gated, share, acts] =
         ["batch", "model ms", "draw ms", "gated ms", "gate's share", "interventions"];
     writeln!(out, "{batch:>6} {model:>10} {free:>10} {gated:>10} {share:>13} {acts:>14}")?;

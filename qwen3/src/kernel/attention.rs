@@ -110,7 +110,7 @@ multiversion! {
 }
 
 /// One query row (`[query_heads · d]`) over every key of `runs`; overwrites `out`. `log_sum_exp`, when given,
-/// takes one value a query head. `scratch` grows to the number of keys.
+/// takes one value a query head. `scratch` grows to the number of keys times the query heads that share them.
 pub fn attend_row(
     shape: HeadShape,
     query: &[f32],
@@ -119,27 +119,47 @@ pub fn attend_row(
     mut log_sum_exp: Option<&mut [f32]>,
     scratch: &mut Vec<f32>,
 ) {
-    let d = shape.head_dim;
-    scratch.resize(runs.iter().map(|r| r.len).sum(), 0.0);
-    for head in 0..shape.query_heads {
-        let offset = head / shape.group() * d;
-        let q = &query[head * d..][..d];
-        let mut start = 0;
-        for run in runs {
-            let scores = &mut scratch[start..start + run.len];
+    let (group, width) = (shape.group(), shape.group() * shape.head_dim);
+    for (kv_head, (query, out)) in query.chunks_exact(width).zip(out.chunks_exact_mut(width)).enumerate() {
+        let of_group = log_sum_exp.as_deref_mut().map(|all| &mut all[kv_head * group..][..group]);
+        attend_group(shape, kv_head, query, runs, out, of_group, scratch);
+    }
+}
+
+/// [`attend_row`] of the query heads of one key/value head (`query` and `out` `[group · d]`), which read each run of keys
+/// and values together.
+pub fn attend_group(
+    shape: HeadShape,
+    kv_head: usize,
+    query: &[f32],
+    runs: &[Run<'_>],
+    out: &mut [f32],
+    mut log_sum_exp: Option<&mut [f32]>,
+    scratch: &mut Vec<f32>,
+) {
+    let (d, offset) = (shape.head_dim, kv_head * shape.head_dim);
+    let keys: usize = runs.iter().map(|r| r.len).sum();
+    scratch.resize(keys * shape.group(), 0.0);
+    let mut start = 0;
+    for run in runs {
+        for (q, scores) in query.chunks_exact(d).zip(scratch.chunks_exact_mut(keys)) {
+            let scores = &mut scores[start..start + run.len];
             score_keys(q, run.keys, run.stride, offset, shape.scale(), scores);
-            start += run.len;
         }
-        let lse = softmax_row(scratch);
+        start += run.len;
+    }
+    for (head, scores) in scratch.chunks_exact_mut(keys).enumerate() {
+        let lse = softmax_row(scores);
         if let Some(all) = log_sum_exp.as_deref_mut() {
             all[head] = lse;
         }
-        let o = &mut out[head * d..][..d];
-        o.fill(0.0);
-        let mut start = 0;
-        for run in runs {
-            add_values(&scratch[start..start + run.len], run.values, run.stride, offset, o);
-            start += run.len;
+    }
+    out.fill(0.0);
+    let mut start = 0;
+    for run in runs {
+        for (o, probs) in out.chunks_exact_mut(d).zip(scratch.chunks_exact(keys)) {
+            add_values(&probs[start..start + run.len], run.values, run.stride, offset, o);
         }
+        start += run.len;
     }
 }

@@ -10,8 +10,8 @@ mod packed;
 
 use rayon::prelude::*;
 
-use super::SharedMut;
 use super::matmul::{View, product};
+use super::{SharedMut, multiversion};
 pub(crate) use packed::Packed;
 
 /// Rows of a panel of the left side.
@@ -93,6 +93,15 @@ pub(crate) fn round(value: f32) -> u32 {
     let bits = value.to_bits();
     let near = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
     if bits & 0x7fff_ffff > 0x7f80_0000 { (bits >> 16) | 0x40 } else { near }
+}
+
+multiversion! {
+    /// Every value as the nearest bf16.
+    pub fn round_all(values: &mut [f32]) {
+        for v in values {
+            *v = f32::from_bits(round(*v) << 16);
+        }
+    }
 }
 
 /// Lines `first..first + count` (rows of the left side, columns of the right one) as panels of `W` lines, elements

@@ -10,10 +10,13 @@
 //! of a row. So the inner dimension is cut here, at `INNER_BLOCK`, and the shapes that `gemm` treats apart are
 //! brought into the common form or computed by a plain loop.
 
+mod packed;
+
 use gemm::Parallelism;
 use rayon::prelude::*;
 
 use super::SharedMut;
+pub(crate) use packed::Packed;
 
 /// Inner-dimension block: the longest that `gemm` never cuts again.
 const INNER_BLOCK: usize = 512;
@@ -256,7 +259,7 @@ mod tests {
 
     use super::*;
 
-    fn numbers(len: usize, salt: u64) -> Vec<f32> {
+    pub(super) fn numbers(len: usize, salt: u64) -> Vec<f32> {
         let mut state = salt.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
         (0..len)
             .map(|_| {

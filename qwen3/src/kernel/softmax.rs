@@ -42,12 +42,33 @@ multiversion! {
         logits::columns_grad(columns, target, stats, upstream, exp);
     }
 
-    /// `exp(log_prob(z))` of some logits of a row whose statistics are known; 0 for −∞.
-    pub fn probabilities(logits: &[f32], stats: &RowStats, out: &mut [f32]) {
+    /// The place of the largest number, the first of equals; 0 where none is a number.
+    pub fn argmax(row: &[f32]) -> usize {
+        let top = max(row);
+        row.iter().position(|z| *z == top).unwrap_or(0)
+    }
+
+    /// `exp(log_prob(z))` of some logits of a row whose statistics are known; 0 for −∞. Returns their sum, in eight lanes.
+    pub fn probabilities(logits: &[f32], stats: &RowStats, out: &mut [f32]) -> f64 {
         for (p, z) in out.iter_mut().zip(logits) {
             let of_finite = exp(stats.log_prob(*z));
             *p = if *z == f32::NEG_INFINITY { 0.0 } else { of_finite };
         }
+        let (eights, rest) = out.as_chunks::<8>();
+        let mut lanes = [0f64; 8];
+        for eight in eights {
+            for lane in 0..8 {
+                lanes[lane] += f64::from(eight[lane]);
+            }
+        }
+        let mut sum = 0.0;
+        for p in rest {
+            sum += f64::from(*p);
+        }
+        for lane in lanes {
+            sum += lane;
+        }
+        sum
     }
 
     /// Turns scores into probabilities in place; returns the log-sum-exp.

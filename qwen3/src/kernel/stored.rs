@@ -3,13 +3,11 @@
 
 use std::ops::Range;
 
-use half::bf16;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::bf16::Packed;
 use super::matmul::matmul_nt;
-use super::{MatmulPrecision, SharedMut};
+use super::{MatmulPrecision, SharedMut, matmul};
 
 /// The numbers that a decoder computes with.
 ///
@@ -41,7 +39,7 @@ impl Precision {
     /// Rounds activations to what is stored between operations.
     pub(crate) fn round(self, values: &mut [f32]) {
         if self == Self::Bf16 {
-            values.iter_mut().for_each(|v| *v = bf16::from_f32(*v).to_f32());
+            super::bf16::round_all(values);
         }
     }
 }
@@ -78,8 +76,9 @@ pub(crate) enum Format {
 /// A matrix in memory.
 pub(crate) enum Stored {
     /// By rows.
-    F32(Vec<f32>),
-    Bf16(Packed),
+    Rows(Vec<f32>),
+    F32(matmul::Packed),
+    Bf16(super::bf16::Packed),
     /// One scale for each [`BLOCK`] of a row; the last block of a row may be shorter.
     Q8 {
         values: Vec<i8>,
@@ -99,8 +98,8 @@ impl Stored {
     /// Takes `data`, parts of `part` rows of `width`.
     pub(crate) fn new(data: Vec<f32>, part: usize, width: usize, format: Format) -> Self {
         match format {
-            Format::F32 => Self::F32(data),
-            Format::Bf16 => Self::Bf16(Packed::new(&data, part, width)),
+            Format::F32 => matmul::Packed::new(data, part, width).map_or_else(Self::Rows, Self::F32),
+            Format::Bf16 => Self::Bf16(super::bf16::Packed::new(&data, part, width)),
             Format::Q8 => {
                 let (mut values, mut scales) = (Vec::with_capacity(data.len()), Vec::new());
                 for block in data.chunks_exact(width).flat_map(|row| row.chunks(BLOCK)) {
@@ -118,7 +117,8 @@ impl Stored {
     /// Numbers in it.
     pub(crate) fn len(&self) -> usize {
         match self {
-            Self::F32(data) => data.len(),
+            Self::Rows(data) => data.len(),
+            Self::F32(packed) => packed.len(),
             Self::Bf16(packed) => packed.len(),
             Self::Q8 { values, .. } => values.len(),
         }
@@ -128,7 +128,12 @@ impl Stored {
     pub(crate) fn widen(&self, rows: Range<usize>, width: usize, out: &mut [f32]) {
         let range = rows.start * width..rows.end * width;
         match self {
-            Self::F32(data) => out.copy_from_slice(&data[range]),
+            Self::Rows(data) => out.copy_from_slice(&data[range]),
+            Self::F32(packed) => {
+                for (row, out) in rows.zip(out.chunks_exact_mut(width)) {
+                    packed.row(row, out);
+                }
+            }
             Self::Bf16(packed) => {
                 for (row, out) in rows.zip(out.chunks_exact_mut(width)) {
                     packed.row(row, out);
@@ -153,9 +158,10 @@ impl Matrix for Stored {
     fn times(&self, x: &[f32], y: &mut [f32], m: usize, rows: Range<usize>, k: usize) {
         let n = rows.len();
         match self {
-            Self::F32(data) => {
+            Self::Rows(data) => {
                 return matmul_nt(x, &data[rows.start * k..rows.end * k], y, m, n, k, false);
             }
+            Self::F32(packed) => return packed.times(x, y, m, rows),
             Self::Bf16(packed) => return packed.times(x, y, m, rows),
             Self::Q8 { .. } => {}
         }
