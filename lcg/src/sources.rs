@@ -10,6 +10,8 @@ pub const HEADERS: &[(&str, &str)] = &[("deny.cuh", include_str!("../kernels/den
 pub const BLOCKS: &[(&str, u32)] = &[
     ("lcg_scan_f32", 256),
     ("lcg_scan_bf16", 256),
+    ("lcg_nucleus_f32", 1024),
+    ("lcg_nucleus_bf16", 1024),
     ("lcg_draw_f32", 32),
     ("lcg_draw_bf16", 32),
     ("lcg_gate_f32", 128),

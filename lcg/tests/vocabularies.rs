@@ -173,6 +173,31 @@ fn check_script16(table: &FamilyTable, expected: &Expected) {
     assert_eq!(denied, [0xE4, 0xE5, 0xE6, 0xE7, 0xE8, 0xE9], "{name}: first bytes");
 }
 
+/// Seconds of a processor that this thread has used: what others do on the machine does not count.
+fn thread_seconds() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    Some(text.split_whitespace().next()?.parse::<f64>().ok()? * 1e-9)
+}
+
+/// Acceptance 2: a table takes less than a second of one core.
+#[test]
+fn tables_are_built_within_a_second() {
+    let Some(folder) = tokenizers() else { return };
+    for expected in &EXPECTED {
+        let Some(start) = thread_seconds() else {
+            eprintln!("skipped: this system does not say what a thread has used of a processor");
+            return;
+        };
+        let vocabulary = vocabulary(&folder, expected);
+        let read = thread_seconds().unwrap();
+        let table = FamilyTable::new(Taxonomy::script16(), vocabulary, &Exemptions::default()).unwrap();
+        let (reading, building) = (read - start, thread_seconds().unwrap() - read);
+        println!("{}: {reading:.2} s to read the tokenizer, {building:.2} s for the table", expected.name);
+        assert_eq!(table.len(), expected.vocab_size);
+        assert!(building < 1.0, "{}: {building} s", expected.name);
+    }
+}
+
 #[test]
 fn control_tokens_are_never_denied_and_only_holes_lack_text() {
     let Some(folder) = tokenizers() else { return };

@@ -1,8 +1,9 @@
 //! Checkpoints: everything a run needs to go on as if it had not been stopped.
 //!
 //! `ckpt/step-000123/` holds `meta.json`, `model.safetensors` with `config.json` and the tokenizer (a Hugging Face
-//! directory), `optim.safetensors`, `stages.json` and `DIGESTS`. It is written under a temporary name and renamed, so
-//! a directory of the final name is whole; `latest` names the newest.
+//! directory), `optim.safetensors`, `stages.json` and `DIGESTS`; of a run under a trained gate also that
+//! (`lcg.json` and its weights), so that the directory is a gate's folder too. It is written under a temporary name and
+//! renamed, so a directory of the final name is whole; `latest` names the newest.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,6 +16,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::data::TextCodec;
+use crate::gate::GateSetup;
 use crate::learner::Learner;
 use crate::rundir::{StorageError, write_whole};
 
@@ -81,7 +83,8 @@ pub fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Writes a checkpoint of `step` under `dir` (`RUN/ckpt`) and removes all but the newest `keep`.
+/// Writes a checkpoint of `step` under `dir` (`RUN/ckpt`), with the run's `gate`, and removes all but the
+/// newest `keep`.
 ///
 /// # Errors
 /// When a file cannot be written; checkpoints that were there stay.
@@ -90,6 +93,7 @@ pub fn save(
     meta: &Meta,
     learner: &Learner,
     codec: &TextCodec,
+    gate: Option<&GateSetup>,
     stages: &Value,
     keep: usize,
 ) -> Result<PathBuf, CheckpointError> {
@@ -97,7 +101,7 @@ pub fn save(
     let temporary = dir.join(format!(".{name}.tmp"));
     let _ = std::fs::remove_dir_all(&temporary);
     std::fs::create_dir_all(&temporary).map_err(StorageError::at(&temporary))?;
-    let written = write_files(&temporary, meta, learner, codec, stages).and_then(|()| {
+    let written = write_files(&temporary, meta, learner, codec, gate, stages).and_then(|()| {
         let path = dir.join(&name);
         let _ = std::fs::remove_dir_all(&path);
         std::fs::rename(&temporary, &path).map_err(StorageError::at(&path))?;
@@ -125,10 +129,14 @@ fn write_files(
     meta: &Meta,
     learner: &Learner,
     codec: &TextCodec,
+    gate: Option<&GateSetup>,
     stages: &Value,
 ) -> Result<(), CheckpointError> {
     learner.model.save(dir, qwen3::SaveType::F32)?;
     codec.save(dir)?;
+    if let Some(gate) = gate {
+        gate.save(dir).map_err(|e| broken(dir, e))?;
+    }
     let moments: Vec<(String, Vec<u8>, usize)> = learner
         .optimizer
         .state(&learner.model)
@@ -230,6 +238,12 @@ impl Checkpoint {
         let stages = serde_json::from_str(&text("stages.json")?)
             .map_err(|e| broken(path, format!("stages.json: {e}")))?;
         Ok(Self { path: path.to_path_buf(), meta, stages })
+    }
+
+    /// Whether it holds a gate.
+    #[must_use]
+    pub fn has_gate(&self) -> bool {
+        self.path.join("lcg.json").exists()
     }
 
     /// Puts the optimiser's moments back.

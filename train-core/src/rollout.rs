@@ -76,6 +76,17 @@ impl Sampler {
         Self { gate: gate.map(|setup| (setup, None)), ..self }
     }
 
+    /// The gate as it was set up, where there is one.
+    #[must_use]
+    pub fn gate_setup(&self) -> Option<&GateSetup> {
+        self.gate.as_ref().map(|(setup, _)| setup)
+    }
+
+    /// The same, to change it; [`Sampler::publish`] puts it to use.
+    pub fn gate_setup_mut(&mut self) -> Option<&mut GateSetup> {
+        self.gate.as_mut().map(|(setup, _)| setup)
+    }
+
     /// Lets the model of `rollout.draft` draft tokens, where one is set. No sample changes.
     ///
     /// # Errors

@@ -44,6 +44,10 @@ fn open(path: &Path, args: &SetArgs) -> Result<Target> {
         layers.file(&path.join("config.toml"))?;
     }
     let from = model_of(path)?;
+    if is_run(path) && from.join("lcg.json").exists() {
+        // The checkpoint's own gate, which may have been refreshed.
+        layers.set(&format!("gate.path={:?}", from.display().to_string()), "checkpoint")?;
+    }
     for assignment in &args.set {
         layers.set(assignment, "--set")?;
     }

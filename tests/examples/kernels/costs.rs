@@ -104,6 +104,15 @@ pub(crate) fn of(kernel: &str) -> Option<Cost> {
             shape: "256 rows of 151936 logits",
             units: 256.0 * 151_936.0,
         },
+        // Three readings for the digits of the last token, of which the first takes an exponential of each logit, and one as
+        // lcg_scan's.
+        "lcg_nucleus" => Cost {
+            unit: "logit",
+            bytes: 4.0 * bytes,
+            flops: 70.0,
+            shape: "256 rows of 151936 logits",
+            units: 256.0 * 151_936.0,
+        },
         "lcg_draw" => {
             Cost { unit: "row", bytes: 320.0, flops: 1000.0, shape: "256 rows in one part", units: 256.0 }
         }

@@ -41,6 +41,9 @@ fn floor(kernel: &str, bytes: f64) -> (f64, &'static str) {
             4.0 * 4096.0 * (1.0 + 128.0 / 256.0),
             "reads W1 for each 8 rows: from the L2 cache, which holds its 2 MB",
         ),
+        k if k.starts_with("lcg_nucleus") => {
+            (bytes / 4.0, "reads a row again for each of three digits of the last token, and for the draw")
+        }
         k if k.starts_with("row_grad") || k.starts_with("masked_logprob_grad") => {
             (bytes, "with the pass before it: three passes over a row; two where a cluster holds the row")
         }

@@ -52,6 +52,13 @@ impl GateSection {
         if !(0.0..=1e6).contains(&self.leak_coef) {
             return Err(("gate.leak_coef", self.leak_coef.to_string(), "expected 0 to 1000000".into()));
         }
+        if self.refresh_every > 0 && self.predictor != Predictor::Mlp {
+            let reason = "only the network of gate.predictor = \"mlp\" is trained";
+            return Err(("gate.refresh_every", self.refresh_every.to_string(), reason.into()));
+        }
+        if self.refresh_steps == 0 {
+            return Err(("gate.refresh_steps", "0".into(), "expected 1 or more".into()));
+        }
         self.rules_over(&Rules::default()).map_err(|e| ("gate.rules", self.rules.to_string(), e))?;
         self.direct_labels().map_err(|e| ("gate.labels", self.labels.to_string(), e))?;
         Ok(())

@@ -136,6 +136,8 @@ section!(GateSection {
     replay: bool,
     ref_mask: RefMask,
     leak_coef: f64,
+    refresh_every: u64,
+    refresh_steps: usize,
     eval_off_every: u64,
 });
 

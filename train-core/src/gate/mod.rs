@@ -1,6 +1,7 @@
 //! Language confusion gates in a run: from files into the sampler, and their masks into the learner.
 
 mod masks;
+mod refresh;
 mod train;
 
 use std::path::Path;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use lcg::file::SavedGate;
 use lcg::{
     AllowAll, ControlList, DirectRule, Exemptions, FamilyPredictor, FamilySet, FamilyTable, LabelConfig,
-    Labeller, MlpGate, Protocol, Rules, Taxonomy, Vocabulary, row_norms,
+    Labeller, Protocol, Rules, Taxonomy, Vocabulary, row_norms,
 };
 use rollout_engine::Gate;
 
@@ -18,6 +19,7 @@ use crate::data::{DataError, TextCodec};
 use crate::policy::Policy;
 
 pub(crate) use masks::Masks;
+pub use refresh::Refreshed;
 pub use train::{GateReport, GateTraining, gate_info, train_gate};
 
 /// Why there is no gate.
@@ -47,7 +49,7 @@ pub enum GateError {
 
 #[derive(Clone)]
 enum Source {
-    Mlp(MlpGate),
+    Mlp(Box<SavedGate>),
     Direct(LabelConfig),
     AllowAll,
 }
@@ -100,8 +102,8 @@ impl GateSetup {
             }
             Predictor::AllowAll => setup.source = Source::AllowAll,
         }
-        if let (false, Source::Mlp(gate)) = (section.thresholds.is_empty(), &setup.source) {
-            setup.source = Source::Mlp(gate.clone().with_thresholds(&section.thresholds)?);
+        if let (false, Source::Mlp(saved)) = (section.thresholds.is_empty(), &mut setup.source) {
+            saved.gate = saved.gate.clone().with_thresholds(&section.thresholds)?;
         }
         setup.rules = section.rules_over(&setup.rules).map_err(setting("gate.rules"))?;
         setup.exempt = setup.table.taxonomy().set(&section.exempt, "gate.exempt")?;
@@ -123,17 +125,18 @@ impl GateSetup {
     /// # Errors
     /// Files that cannot be read, or do not fit tokenizer and model.
     pub fn load(path: &Path, codec: &TextCodec, model: &qwen3::Config) -> Result<Self, GateError> {
-        let (SavedGate { gate, info }, table) = SavedGate::load(path, &codec.tokenizer_json()?)?;
-        if gate.hidden_size() != model.hidden_size {
-            let (hidden, gate) = (model.hidden_size, gate.hidden_size());
+        let (saved, table) = SavedGate::load(path, &codec.tokenizer_json()?)?;
+        if saved.gate.hidden_size() != model.hidden_size {
+            let (hidden, gate) = (model.hidden_size, saved.gate.hidden_size());
             return Err(lcg::Error::HiddenMismatch { hidden, gate }.into());
         }
         if table.len() != model.vocab_size {
             return Err(lcg::Error::VocabMismatch { logits: model.vocab_size, table: table.len() }.into());
         }
-        let protocol = Protocol::new(&table, &info.protocol_spans)?;
-        let source = Source::Mlp(gate);
-        Ok(Self { table: Arc::new(table), source, rules: info.rules, exempt: FamilySet::EMPTY, protocol })
+        let protocol = Protocol::new(&table, &saved.info.protocol_spans)?;
+        let rules = saved.info.rules;
+        let source = Source::Mlp(Box::new(saved));
+        Ok(Self { table: Arc::new(table), source, rules, exempt: FamilySet::EMPTY, protocol })
     }
 
     /// The families of every token.
@@ -148,7 +151,7 @@ impl GateSetup {
     /// Weights that no label can be made of.
     pub fn gate(&self, model: &Policy) -> Result<Arc<Gate>, GateError> {
         let predictor: Box<dyn FamilyPredictor + Send + Sync> = match &self.source {
-            Source::Mlp(gate) => Box::new(gate.clone()),
+            Source::Mlp(saved) => Box::new(saved.gate.clone()),
             Source::AllowAll => Box::new(AllowAll),
             Source::Direct(labels) => {
                 let head = model.text().head().flatten_all()?.to_vec1::<f32>()?;

@@ -122,38 +122,53 @@ pub fn train_gate(
         let hidden = model.forward(&batch, &VisualItems::default(), &options).map_err(candle)?;
         Positions::label(&hidden.states, &vec![true; batch.tokens.len()], &head, labeller)
     };
-    let mut kept: Vec<&Vec<u32>> = Vec::new();
-    let mut rows = 0;
-    for part in &held_out {
-        if rows >= MOST_HELD_OUT {
-            break;
-        }
-        rows += part.len() - 1;
-        kept.push(part);
-    }
+    let kept = up_to_most(&held_out, |part| part.len() - 1);
     let measured = positions(&kept, &labeller)?;
     let plain = LabelConfig { norm_scale: NormScale::Unadjusted, ..options.labels };
     let plain = positions(&kept, &Labeller::new(table, &norms, plain)?)?;
 
     let gate =
         MlpGate::random(model.config().hidden_size, options.width, table.taxonomy().len(), options.seed)?;
-    let next = |step: usize| {
-        let mut rng = keyed_rng(options.seed, Stream::Data, [step as u64, 0]);
-        let (mut batch, mut rows) = (Vec::new(), 0);
-        while rows < options.positions {
-            let part = &texts[rng.random_range(0..texts.len())];
-            rows += part.len() - 1;
-            batch.push(part);
-        }
-        positions(&batch, &labeller).map(Some)
-    };
-    let (gate, fit) = train(&gate, &options.fit, &measured, &Device::Cpu, next)?;
+    let rows = |part: &Vec<u32>| part.len() - 1;
+    let (gate, fit) = fit_to(&gate, options, &measured, &texts, rows, |parts| positions(parts, &labeller))?;
     let report = GateReport {
         fit,
         held_out: measured.len(),
         families: by_family(table, &norms, &measured.labels, &plain.labels),
     };
     Ok((gate, report))
+}
+
+/// Fits a gate to `parts`, drawn at random until they have the positions of a step; `rows` counts those of one.
+pub(super) fn fit_to<T>(
+    gate: &MlpGate,
+    options: &GateTraining,
+    held_out: &Positions,
+    parts: &[T],
+    rows: impl Fn(&T) -> usize,
+    positions: impl Fn(&[&T]) -> lcg::Result<Positions>,
+) -> lcg::Result<(MlpGate, Fit)> {
+    train(gate, &options.fit, held_out, &Device::Cpu, |step| {
+        let mut rng = keyed_rng(options.seed, Stream::Data, [step as u64, 0]);
+        let (mut batch, mut count) = (Vec::new(), 0);
+        while count < options.positions {
+            let part = &parts[rng.random_range(0..parts.len())];
+            count += rows(part);
+            batch.push(part);
+        }
+        positions(&batch).map(Some)
+    })
+}
+
+/// The first parts that have [`MOST_HELD_OUT`] positions together.
+pub(super) fn up_to_most<T>(parts: &[T], rows: impl Fn(&T) -> usize) -> Vec<&T> {
+    let mut count = 0;
+    let is_wanted = |part: &&T| {
+        let wanted = count < MOST_HELD_OUT;
+        count += rows(*part);
+        wanted
+    };
+    parts.iter().take_while(is_wanted).collect()
 }
 
 /// Held-out positions at most, but for the rest of a part.

@@ -68,6 +68,8 @@ pub struct Trainer {
     /// Steps in a row without any group to learn from, and optimiser steps skipped in a row.
     idle: u64,
     skips: u64,
+    /// Whether it has been said that a gate's network gave NaN.
+    gate_nan: bool,
     /// Whether the last checkpoint could not be written.
     save_failed: bool,
     /// Seconds the last checkpoint took; shown with the next step.
@@ -124,6 +126,7 @@ impl Trainer {
             mastered: 0,
             idle: 0,
             skips: 0,
+            gate_nan: false,
             save_failed: false,
             saving_seconds: 0.0,
         };
@@ -190,6 +193,7 @@ impl Trainer {
         self.assign_advantages(&mut samples)?;
         let update = self.update(&mut samples, &mut row)?;
         self.step += 1;
+        self.refresh_gate(&samples, &mut row)?;
         let publishing = Instant::now();
         self.publish()?;
         row.set("time/sync", publishing.elapsed().as_secs_f64());
@@ -267,8 +271,35 @@ impl Trainer {
         Ok(report)
     }
 
+    /// Fits the gate to the step's samples and the new weights, where that is due. The step's own masks are not touched: they
+    /// are recorded.
+    fn refresh_gate(&mut self, samples: &[Sample], row: &mut Row) -> Result<(), TrainError> {
+        let Some(gate) = self.stages.sampler.gate_setup_mut() else { return Ok(()) };
+        let Some(version) = gate.version() else { return Ok(()) };
+        row.set("lcg/gate_version", version.into());
+        let settings = &self.config.gate;
+        if settings.refresh_every == 0 || !self.step.is_multiple_of(settings.refresh_every) {
+            return Ok(());
+        }
+        let start = Instant::now();
+        let seed = self.config.run.seed.wrapping_add(self.step);
+        let message = match gate.refresh(&self.learner.model, samples, settings.refresh_steps, seed)? {
+            None => "the gate was not refreshed: the step has fewer than two prompts".to_owned(),
+            Some(found) => {
+                row.set("lcg/label_agreement", found.agreement_before);
+                row.set("lcg/refreshed_agreement", found.agreement);
+                match (found.replaced, gate.version()) {
+                    (true, Some(version)) => format!("the gate was refreshed: version {version}"),
+                    _ => "the gate stays: no fit had a lower held-out loss".to_owned(),
+                }
+            }
+        };
+        row.set("time/gate", start.elapsed().as_secs_f64());
+        Ok(self.dir.event(self.step, "gate", "gate", &message, &[])?)
+    }
+
     fn log(
-        &self,
+        &mut self,
         row: &Row,
         samples: &[Sample],
         news: Option<&str>,
@@ -289,6 +320,16 @@ impl Trainer {
         }
         for alarm in alarms {
             self.dir.event(self.step, "guard", alarm.name, &alarm.message, alarm.advice)?;
+        }
+        let nan = row.get("lcg/nan_rate").filter(|rate| *rate > 0.0 && !self.gate_nan);
+        if let Some(rate) = nan {
+            // Once: the metric goes on counting.
+            self.gate_nan = true;
+            let message = format!(
+                "the gate's network gave NaN at {:.2} % of the step's tokens, where nothing was denied",
+                100.0 * rate
+            );
+            self.dir.event(self.step, "gate", "gate", &message, &["train the gate again for this model"])?;
         }
         let groups = self.config.log.rollout_groups;
         if groups != 0 {

@@ -36,6 +36,7 @@ impl Trainer {
             trainer.load_reference()?;
         }
         trainer.restore_stages(&checkpoint)?;
+        trainer.restore_gate(&checkpoint)?;
         trainer.publish()?;
         trainer.dir.rewind(trainer.step)?;
         let message = format!("resumed after step {}", trainer.step);
@@ -76,7 +77,16 @@ impl Trainer {
         });
         let dir = self.dir.file("ckpt");
         std::fs::create_dir_all(&dir).map_err(StorageError::at(&dir))?;
-        Ok(checkpoint::save(&dir, &meta, &self.learner, &self.codec, &stages, self.config.ckpt.keep_last)?)
+        let gate = self.stages.sampler.gate_setup();
+        let keep = self.config.ckpt.keep_last;
+        Ok(checkpoint::save(&dir, &meta, &self.learner, &self.codec, gate, &stages, keep)?)
+    }
+
+    fn restore_gate(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
+        match self.stages.sampler.gate_setup_mut() {
+            Some(gate) if checkpoint.has_gate() => Ok(gate.restore(&checkpoint.path, &self.codec)?),
+            _ => Ok(()),
+        }
     }
 
     fn restore_stages(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {

@@ -5,6 +5,7 @@ use half::bf16;
 
 use super::{Element, after, close, everywhere, no_barrier_can_be_removed, noise, same_bits, set, table};
 use crate::kernels::{DeviceTable, RowMasks, SampleKernels, SampleShape, Workspace, compile};
+use crate::reference::{decide, softmax, support};
 use crate::sources::SAMPLE;
 use crate::utf8::Pending;
 use crate::{
@@ -57,6 +58,17 @@ type Draws = (Vec<i32>, Vec<f32>);
 
 impl<T: Element> Case<T> {
     fn kernels(&self, gpu: &Gpu, kernels: &SampleKernels, shape: &SampleShape) -> Result<Draws> {
+        self.kernels_of(256, gpu, kernels, shape)
+    }
+
+    /// With a number of threads for truncations.
+    fn kernels_of(
+        &self,
+        threads: u32,
+        gpu: &Gpu,
+        kernels: &SampleKernels,
+        shape: &SampleShape,
+    ) -> Result<Draws> {
         let (rows, device) = (self.plans.len(), DeviceTable::new(gpu, &self.table)?);
         let views: Vec<_> = self.plans.iter().map(|(p, plan)| (self.table.view(*p), plan.denied)).collect();
         let (masks, workspace) = (RowMasks::new(gpu, &views)?, Workspace::new(gpu, rows, shape.splits)?);
@@ -70,7 +82,9 @@ impl<T: Element> Case<T> {
         let (ints, floats) = (gpu.uninit::<i32>(4 * rows)?, gpu.uninit::<f32>(2 * rows)?);
         let [l, p, k, i, f] = args![&logits, &predicted, &keys, &ints, &floats];
         // SAFETY: buffers of the rows' sizes.
-        unsafe { kernels.sample(T::DTYPE, shape, &device, &masks, &workspace, l, [p, k], [i, f]) }?;
+        unsafe {
+            kernels.sample_with(threads, T::DTYPE, shape, &device, &masks, &workspace, l, [p, k], [i, f])
+        }?;
         Ok((ints.read()?, floats.read()?))
     }
 
@@ -105,6 +119,10 @@ fn samplings() -> Vec<Sampling> {
         Sampling { top_k: 20, top_p: 0.8, temperature: 0.8 },
         Sampling { top_k: 32, top_p: 1.0, temperature: 1.5 },
         Sampling { temperature: 0.0, ..all },
+        Sampling { top_p: 0.9, ..all },
+        Sampling { top_k: 50, top_p: 0.95, temperature: 0.8 },
+        Sampling { top_k: 200, top_p: 1.0, temperature: 1.5 },
+        Sampling { top_p: 0.02, temperature: 3.0, ..all },
     ]
 }
 
@@ -171,19 +189,66 @@ fn draws_depend_on_nothing_else() -> Result<()> {
     Ok(())
 }
 
+/// The definition in f64: what is drawn is of the support, with its logarithm of probability there.
+#[test]
+fn truncated_draws_are_of_the_defined_support() -> Result<()> {
+    let gpu = Gpu::emulated(Options::unchecked());
+    let (kernels, case) = (SampleKernels::new(&gpu)?, case::<f32>(24, 900, 11));
+    let mut sizes = Vec::new();
+    for (top_k, top_p, temperature) in [(0, 0.9, 1.0), (0, 0.6, 2.0), (100, 1.0, 1.5), (40, 0.97, 0.9)] {
+        let sampling = Sampling { top_k, top_p, temperature };
+        let shape = SampleShape { sampling, widen: Widen::Always, splits: 2 };
+        let (ints, floats) = case.kernels(&gpu, &kernels, &shape)?;
+        for (r, (pending, plan)) in case.plans.iter().enumerate() {
+            let row = &case.logits[900 * r..][..900];
+            let x: Vec<f64> = row.iter().map(|z| f64::from(*z) / f64::from(temperature)).collect();
+            let (user, view) = (support(&x, top_k, top_p), case.table.view(*pending));
+            let left = decide(&x, &user, &view, plan.predicted, plan.denied, shape.widen).unwrap_or(user);
+            let kept: Vec<f64> = (0..900).map(|v| if left[v] { x[v] } else { f64::NEG_INFINITY }).collect();
+            let token = ints[4 * r] as usize;
+            assert!(left[token], "row {r} of {sampling:?}");
+            close("log-probability", floats[2 * r], softmax(&kept)[token].ln(), 2e-5, 2e-5);
+            sizes.push(left.iter().filter(|kept| **kept).count());
+        }
+    }
+    // On both sides of the list of 32.
+    assert!(sizes.iter().any(|n| *n < 20) && sizes.iter().any(|n| *n > 200), "{sizes:?}");
+    Ok(())
+}
+
+/// Masses are integers: neither threads nor splits change a bit, where equals are cut by their ids too.
+#[test]
+fn truncated_draws_have_the_same_bits_in_every_shape() -> Result<()> {
+    let gpu = Gpu::emulated(Options::unchecked());
+    let (kernels, case) = (SampleKernels::new(&gpu)?, case::<bf16>(12, 1500, 5));
+    for (top_k, top_p) in [(0, 0.9), (333, 1.0), (90, 0.95)] {
+        let sampling = Sampling { top_k, top_p, temperature: 1.3 };
+        let shape = SampleShape { sampling, widen: Widen::IfEmpty, splits: 1 };
+        let expected = case.kernels_of(1024, &gpu, &kernels, &shape)?;
+        for (threads, splits) in [(32, 1), (96, 16), (512, 3), (1024, 2)] {
+            let found = case.kernels_of(threads, &gpu, &kernels, &SampleShape { splits, ..shape })?;
+            assert_eq!(found, expected, "{threads} threads, {splits} parts, {sampling:?}");
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn bad_rows_say_so_and_harm_no_other() -> Result<()> {
     everywhere(|gpu| {
-        let (kernels, mut case) = (SampleKernels::new(gpu)?, case::<f32>(5, 150, 1));
-        let shape = SampleShape { sampling: Sampling::default(), widen: Widen::Always, splits: 2 };
-        let (good, _) = case.kernels(gpu, &kernels, &shape)?;
-        case.logits[150 + 7] = f32::NAN;
-        case.logits[150 + 9] = f32::INFINITY;
-        case.logits[2 * 150 + 149] = f32::INFINITY;
-        case.logits[3 * 150..4 * 150].fill(f32::NEG_INFINITY);
-        let (ints, _) = case.kernels(gpu, &kernels, &shape)?;
-        assert_eq!([ints[7], ints[11], ints[15]], [7, 149, -2]);
-        assert_eq!((&ints[..4], &ints[16..]), (&good[..4], &good[16..]));
+        for top_p in [1.0, 0.8] {
+            let (kernels, mut case) = (SampleKernels::new(gpu)?, case::<f32>(5, 150, 1));
+            let sampling = Sampling { top_p, ..Sampling::default() };
+            let shape = SampleShape { sampling, widen: Widen::Always, splits: 2 };
+            let (good, _) = case.kernels(gpu, &kernels, &shape)?;
+            case.logits[150 + 7] = f32::NAN;
+            case.logits[150 + 9] = f32::INFINITY;
+            case.logits[2 * 150 + 149] = f32::INFINITY;
+            case.logits[3 * 150..4 * 150].fill(f32::NEG_INFINITY);
+            let (ints, _) = case.kernels(gpu, &kernels, &shape)?;
+            assert_eq!([ints[7], ints[11], ints[15]], [7, 149, -2]);
+            assert_eq!((&ints[..4], &ints[16..]), (&good[..4], &good[16..]));
+        }
         Ok(())
     })
 }
@@ -191,9 +256,10 @@ fn bad_rows_say_so_and_harm_no_other() -> Result<()> {
 #[test]
 fn bits_do_not_depend_on_the_order_and_no_barrier_can_be_removed() -> Result<()> {
     let case = case::<f32>(3, 1150, 2);
-    let shape = SampleShape { sampling: Sampling::default(), widen: Widen::Always, splits: 2 };
+    let sampling = Sampling { top_p: 0.9, ..Sampling::default() };
+    let shape = SampleShape { sampling, widen: Widen::Always, splits: 2 };
     same_bits(|gpu| case.kernels(gpu, &SampleKernels::new(gpu)?, &shape))?;
-    no_barrier_can_be_removed(SAMPLE, 2, |gpu, source| {
+    no_barrier_can_be_removed(SAMPLE, 6, |gpu, source| {
         let kernels = SampleKernels::of_module(compile(gpu, "sample.cu", source)?);
         case.kernels(gpu, &kernels, &shape).map(drop)
     })
@@ -206,8 +272,7 @@ fn what_does_not_fit_is_refused() -> Result<()> {
     let shape = SampleShape { sampling: Sampling::default(), widen: Widen::Always, splits: 1 };
     let of =
         |sampling| case.kernels(&gpu, &kernels, &SampleShape { sampling, ..shape }).unwrap_err().to_string();
-    assert!(of(Sampling { top_k: 33, ..Sampling::default() }).contains("top_k 33"));
-    assert!(of(Sampling { top_p: 0.9, ..Sampling::default() }).contains("top_p 0.9"));
+    assert!(of(Sampling { top_p: 1.5, ..Sampling::default() }).contains("top_p"));
     assert!(of(Sampling { temperature: f32::NAN, ..Sampling::default() }).contains("temperature"));
     let splits = SampleShape { splits: 70_000, ..shape };
     assert!(case.kernels(&gpu, &kernels, &splits).unwrap_err().to_string().contains("70000"));
