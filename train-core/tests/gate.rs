@@ -318,7 +318,7 @@ fn a_gate_is_refreshed_as_the_policy_trains() {
         // Masks are recorded, so a gate that changes changes no ratio.
         assert_eq!(row.get("mismatch/max_abs"), Some(0.0), "step {}", row.step);
         let agreements = ["lcg/label_agreement", "lcg/refreshed_agreement"].map(|name| row.get(name));
-        assert_eq!(agreements[0].is_some(), row.step % 2 == 0, "step {}", row.step);
+        assert_eq!(agreements[0].is_some(), row.step.is_multiple_of(2), "step {}", row.step);
         if row.step == 2 {
             assert!(agreements[1] > agreements[0], "{agreements:?}");
         }
