@@ -261,7 +261,7 @@ impl<'a> View<'a> {
 
     /// Puts the logits of denied tokens at −∞; the logits are of the tokens from `first` on.
     pub fn ban(&self, denied: FamilySet, first: usize, logits: &mut [f32]) {
-        let is_denied = self.denied_classes(denied);
+        let by_class: Vec<bool> = self.table.classes.iter().map(|s| s.denied_by(denied)).collect();
         let here = |(token, signature): &(u32, Signature)| {
             let place = (*token as usize).checked_sub(first)?;
             let z = *logits.get(place)?;
@@ -269,35 +269,8 @@ impl<'a> View<'a> {
         };
         let changed: Vec<(usize, f32)> = self.overrides.iter().filter_map(here).collect();
         for (z, class) in logits.iter_mut().zip(self.table.class_of.get(first..).unwrap_or_default()) {
-            *z = if is_denied[usize::from(*class)] { f32::NEG_INFINITY } else { *z };
+            *z = if by_class[usize::from(*class)] { f32::NEG_INFINITY } else { *z };
         }
         changed.into_iter().for_each(|(place, z)| logits[place] = z);
-    }
-
-    /// A copy of a row of logits of all tokens, with those of denied tokens at −∞: [`View::ban`] in one pass.
-    #[must_use]
-    pub fn banned(&self, denied: FamilySet, logits: &[f32]) -> Vec<f32> {
-        let is_denied = self.denied_classes(denied);
-        let left = |(z, class): (&f32, &u16)| match is_denied[usize::from(*class)] {
-            true => f32::NEG_INFINITY,
-            false => *z,
-        };
-        let mut row: Vec<f32> = logits.iter().zip(&self.table.class_of).map(left).collect();
-        row.extend_from_slice(&logits[row.len()..]);
-        for (token, signature) in self.overrides.iter() {
-            if let (Some(left), Some(z)) = (row.get_mut(*token as usize), logits.get(*token as usize)) {
-                *left = if signature.denied_by(denied) { f32::NEG_INFINITY } else { *z };
-            }
-        }
-        row
-    }
-
-    /// By class, with a place for every `u16`, so that no bound is checked for each token.
-    fn denied_classes(&self, denied: FamilySet) -> Box<[bool; 1 << 16]> {
-        let mut of = Box::new([false; 1 << 16]);
-        for (of, signature) in of.iter_mut().zip(&self.table.classes) {
-            *of = signature.denied_by(denied);
-        }
-        of
     }
 }

@@ -86,7 +86,8 @@ impl Gate {
             ));
         };
         let view = self.table.view(state.pending);
-        let allowed = view.banned(denied, logits);
+        let mut allowed = logits.to_vec();
+        view.ban(denied, 0, &mut allowed);
         let gated = Distribution::new(&allowed, params)?;
         let flipped = view.denies(denied, free.token as usize);
         let (removed, left) = match &kept {
