@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kernel::activation::swiglu_row;
-use crate::kernel::attention::{HeadShape, attend_group};
+use crate::kernel::attention::{HeadShape, Rows, attend};
 use crate::kernel::norm::rms_norm_row;
 use crate::kernel::rope::RopeTable;
 pub use crate::kernel::stored::Precision;
@@ -318,19 +318,23 @@ impl Decoder {
                 contexts[row.context].own.put(index, place.own_len - 1, key, value);
             }
             let mut attended = vec![0f32; rows.len() * query_width];
-            let seen: Vec<&Context> = contexts.iter().map(|c| &**c).collect();
+            let contexts_seen: Vec<&Context> = contexts.iter().map(|c| &**c).collect();
             let group = self.shape.group() * self.shape.head_dim;
             // Short contexts are not worth another thread.
             let each = places.iter().map(|p| p.position + 1).sum::<usize>() * group / rows.len();
             let together = (MIN_ATTENTION / each.max(1)).max(1);
+            let (d, scale) = (self.shape.head_dim, self.shape.scale());
             attended.par_chunks_mut(group).with_min_len(together).enumerate().for_each_init(
-                || (Vec::new(), Vec::new()),
-                |(scratch, runs), (i, out)| {
+                || (Vec::new(), Vec::new(), Vec::new(), vec![0f32; self.shape.group()]),
+                |(scores, panels, seen, lse), (i, out)| {
                     let (row, kv_head) = (i / self.shape.kv_heads, i % self.shape.kv_heads);
-                    runs.clear();
-                    seen[rows[row].context].runs(index, width, places[row].own_len, runs);
+                    panels.clear();
+                    let context = contexts_seen[rows[row].context];
+                    context.panels(index, width, kv_head * d, places[row].own_len, panels);
+                    seen.clear();
+                    seen.resize(self.shape.group(), panels.iter().map(|p| p.len).sum());
                     let query = &qkv[row * qkv_width + kv_head * group..][..group];
-                    attend_group(self.shape, kv_head, query, runs, out, None, scratch);
+                    attend(Rows { data: query, stride: d }, panels, seen, scale, out, lse, scores);
                 },
             );
             add(&mut x, &linear(&attended, &layer.output));

@@ -14,7 +14,7 @@ use crate::kernel::ROW_CHUNK;
 use crate::kernel::experts::{combine, down as experts_down, up as experts_up};
 use crate::kernel::stored::Trained;
 use crate::ops::{
-    Attended, CausalAttention, Linear, QkNormRope, RmsNorm, Segments, SwiGlu, down_backward, read, span,
+    Attended, Attention, Linear, QkNormRope, RmsNorm, Segments, SwiGlu, down_backward, read, span,
     up_backward,
 };
 use crate::part::{Output, Part, link, lock};
@@ -158,7 +158,7 @@ impl Layer {
         let rows = x.len() / hidden;
         let mut qkv =
             linear.forward(&pass.rms.forward(x, input_norm), qkv, [rows, qkv.len() / hidden, hidden]);
-        let attention = CausalAttention::new(pass.prepare.shape, pass.segments.clone());
+        let attention = Attention::causal(pass.prepare.shape, pass.segments.clone());
         let (attended, log_sum_exp) = match &self.qk_norms {
             Some((q, k)) => {
                 numbers!(q = q, k = k);
@@ -252,7 +252,7 @@ impl Layer {
 
         let width = output.len() / hidden;
         let (d_attended, d_output) = linear.backward(&kept.attended, output, &dx, [rows, hidden, width]);
-        let attention = CausalAttention::new(pass.prepare.shape, pass.segments.clone());
+        let attention = Attention::causal(pass.prepare.shape, pass.segments.clone());
         let back = |prepared: &[f32]| {
             let Kept { attended, log_sum_exp, .. } = &kept;
             attention.backward(&Attended { x: prepared, y: attended, dy: &d_attended, lse: log_sum_exp })

@@ -12,8 +12,8 @@ use qwen3::MatmulPrecision;
 use qwen3::kernel::attention::HeadShape;
 use qwen3::kernel::rope::RopeTable;
 use qwen3::ops::{
-    CausalAttention, ExpertsDown, ExpertsUp, FullAttention, GatherRows, HeadLogProbs, LayerNorm, Linear,
-    QkNormRope, RmsNorm, Segments, SwiGlu,
+    Attention, ExpertsDown, ExpertsUp, GatherRows, HeadLogProbs, LayerNorm, Linear, QkNormRope, RmsNorm,
+    Segments, SwiGlu,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -302,8 +302,7 @@ fn causal_attention() {
             Tensor::cat(&outs, 1)
         };
         let inputs = [input(&mut rng, &[rows, (heads + 2 * kv) * d])];
-        let fused =
-            |t: &[Tensor]| t[0].apply_op1(CausalAttention::new(shape, Segments::new(&ends, &prefixes)));
+        let fused = |t: &[Tensor]| t[0].apply_op1(Attention::causal(shape, Segments::new(&ends, &prefixes)));
         check(&format!("attention {heads}/{kv} d{d} {lengths:?} {prefixes:?}"), &inputs, &fused, &composed);
     }
     // Prefixes that are not there, are not neighbours, or continue others; ends that fall.
@@ -317,7 +316,7 @@ fn causal_attention() {
         (&[0, 4, 3, 6], vec![None; 3]),
         (&[0, 3, 5], vec![None; 2]),
     ] {
-        let op = CausalAttention::new(shape, Segments::new(ends, &prefixes));
+        let op = Attention::causal(shape, Segments::new(ends, &prefixes));
         let error = qkv.apply_op1(op).unwrap_err().to_string();
         assert!(error.contains("or are not in order"), "{ends:?} {prefixes:?}: {error}");
     }
@@ -327,9 +326,13 @@ fn causal_attention() {
 #[test]
 fn full_attention() {
     let mut rng = ChaCha8Rng::seed_from_u64(11);
-    for (heads, d, lengths) in
-        [(1, 4, vec![1u32]), (3, 4, vec![5, 0, 1, 7]), (2, 64, vec![3, 4]), (1, 72, vec![70, 2])]
-    {
+    for (heads, d, lengths) in [
+        (1, 4, vec![1u32]),
+        (3, 4, vec![5, 0, 1, 7]),
+        (2, 64, vec![3, 4]),
+        (1, 72, vec![70, 2]),
+        (1, 5, vec![300]),
+    ] {
         let ends: Vec<u32> = std::iter::once(0)
             .chain(lengths.iter().scan(0, |end, n| {
                 *end += n;
@@ -354,7 +357,8 @@ fn full_attention() {
             Tensor::cat(&segments, 0)
         };
         let inputs = [input(&mut rng, &[rows, 3 * heads * d])];
-        let fused = |t: &[Tensor]| t[0].apply_op1(FullAttention::new(heads, d, ends.clone().into()));
+        let shape = HeadShape { query_heads: heads, kv_heads: heads, head_dim: d };
+        let fused = |t: &[Tensor]| t[0].apply_op1(Attention::full(shape, Segments::new(&ends, &[])));
         check(&format!("full attention {heads} d{d} {lengths:?}"), &inputs, &fused, &composed);
     }
 }

@@ -6,13 +6,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::kernel::attention::Run;
+use crate::kernel::attention::{PANEL, Panel};
 use crate::vision::VisualPrompt;
 
-/// Tokens of a page.
-const PAGE: usize = 32;
-
-/// Keys, then values, of [`PAGE`] tokens.
+/// The keys of [`PANEL`] tokens, lane by lane, then their values, row by row.
 type Page = Box<[f32]>;
 
 /// Pages that no cache holds at the moment, all of one size.
@@ -22,7 +19,7 @@ pub(crate) struct Pool(Mutex<Vec<Page>>);
 impl Pool {
     fn take(&self, width: usize) -> Page {
         let free = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        free.unwrap_or_else(|| vec![0f32; 2 * PAGE * width].into())
+        free.unwrap_or_else(|| vec![0f32; 2 * PANEL * width].into())
     }
 
     fn put(&self, pages: impl Iterator<Item = Page>) {
@@ -76,31 +73,35 @@ impl KvCache {
     pub(super) fn put(&mut self, layer: usize, place: usize, key: &[f32], value: &[f32]) {
         let (Pages { layers, pool }, width) = (&mut self.pages, key.len());
         let pages = &mut layers[layer];
-        if let (true, Some(pool)) = (place / PAGE == pages.len(), pool) {
+        if let (true, Some(pool)) = (place / PANEL == pages.len(), pool) {
             pages.push(pool.take(width));
         }
-        let (keys, values) = pages[place / PAGE].split_at_mut(PAGE * width);
-        let at = place % PAGE * width;
-        keys[at..at + width].copy_from_slice(key);
-        values[at..at + width].copy_from_slice(value);
+        let (keys, values) = pages[place / PANEL].split_at_mut(PANEL * width);
+        let place = place % PANEL;
+        for (lane, key) in keys.chunks_exact_mut(PANEL).zip(key) {
+            lane[place] = *key;
+        }
+        values[place * width..][..width].copy_from_slice(value);
     }
 
     /// Gives the pages behind the first `len` tokens back.
     fn truncate(&mut self, len: usize) {
         let Pages { layers, pool } = &mut self.pages;
         if let Some(pool) = pool {
-            pool.put(layers.iter_mut().flat_map(|pages| pages.drain(len.div_ceil(PAGE).min(pages.len())..)));
+            pool.put(layers.iter_mut().flat_map(|pages| pages.drain(len.div_ceil(PANEL).min(pages.len())..)));
         }
         self.len = len;
     }
 
-    /// The first `len` tokens of a layer.
-    fn runs(&self, layer: usize, width: usize, len: usize) -> impl Iterator<Item = Run<'_>> {
-        self.pages.layers[layer].iter().take(len.div_ceil(PAGE)).enumerate().map(move |(page, numbers)| Run {
-            keys: &numbers[..PAGE * width],
-            values: &numbers[PAGE * width..],
-            stride: width,
-            len: PAGE.min(len - page * PAGE),
+    /// The first `len` tokens of a layer, as the key/value head sees them whose lanes begin at `lane` of `width`.
+    fn panels(&self, layer: usize, width: usize, lane: usize, len: usize) -> impl Iterator<Item = Panel<'_>> {
+        self.pages.layers[layer].iter().take(len.div_ceil(PANEL)).enumerate().map(move |(page, numbers)| {
+            Panel {
+                keys: &numbers[lane * PANEL..width * PANEL],
+                values: &numbers[width * PANEL + lane..],
+                stride: width,
+                len: PANEL.min(len - page * PANEL),
+            }
         })
     }
 }
@@ -154,10 +155,17 @@ impl Context {
     }
 
     /// Adds the keys and values that a token sees in a layer: those of the prefix and its own first `own` ones.
-    pub(super) fn runs<'a>(&'a self, layer: usize, width: usize, own: usize, runs: &mut Vec<Run<'a>>) {
+    pub(super) fn panels<'a>(
+        &'a self,
+        layer: usize,
+        width: usize,
+        lane: usize,
+        own: usize,
+        panels: &mut Vec<Panel<'a>>,
+    ) {
         if let Some(prefix) = &self.prefix {
-            runs.extend(prefix.runs(layer, width, prefix.len));
+            panels.extend(prefix.panels(layer, width, lane, prefix.len));
         }
-        runs.extend(self.own.runs(layer, width, own));
+        panels.extend(self.own.panels(layer, width, lane, own));
     }
 }

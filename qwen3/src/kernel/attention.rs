@@ -1,26 +1,35 @@
-//! Causal grouped-query attention, one query row at a time.
+//! Grouped-query attention, a few query rows of one head at a time.
 //!
-//! Cost of a row that sees `n` keys: `4 n d` FLOP per query head, and `2 n d` floats of keys and values read
-//! per key/value head. Scores of one row live in a scratch buffer; the score matrix never exists.
+//! Cost of a row that sees `n` keys: `4 n d` FLOP per query head. Keys come in panels, lane by lane, so that the scores of a
+//! whole panel are made at once without sums across lanes; values come as rows. What limits it is the FMA units; for one
+//! row, the bandwidth of reading keys and values.
 //!
-//! Keys and values come as a list of runs, so that a decoder can share the cache of a prompt between the
-//! samples of a group. How a sequence is cut into runs does not change the bits.
+//! A score is one chain of fused multiply-adds over the lanes of a head, an output one over the keys in order. So the bits of
+//! a row depend neither on the rows beside it nor on how keys are cut into panels, and a decoder's rows are those of
+//! training.
+
+use std::ops::Range;
 
 use super::activation::exp;
+use super::lanes::{LANES, Simd, with_simd};
 use super::multiversion;
 use super::softmax::{dot, softmax_row};
 
-/// Consecutive keys and values of one sequence, `len` rows `stride` floats apart; a row holds
-/// `kv_heads · d` floats from its start.
+/// Keys of a panel.
+pub const PANEL: usize = 32;
+/// Rows that share a pass over a panel.
+const ROWS: usize = 4;
+
+/// Up to [`PANEL`] consecutive keys and values, as one key/value head has them.
 #[derive(Clone, Copy)]
-pub struct Run<'a> {
-    /// Keys, normalised and rotated.
+pub struct Panel<'a> {
+    /// `[d, PANEL]`: lane `l` of key `j` at `l · PANEL + j`. Keys behind `len` may be anything.
     pub keys: &'a [f32],
-    /// Values.
+    /// Row `j` from `j · stride`, `d` lanes.
     pub values: &'a [f32],
-    /// Floats from one row to the next.
+    /// Floats from one row of values to the next.
     pub stride: usize,
-    /// Rows.
+    /// Keys.
     pub len: usize,
 }
 
@@ -57,109 +66,293 @@ impl HeadShape {
     }
 }
 
-multiversion! {
-    /// Writes `scale · q·k` for each key (rows `stride` apart, head at `offset`) to `scores`.
-    pub fn score_keys(query: &[f32], keys: &[f32], stride: usize, offset: usize, scale: f32, scores: &mut [f32]) {
-        for (row, score) in scores.iter_mut().enumerate() {
-            *score = dot(query, &keys[row * stride + offset..][..query.len()]) * scale;
-        }
-    }
+/// A matrix of `rows` rows, `stride` floats apart.
+#[derive(Clone, Copy)]
+pub struct Rows<'a> {
+    /// From the first number on.
+    pub data: &'a [f32],
+    /// Floats from one row to the next.
+    pub stride: usize,
+}
 
-    /// Adds `Σ p_j v_j` over a run to `out`, in key order.
-    pub fn add_values(probs: &[f32], values: &[f32], stride: usize, offset: usize, out: &mut [f32]) {
-        // As many lanes as stay in registers over all keys.
-        let (chunks, rest) = out.as_chunks_mut::<64>();
-        let whole = 64 * chunks.len();
-        for (chunk, out) in chunks.iter_mut().enumerate() {
-            let mut sums = *out;
-            for (row, &p) in probs.iter().enumerate() {
-                let value = &values[row * stride + offset + 64 * chunk..][..64];
-                for lane in 0..64 {
-                    sums[lane] += p * value[lane];
+impl<'a> Rows<'a> {
+    #[inline(always)]
+    fn row(self, row: usize, len: usize) -> &'a [f32] {
+        &self.data[row * self.stride..][..len]
+    }
+}
+
+with_simd! {
+    /// `scores[i, start + j] = q_i · k_j · scale` for the keys `j` of a panel, of which row `i` sees the first `seen[i]` of all:
+    /// rows that see none of the panel are left out. `scores` is `[seen.len(), n]`, `keys` as [`Panel::keys`].
+    pub fn score_panel[simd](
+        queries: Rows<'_>, keys: &[f32], len: usize, start: usize, seen: &[usize], scale: f32, scores: &mut [f32], n: usize,
+    ) {
+        let keys = keys.as_chunks::<PANEL>().0;
+        for (block, (seen, scores)) in seen.chunks(ROWS).zip(scores.chunks_mut(ROWS * n)).enumerate() {
+            if seen.iter().all(|seen| *seen <= start) {
+                continue;
+            }
+            let first = block * ROWS;
+            if let [_, _, _, _] = seen {
+                let rows: [&[f32]; ROWS] = std::array::from_fn(|row| queries.row(first + row, keys.len()));
+                let sums = products(simd, rows, keys);
+                for row in 0..ROWS {
+                    put_scaled(&sums[row], scale, &mut scores[row * n + start..][..len]);
+                }
+            } else {
+                for row in 0..seen.len() {
+                    let [sums] = products(simd, [queries.row(first + row, keys.len())], keys);
+                    put_scaled(&sums, scale, &mut scores[row * n + start..][..len]);
                 }
             }
-            *out = sums;
         }
-        for (row, &p) in probs.iter().enumerate() {
-            let value = &values[row * stride + offset + whole..][..rest.len()];
-            for (o, v) in rest.iter_mut().zip(value) {
-                *o += p * v;
+    }
+
+    /// `out[i] += Σ_j weights[i, start + j] · values_j` over the `len` values from key `start` on, in order, of which row `i` sees
+    /// the first `seen[i]`. `weights` is `[seen.len(), n]`, `out` `[seen.len(), d]`.
+    pub fn mix_panel[simd](
+        weights: &[f32], n: usize, values: Rows<'_>, len: usize, start: usize, seen: &[usize], out: &mut [f32], d: usize,
+    ) {
+        let each = seen.chunks(ROWS).zip(weights.chunks(ROWS * n)).zip(out.chunks_mut(ROWS * d));
+        for ((seen, weights), out) in each {
+            let mut all = 0;
+            if let [a, b, c, e] = seen {
+                all = (*a).min(*b).min(*c).min(*e).saturating_sub(start).min(len);
+                let rows: [&[f32]; ROWS] = std::array::from_fn(|row| &weights[row * n + start..][..len]);
+                mix(simd, rows, 1, values, 0..all, out, d);
+            }
+            for (row, seen) in seen.iter().enumerate() {
+                let seen = seen.saturating_sub(start).min(len);
+                if all < seen {
+                    let weights = &weights[row * n + start..][..len];
+                    mix(simd, [weights], 1, values, all..seen, &mut out[row * d..][..d], d);
+                }
             }
         }
     }
 
-    /// From scores `q·k` of one row and `d_out·v` to probabilities and the gradient of the scores, in place: of the keys
+    /// `out[j] += Σ_i weights[i, j] · rows_i` over the rows that see key `j`, those from `j − ahead` on, in order.
+    /// `weights` is `[count, n]`, `out` `[n, d]`.
+    pub fn mix_columns[simd](weights: &[f32], n: usize, ahead: usize, rows: Rows<'_>, out: &mut [f32], d: usize) {
+        let count = weights.len() / n;
+        for (block, out) in out.chunks_mut(ROWS * d).enumerate() {
+            let key = block * ROWS;
+            let seeing = key.saturating_sub(ahead).min(count)..count;
+            if out.len() == ROWS * d {
+                let columns: [&[f32]; ROWS] = std::array::from_fn(|i| &weights[key + i..]);
+                mix(simd, columns, n, rows, seeing, out, d);
+            } else {
+                for (i, out) in out.chunks_mut(d).enumerate() {
+                    mix(simd, [&weights[key + i..]], n, rows, seeing.clone(), out, d);
+                }
+            }
+        }
+    }
+}
+
+multiversion! {
+    /// From scores `q·k · scale` of one row and `d_out·v` to probabilities and the gradient of the scores, in place: of the keys
     /// that the row sees, the first `seen`; 0 of the others. `mean` is `d_out · out`.
     pub fn scores_backward(
         scores: &mut [f32], d_scores: &mut [f32], seen: usize, scale: f32, log_sum_exp: f32, mean: f32,
     ) {
         for (p, d) in scores[..seen].iter_mut().zip(&mut d_scores[..seen]) {
-            *p = exp(*p * scale - log_sum_exp);
+            *p = exp(*p - log_sum_exp);
             *d = *p * (*d - mean) * scale;
         }
         scores[seen..].fill(0.0);
         d_scores[seen..].fill(0.0);
     }
 
-    /// `y += a · x`.
-    pub fn axpy(a: f32, x: &[f32], y: &mut [f32]) {
-        for (y, x) in y.iter_mut().zip(x) {
-            *y += a * x;
+    /// `a_i · b_i` of rows of `d` lanes.
+    pub fn row_dots(a: Rows<'_>, b: Rows<'_>, d: usize, out: &mut [f32]) {
+        for (row, out) in out.iter_mut().enumerate() {
+            *out = dot(a.row(row, d), b.row(row, d));
         }
     }
 }
 
-/// One query row (`[query_heads · d]`) over every key of `runs`; overwrites `out`. `log_sum_exp`, when given,
-/// takes one value a query head. `scratch` grows to the number of keys times the query heads that share them.
-pub fn attend_row(
-    shape: HeadShape,
-    query: &[f32],
-    runs: &[Run<'_>],
-    out: &mut [f32],
-    mut log_sum_exp: Option<&mut [f32]>,
-    scratch: &mut Vec<f32>,
-) {
-    let (group, width) = (shape.group(), shape.group() * shape.head_dim);
-    for (kv_head, (query, out)) in query.chunks_exact(width).zip(out.chunks_exact_mut(width)).enumerate() {
-        let of_group = log_sum_exp.as_deref_mut().map(|all| &mut all[kv_head * group..][..group]);
-        attend_group(shape, kv_head, query, runs, out, of_group, scratch);
+/// Lays rows of `d` lanes out as panels, `[panels, d, PANEL]`, zeros behind the last row.
+pub fn pack_panels(rows: Rows<'_>, count: usize, d: usize, panels: &mut [f32]) {
+    for (panel, out) in panels.chunks_exact_mut(d * PANEL).enumerate() {
+        let first = panel * PANEL;
+        let len = PANEL.min(count - first);
+        let (out, _) = out.as_chunks_mut::<PANEL>();
+        if len < PANEL {
+            out.fill([0.0; PANEL]);
+        }
+        let whole = [len / 4 * 4, d / 4 * 4];
+        for j in (0..whole[0]).step_by(4) {
+            let rows: [&[f32]; 4] = std::array::from_fn(|i| rows.row(first + j + i, d));
+            for lane in (0..whole[1]).step_by(4) {
+                let square = transposed(rows.map(|row| &row[lane..][..4]));
+                for (out, square) in out[lane..lane + 4].iter_mut().zip(square) {
+                    out[j..j + 4].copy_from_slice(&square);
+                }
+            }
+        }
+        for j in 0..len {
+            let from = if j < whole[0] { whole[1] } else { 0 };
+            for (out, x) in out[from..].iter_mut().zip(&rows.row(first + j, d)[from..]) {
+                out[j] = *x;
+            }
+        }
     }
 }
 
-/// [`attend_row`] of the query heads of one key/value head (`query` and `out` `[group · d]`), which read each run of keys
-/// and values together.
-pub fn attend_group(
-    shape: HeadShape,
-    kv_head: usize,
-    query: &[f32],
-    runs: &[Run<'_>],
-    out: &mut [f32],
-    mut log_sum_exp: Option<&mut [f32]>,
-    scratch: &mut Vec<f32>,
-) {
-    let (d, offset) = (shape.head_dim, kv_head * shape.head_dim);
-    let keys: usize = runs.iter().map(|r| r.len).sum();
-    scratch.resize(keys * shape.group(), 0.0);
-    let mut start = 0;
-    for run in runs {
-        for (q, scores) in query.chunks_exact(d).zip(scratch.chunks_exact_mut(keys)) {
-            let scores = &mut scores[start..start + run.len];
-            score_keys(q, run.keys, run.stride, offset, shape.scale(), scores);
+#[inline(always)]
+fn transposed(rows: [&[f32]; 4]) -> [[f32; 4]; 4] {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::*;
+        let mut out = [[0f32; 4]; 4];
+        assert!(rows.iter().all(|row| row.len() == 4));
+        // SAFETY: SSE is part of the architecture; rows and outputs have four numbers.
+        unsafe {
+            let [mut a, mut b, mut c, mut d] = rows.map(|row| _mm_loadu_ps(row.as_ptr()));
+            _MM_TRANSPOSE4_PS(&mut a, &mut b, &mut c, &mut d);
+            for (out, row) in out.iter_mut().zip([a, b, c, d]) {
+                _mm_storeu_ps(out.as_mut_ptr(), row);
+            }
         }
-        start += run.len;
+        out
     }
-    for (head, scores) in scratch.chunks_exact_mut(keys).enumerate() {
-        let lse = softmax_row(scores);
-        if let Some(all) = log_sum_exp.as_deref_mut() {
-            all[head] = lse;
+    #[cfg(not(target_arch = "x86_64"))]
+    std::array::from_fn(|lane| rows.map(|row| row[lane]))
+}
+
+/// Vectors of a panel.
+const VECTORS: usize = PANEL / LANES;
+
+/// `q · k` of each row with each key of a panel.
+#[inline(always)]
+fn products<S: Simd, const R: usize>(simd: S, rows: [&[f32]; R], keys: &[[f32; PANEL]]) -> [[f32; PANEL]; R] {
+    let mut sums = [[simd.splat(0.0); VECTORS]; R];
+    for (lane, keys) in keys.iter().enumerate() {
+        let keys = keys.as_chunks::<LANES>().0;
+        let keys: [S::Vector; VECTORS] = std::array::from_fn(|v| simd.load(&keys[v]));
+        for r in 0..R {
+            let q = simd.splat(rows[r][lane]);
+            for v in 0..VECTORS {
+                sums[r][v] = simd.mul_add(q, keys[v], sums[r][v]);
+            }
         }
+    }
+    let mut out = [[0f32; PANEL]; R];
+    for r in 0..R {
+        let to = out[r].as_chunks_mut::<LANES>().0;
+        for v in 0..VECTORS {
+            simd.store(sums[r][v], &mut to[v]);
+        }
+    }
+    out
+}
+
+#[inline(always)]
+fn put_scaled(sums: &[f32; PANEL], scale: f32, scores: &mut [f32]) {
+    for (score, sum) in scores.iter_mut().zip(sums) {
+        *score = sum * scale;
+    }
+}
+
+/// `out[i] += Σ_j weights[i][j · step] · rows_j`, `j` in order; `out` is `[R, d]`.
+#[inline(always)]
+fn mix<S: Simd, const R: usize>(
+    simd: S,
+    weights: [&[f32]; R],
+    step: usize,
+    rows: Rows<'_>,
+    range: Range<usize>,
+    out: &mut [f32],
+    d: usize,
+) {
+    let (mut lane, whole) = (0, d / LANES * LANES);
+    while lane + 2 * LANES <= whole {
+        mix_lanes::<S, R, 2>(simd, weights, step, rows, range.clone(), out, d, lane);
+        lane += 2 * LANES;
+    }
+    if lane < whole {
+        mix_lanes::<S, R, 1>(simd, weights, step, rows, range.clone(), out, d, lane);
+    }
+    if whole < d {
+        for (weights, out) in weights.iter().zip(out.chunks_exact_mut(d)) {
+            for j in range.clone() {
+                let w = weights[j * step];
+                for (sum, x) in out[whole..].iter_mut().zip(&rows.row(j, d)[whole..]) {
+                    *sum = w.mul_add(*x, *sum);
+                }
+            }
+        }
+    }
+}
+
+/// [`mix`] of `V` vectors of lanes from `lane` on, whose sums stay in registers.
+#[inline(always)]
+fn mix_lanes<S: Simd, const R: usize, const V: usize>(
+    simd: S,
+    weights: [&[f32]; R],
+    step: usize,
+    rows: Rows<'_>,
+    range: Range<usize>,
+    out: &mut [f32],
+    d: usize,
+    lane: usize,
+) {
+    let mut sums: [[S::Vector; V]; R] = std::array::from_fn(|r| {
+        let from = out[r * d + lane..][..V * LANES].as_chunks::<LANES>().0;
+        std::array::from_fn(|v| simd.load(&from[v]))
+    });
+    for j in range {
+        let row = rows.data[j * rows.stride + lane..][..V * LANES].as_chunks::<LANES>().0;
+        let row: [S::Vector; V] = std::array::from_fn(|v| simd.load(&row[v]));
+        for r in 0..R {
+            let w = simd.splat(weights[r][j * step]);
+            for v in 0..V {
+                sums[r][v] = simd.mul_add(w, row[v], sums[r][v]);
+            }
+        }
+    }
+    for r in 0..R {
+        let to = out[r * d + lane..][..V * LANES].as_chunks_mut::<LANES>().0;
+        for v in 0..V {
+            simd.store(sums[r][v], &mut to[v]);
+        }
+    }
+}
+
+/// Query rows of one head over the keys of `panels`, of which row `i` sees the first `seen[i]`, at least one; overwrites
+/// `out` `[seen.len(), d]` and `log_sum_exp` `[seen.len()]`. `scores` grows to the rows times the keys.
+pub fn attend(
+    queries: Rows<'_>,
+    panels: &[Panel<'_>],
+    seen: &[usize],
+    scale: f32,
+    out: &mut [f32],
+    log_sum_exp: &mut [f32],
+    scores: &mut Vec<f32>,
+) {
+    let (n, d) = (panels.iter().map(|p| p.len).sum(), out.len() / seen.len());
+    if scores.len() < n * seen.len() {
+        scores.resize(n * seen.len(), 0.0);
+    }
+    let scores = &mut scores[..n * seen.len()];
+    let starts = || {
+        panels.iter().scan(0, |next, panel| {
+            let start = *next;
+            *next += panel.len;
+            Some((start, panel))
+        })
+    };
+    for (start, panel) in starts() {
+        score_panel(queries, &panel.keys[..d * PANEL], panel.len, start, seen, scale, scores, n);
+    }
+    for ((scores, seen), lse) in scores.chunks_exact_mut(n).zip(seen).zip(log_sum_exp) {
+        *lse = softmax_row(&mut scores[..*seen]);
     }
     out.fill(0.0);
-    let mut start = 0;
-    for run in runs {
-        for (o, probs) in out.chunks_exact_mut(d).zip(scratch.chunks_exact(keys)) {
-            add_values(&probs[start..start + run.len], run.values, run.stride, offset, o);
-        }
-        start += run.len;
+    for (start, panel) in starts() {
+        let values = Rows { data: panel.values, stride: panel.stride };
+        mix_panel(scores, n, values, panel.len, start, seen, out, d);
     }
 }

@@ -7,6 +7,7 @@ use moe_routing::Dispatch;
 use rayon::prelude::*;
 
 use super::activation::swiglu_row;
+use super::multiversion;
 use super::stored::Matrix;
 use super::{ROW_CHUNK, SharedMut};
 
@@ -88,7 +89,7 @@ pub fn combine(o: &[f32], gates: &[f32], dispatch: &Dispatch, hidden: usize) -> 
         for (i, y) in y.chunks_exact_mut(hidden).enumerate() {
             for slot in ascending(dispatch, chunk * ROW_CHUNK + i, &mut slots) {
                 let position = dispatch.inverse()[*slot] as usize;
-                super::attention::axpy(gates[*slot], &o[position * hidden..][..hidden], y);
+                axpy(gates[*slot], &o[position * hidden..][..hidden], y);
             }
         }
     });
@@ -102,4 +103,13 @@ pub(crate) fn ascending<'a>(dispatch: &Dispatch, token: usize, slots: &'a mut Ve
     slots.extend(token * k..(token + 1) * k);
     slots.sort_unstable_by_key(|slot| dispatch.inverse()[*slot]);
     slots
+}
+
+multiversion! {
+    /// `y += a · x`.
+    pub fn axpy(a: f32, x: &[f32], y: &mut [f32]) {
+        for (y, x) in y.iter_mut().zip(x) {
+            *y += a * x;
+        }
+    }
 }

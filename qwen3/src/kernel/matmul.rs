@@ -119,11 +119,6 @@ pub(crate) struct Tile {
 }
 
 impl Tile {
-    /// Of `[rows, cols, depth]`; with `read`, adds to what is there.
-    pub(crate) fn new([rows, cols, depth]: [usize; 3], c: *mut f32, stride: usize, read: bool) -> Self {
-        Self { rows, cols, depth, c, stride, read }
-    }
-
     /// # Safety
     /// `a`, `b` and `c` must cover the tile, and nothing else may touch the tile of `c`.
     pub(crate) unsafe fn gemm(&self, a: View, b: View) {

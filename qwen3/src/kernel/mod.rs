@@ -9,6 +9,7 @@ pub mod activation;
 pub mod attention;
 pub mod bf16;
 pub mod experts;
+mod lanes;
 pub mod matmul;
 pub mod norm;
 mod precision;

@@ -74,18 +74,18 @@ multiversion! {
     /// Turns scores into probabilities in place; returns the log-sum-exp.
     pub fn softmax_row(row: &mut [f32]) -> f32 {
         let top = max(row);
+        for v in row.iter_mut() {
+            *v = exp(*v - top);
+        }
+        let (eights, rest) = row.as_chunks::<8>();
         let mut lanes = [0f32; 8];
-        let mut sum = 0f32;
-        let mut chunks = row.chunks_exact_mut(8);
-        for chunk in &mut chunks {
+        for eight in eights {
             for lane in 0..8 {
-                let e = exp(chunk[lane] - top);
-                chunk[lane] = e;
-                lanes[lane] += e;
+                lanes[lane] += eight[lane];
             }
         }
-        for v in chunks.into_remainder() {
-            *v = exp(*v - top);
+        let mut sum = 0f32;
+        for v in rest {
             sum += *v;
         }
         for lane in lanes {

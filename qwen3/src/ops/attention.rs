@@ -5,9 +5,10 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::{read, rows_of, slice, span};
-use crate::kernel::attention::{HeadShape, Run, attend_row, scores_backward};
-use crate::kernel::matmul::{Tile, View};
-use crate::kernel::softmax::dot;
+use crate::kernel::attention::{
+    HeadShape, PANEL, Panel, Rows, attend, mix_columns, mix_panel, pack_panels, row_dots, score_panel,
+    scores_backward,
+};
 use crate::kernel::{ROW_CHUNK, SharedMut};
 
 /// How packed rows form sequences: segments, each of which may continue an earlier one, its prefix.
@@ -52,15 +53,21 @@ impl Segments {
         })
     }
 
-    /// Pairs of a row and one that it sees.
-    fn pairs(&self) -> usize {
-        let of = |s: &Segment| s.rows.len() * s.prefix.len() + s.rows.len() * (s.rows.len() + 1) / 2;
-        self.0.iter().map(of).sum()
-    }
-
-    /// The segment of each row.
-    fn of_rows(&self) -> Vec<&Segment> {
-        self.0.iter().flat_map(|segment| std::iter::repeat_n(segment, segment.rows.len())).collect()
+    /// Blocks of [`ROW_CHUNK`] rows of a segment or less, neighbours together until they have as many.
+    fn blocks(&self) -> Vec<Vec<(&Segment, Range<usize>)>> {
+        let mut tasks = vec![Vec::new()];
+        let mut held = 0;
+        for segment in self.0.iter() {
+            for block in chunks(segment.rows.clone(), ROW_CHUNK) {
+                if held + block.len() > ROW_CHUNK {
+                    tasks.push(Vec::new());
+                    held = 0;
+                }
+                held += block.len();
+                tasks.last_mut().expect("never empty").push((segment, block));
+            }
+        }
+        tasks
     }
 
     /// Runs of segments that share no row with those of another run, each of about [`ROW_CHUNK`] rows or longer.
@@ -79,22 +86,27 @@ impl Segments {
     }
 }
 
-/// Causal grouped-query attention over packed sequences: prepared `[rows, (q + 2 kv) · d]` (see
-/// [`super::QkNormRope`]) to `[rows, q · d]`. A row sees the rows of its segment's prefix, those before it in its own
-/// segment, and itself.
+/// Grouped-query attention over packed sequences: prepared `[rows, (q + 2 kv) · d]` (queries, keys, values; see
+/// [`super::QkNormRope`]) to `[rows, q · d]`.
 ///
 /// Keeps one log-sum-exp a row and query head; probabilities are computed again in the backward.
 #[derive(Debug)]
-pub struct CausalAttention {
+pub struct Attention {
     shape: HeadShape,
     segments: Segments,
+    causal: bool,
     log_sum_exp: OnceLock<Vec<f32>>,
 }
 
-impl CausalAttention {
-    /// Attention of these heads within these sequences.
-    pub fn new(shape: HeadShape, segments: Segments) -> Self {
-        Self { shape, segments, log_sum_exp: OnceLock::new() }
+impl Attention {
+    /// A row sees the rows of its segment's prefix, those before it in its own segment, and itself.
+    pub fn causal(shape: HeadShape, segments: Segments) -> Self {
+        Self { shape, segments, causal: true, log_sum_exp: OnceLock::new() }
+    }
+
+    /// A row sees all rows of its segment, as in a vision tower.
+    pub fn full(shape: HeadShape, segments: Segments) -> Self {
+        Self { causal: false, ..Self::causal(shape, segments) }
     }
 
     fn width(&self) -> usize {
@@ -112,114 +124,218 @@ impl CausalAttention {
         Ok(())
     }
 
+    /// Pairs of a row and one that it sees.
+    fn pairs(&self) -> usize {
+        let of = |Segment { prefix, rows }: &Segment| {
+            let (all, n) = (rows.len() * prefix.len(), rows.len());
+            all + if self.causal { n * (n + 1) / 2 } else { n * n }
+        };
+        self.segments.0.iter().map(of).sum()
+    }
+
+    /// Of a segment's own rows, those that its rows `block` see.
+    fn seen_by(&self, rows: &Range<usize>, block: &Range<usize>) -> Range<usize> {
+        rows.start..if self.causal { block.end } else { rows.end }
+    }
+
+    /// How many of `keys` each row of `block` sees, if they are in its own segment.
+    fn sight(&self, block: &Range<usize>, keys: &Range<usize>) -> Vec<usize> {
+        let of = |row: usize| if self.causal { (row + 1).saturating_sub(keys.start) } else { keys.len() };
+        block.clone().map(|row| of(row).min(keys.len())).collect()
+    }
+
     /// The output, and a log-sum-exp a row and query head.
     pub(crate) fn forward(&self, x: &[f32]) -> (Vec<f32>, Vec<f32>) {
-        let _span = span!("attention", flops = 4 * self.segments.pairs() * self.shape.query_width());
-        let (shape, segments, width) = (self.shape, self.segments.of_rows(), self.width());
-        let (rows, out_width) = (x.len() / width, shape.query_width());
-        let mut y = vec![0f32; rows * out_width];
-        let mut lse = vec![0f32; rows * shape.query_heads];
-        y.par_chunks_mut(out_width * ROW_CHUNK)
-            .zip(lse.par_chunks_mut(shape.query_heads * ROW_CHUNK))
-            .enumerate()
-            .for_each(|(chunk, (y, lse))| {
-                let mut scratch = Vec::new();
-                let each = y.chunks_exact_mut(out_width).zip(lse.chunks_exact_mut(shape.query_heads));
-                for (i, (y, lse)) in each.enumerate() {
-                    let row = chunk * ROW_CHUNK + i;
-                    let run = |rows: Range<usize>| Run {
-                        keys: &x[rows.start * width + out_width..],
-                        values: &x[rows.start * width + out_width + shape.kv_width()..],
-                        stride: width,
-                        len: rows.len(),
-                    };
-                    let Segment { prefix, rows } = segments[row];
-                    let runs = [run(prefix.clone()), run(rows.start..row + 1)];
-                    attend_row(shape, &x[row * width..][..out_width], &runs, y, Some(lse), &mut scratch);
+        let _span = span!("attention", flops = 4 * self.pairs() * self.shape.query_width());
+        let (shape, width) = (self.shape, self.width());
+        let (d, heads, out_width) = (shape.head_dim, shape.query_heads, shape.query_width());
+        let rows = x.len() / width;
+        let (mut y, mut lse) = (vec![0f32; rows * out_width], vec![0f32; rows * heads]);
+        let (to_y, to_lse) = (SharedMut::new(&mut y), SharedMut::new(&mut lse));
+        let tasks = self.segments.blocks();
+        (0..tasks.len() * shape.kv_heads).into_par_iter().for_each_init(Buffers::default, |buffers, task| {
+            let kv_head = task % shape.kv_heads;
+            let (keys_at, values_at) = (out_width + kv_head * d, out_width + shape.kv_width() + kv_head * d);
+            let mut packed = 0..0;
+            for (Segment { prefix, rows }, block) in &tasks[task / shape.kv_heads] {
+                let Buffers { prefix: shared, own, out, lse, scores } = buffers;
+                if packed != *prefix {
+                    pack(x, width, keys_at, prefix, d, shared);
+                    packed = prefix.clone();
                 }
-            });
+                let seen_rows = self.seen_by(rows, block);
+                pack(x, width, keys_at, &seen_rows, d, own);
+                let values = |keys: &Range<usize>| &x[keys.start * width + values_at..];
+                let mut panels = Vec::new();
+                for (packed, keys) in [(&*shared, prefix), (&*own, &seen_rows)] {
+                    let each = chunks(keys.clone(), PANEL).zip(packed.chunks_exact(d * PANEL));
+                    panels.extend(each.map(|(keys, packed)| Panel {
+                        keys: packed,
+                        values: values(&keys),
+                        stride: width,
+                        len: keys.len(),
+                    }));
+                }
+                let seen: Vec<usize> =
+                    self.sight(block, &seen_rows).into_iter().map(|n| prefix.len() + n).collect();
+                out.resize(block.len() * d, 0.0);
+                lse.resize(block.len(), 0.0);
+                for head in kv_head * shape.group()..(kv_head + 1) * shape.group() {
+                    let queries = Rows { data: &x[block.start * width + head * d..], stride: width };
+                    attend(queries, &panels, &seen, shape.scale(), out, lse, scores);
+                    for ((row, out), lse) in block.clone().zip(out.chunks_exact(d)).zip(&*lse) {
+                        // SAFETY: this task owns the rows of its blocks, and in them the query heads of the group.
+                        unsafe {
+                            to_y.range(row * out_width + head * d, d).copy_from_slice(out);
+                            *to_lse.at(row * heads + head) = *lse;
+                        }
+                    }
+                }
+            }
+        });
         (y, lse)
     }
 
-    /// The gradient of `x`, from what [`CausalAttention::forward`] took and gave and the gradient of its output.
+    /// The gradient of `x`, from what [`Attention::forward`] took and gave and the gradient of its output.
     pub(crate) fn backward(&self, inputs: &Attended<'_>) -> Vec<f32> {
-        let _span = span!("attention", flops = 10 * self.segments.pairs() * self.shape.query_width());
+        let _span = span!("attention", flops = 10 * self.pairs() * self.shape.query_width());
         let mut dx = vec![0f32; inputs.x.len()];
         let out = SharedMut::new(&mut dx);
         let tasks = self.segments.tasks();
         let kv_heads = self.shape.kv_heads;
-        (0..tasks.len() * kv_heads).into_par_iter().for_each(|task| {
+        (0..tasks.len() * kv_heads).into_par_iter().for_each_init(Gradients::default, |buffers, task| {
             for segment in tasks[task / kv_heads] {
-                self.backward_segment(inputs, task % kv_heads, segment, out);
+                self.backward_segment(inputs, task % kv_heads, segment, buffers, out);
             }
         });
         dx
     }
 
     /// The gradient of a segment's rows, and its part of those of the rows that they see, for one key/value head: in
-    /// tiles of [`TILE_ROWS`] rows by [`TILE_KEYS`] keys, so that its memory does not depend on the length.
+    /// tiles of [`ROW_CHUNK`] rows by [`TILE_KEYS`] keys, so that its memory does not depend on the length.
     fn backward_segment(
         &self,
-        inputs: &Attended<'_>,
+        Attended { x, y, dy, lse }: &Attended<'_>,
         kv_head: usize,
         Segment { prefix, rows }: &Segment,
+        buffers: &mut Gradients,
         dx: SharedMut<f32>,
     ) {
-        let Attended { x, y, dy, lse } = inputs;
         let (shape, d, width, out_width) =
             (self.shape, self.shape.head_dim, self.width(), self.shape.query_width());
         let (keys_at, values_at) = (out_width + kv_head * d, out_width + shape.kv_width() + kv_head * d);
-        let most = TILE_ROWS.min(rows.len()) * TILE_KEYS.min(rows.len().max(prefix.len()));
-        let (mut probs, mut d_scores) = (vec![0f32; most], vec![0f32; most]);
-        for head in kv_head * shape.group()..(kv_head + 1) * shape.group() {
-            for first in rows.clone().step_by(TILE_ROWS) {
-                let tile = first..(first + TILE_ROWS).min(rows.end);
-                let queries = View::rows(&x[first * width + head * d..], width);
-                let d_out = View::rows(&dy[first * out_width + head * d..], out_width);
-                let at = |row: usize| row * out_width + head * d;
-                let means: Vec<f32> =
-                    tile.clone().map(|r| dot(&y[at(r)..][..d], &dy[at(r)..][..d])).collect();
-                for keys in tiles(prefix.clone()).chain(tiles(rows.start..tile.end)) {
-                    let (count, n) = (tile.len(), keys.len());
-                    let k = View::rows(&x[keys.start * width + keys_at..], width);
-                    let v = View::rows(&x[keys.start * width + values_at..], width);
-                    let square = |c: &mut [f32]| Tile::new([count, n, d], c.as_mut_ptr(), n, false);
-                    let sum = |sizes, at| Tile::new(sizes, dx.at(at), width, true);
-                    // SAFETY: the buffers hold a tile; the views lie in `x` and `dy`, whose rows and heads cover the
-                    // segment and what it sees. This task owns the rows of the segment and of its prefix, and in
-                    // them the query heads of the group and this key/value head.
-                    unsafe {
-                        square(&mut probs).gemm(queries, k.transpose());
-                        square(&mut d_scores).gemm(d_out, v.transpose());
-                        for (i, row) in tile.clone().enumerate() {
-                            let seen = (row + 1).saturating_sub(keys.start).min(n);
-                            scores_backward(
-                                &mut probs[i * n..][..n],
-                                &mut d_scores[i * n..][..n],
-                                seen,
-                                shape.scale(),
-                                lse[row * shape.query_heads + head],
-                                means[i],
-                            );
-                        }
-                        let (probs, d_scores) = (View::rows(&probs, n), View::rows(&d_scores, n));
-                        sum([count, d, n], first * width + head * d).gemm(d_scores, k);
-                        sum([n, d, count], keys.start * width + keys_at).gemm(d_scores.transpose(), queries);
-                        sum([n, d, count], keys.start * width + values_at).gemm(probs.transpose(), d_out);
+        let Gradients {
+            keys: key_panels,
+            values: value_panels,
+            probs,
+            d_scores,
+            d_queries,
+            d_keys,
+            d_values,
+        } = buffers;
+        // SAFETY, of all uses: this task owns the rows of the segment and of its prefix, and in them the query heads of the
+        // group and this key/value head.
+        let add = |row: usize, at: usize, found: &[f32]| {
+            for (sum, found) in unsafe { dx.range(row * width + at, d) }.iter_mut().zip(found) {
+                *sum += found;
+            }
+        };
+        let heads = kv_head * shape.group()..(kv_head + 1) * shape.group();
+        for tile in chunks(rows.clone(), ROW_CHUNK) {
+            let mut means = vec![0f32; shape.group() * tile.len()];
+            for (head, means) in heads.clone().zip(means.chunks_exact_mut(tile.len())) {
+                let [y, dy] = [y, dy]
+                    .map(|x| Rows { data: &x[tile.start * out_width + head * d..], stride: out_width });
+                row_dots(y, dy, d, means);
+            }
+            let own = chunks(self.seen_by(rows, &tile), TILE_KEYS).map(|keys| (keys, true));
+            for (keys, own) in chunks(prefix.clone(), TILE_KEYS).map(|keys| (keys, false)).chain(own) {
+                let (count, n) = (tile.len(), keys.len());
+                let (seen, ahead) = match own && self.causal {
+                    true => (self.sight(&tile, &keys), tile.start - keys.start),
+                    false => (vec![n; count], usize::MAX),
+                };
+                pack(x, width, keys_at, &keys, d, key_panels);
+                pack(x, width, values_at, &keys, d, value_panels);
+                for (sums, len) in [(&mut *d_keys, n * d), (d_values, n * d)] {
+                    sums.clear();
+                    sums.resize(len, 0.0);
+                }
+                probs.resize(count * n, 0.0);
+                d_scores.resize(count * n, 0.0);
+                for (index, head) in heads.clone().enumerate() {
+                    let queries = Rows { data: &x[tile.start * width + head * d..], stride: width };
+                    let d_out = Rows { data: &dy[tile.start * out_width + head * d..], stride: out_width };
+                    let panels = key_panels.chunks_exact(d * PANEL).zip(value_panels.chunks_exact(d * PANEL));
+                    for (i, (k, v)) in panels.enumerate() {
+                        let (start, len) = (i * PANEL, PANEL.min(n - i * PANEL));
+                        score_panel(queries, k, len, start, &seen, shape.scale(), probs, n);
+                        score_panel(d_out, v, len, start, &seen, 1.0, d_scores, n);
                     }
+                    let each = probs.chunks_exact_mut(n).zip(d_scores.chunks_exact_mut(n)).zip(&seen);
+                    for (((probs, d_scores), seen), (row, mean)) in
+                        each.zip(tile.clone().zip(&means[index * count..]))
+                    {
+                        let lse = lse[row * shape.query_heads + head];
+                        scores_backward(probs, d_scores, *seen, shape.scale(), lse, *mean);
+                    }
+                    d_queries.clear();
+                    d_queries.resize(count * d, 0.0);
+                    let k = Rows { data: &x[keys.start * width + keys_at..], stride: width };
+                    mix_panel(d_scores, n, k, n, 0, &seen, d_queries, d);
+                    mix_columns(d_scores, n, ahead, queries, d_keys, d);
+                    mix_columns(probs, n, ahead, d_out, d_values, d);
+                    for (row, found) in tile.clone().zip(d_queries.chunks_exact(d)) {
+                        add(row, head * d, found);
+                    }
+                }
+                for ((row, d_key), d_value) in keys.zip(d_keys.chunks_exact(d)).zip(d_values.chunks_exact(d))
+                {
+                    add(row, keys_at, d_key);
+                    add(row, values_at, d_value);
                 }
             }
         }
     }
 }
 
-/// Rows and keys of a tile of scores in the backward.
-const TILE_ROWS: usize = 64;
-const TILE_KEYS: usize = 256;
+/// Keys of a tile of scores in the backward.
+const TILE_KEYS: usize = 4 * ROW_CHUNK;
 
-fn tiles(keys: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-    let end = keys.end;
-    keys.step_by(TILE_KEYS).map(move |start| start..(start + TILE_KEYS).min(end))
+/// What a task of the forward fills for each block of rows.
+#[derive(Default)]
+struct Buffers {
+    prefix: Vec<f32>,
+    own: Vec<f32>,
+    out: Vec<f32>,
+    lse: Vec<f32>,
+    scores: Vec<f32>,
+}
+
+/// What a task of the backward fills for each tile.
+#[derive(Default)]
+struct Gradients {
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    probs: Vec<f32>,
+    d_scores: Vec<f32>,
+    d_queries: Vec<f32>,
+    d_keys: Vec<f32>,
+    d_values: Vec<f32>,
+}
+
+/// The `d` lanes from `at` on of `rows` of `x`, as panels.
+fn pack(x: &[f32], width: usize, at: usize, rows: &Range<usize>, d: usize, panels: &mut Vec<f32>) {
+    panels.resize(rows.len().div_ceil(PANEL) * PANEL * d, 0.0);
+    if !rows.is_empty() {
+        let rows_of_x = Rows { data: &x[rows.start * width + at..], stride: width };
+        pack_panels(rows_of_x, rows.len(), d, panels);
+    }
+}
+
+fn chunks(rows: Range<usize>, len: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = rows.end;
+    rows.step_by(len).map(move |start| start..(start + len).min(end))
 }
 
 /// What the backward reads: the prepared projections, the output, its gradient, and a log-sum-exp a row and head.
@@ -230,9 +346,9 @@ pub(crate) struct Attended<'a> {
     pub(crate) lse: &'a [f32],
 }
 
-impl CustomOp1 for CausalAttention {
+impl CustomOp1 for Attention {
     fn name(&self) -> &'static str {
-        "causal-attention"
+        if self.causal { "causal-attention" } else { "full-attention" }
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout) -> Result<(CpuStorage, Shape)> {

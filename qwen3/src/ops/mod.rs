@@ -8,7 +8,6 @@
 
 mod attention;
 mod experts;
-mod full_attention;
 mod gather_rows;
 mod head;
 mod layer_norm;
@@ -17,9 +16,8 @@ mod qk_norm_rope;
 mod rms_norm;
 mod swiglu;
 
-pub use attention::{CausalAttention, Segments};
+pub use attention::{Attention, Segments};
 pub use experts::{ExpertsDown, ExpertsUp};
-pub use full_attention::FullAttention;
 pub use gather_rows::GatherRows;
 pub use head::{HeadLogProbs, LogitMask};
 pub use layer_norm::LayerNorm;

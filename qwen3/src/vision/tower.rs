@@ -9,7 +9,7 @@ use super::config::VisionConfig;
 use crate::error::{Error, Result};
 use crate::kernel::attention::HeadShape;
 use crate::kernel::rope::RopeTable;
-use crate::ops::{FullAttention, GatherRows, LayerNorm, Linear, QkNormRope};
+use crate::ops::{Attention, GatherRows, LayerNorm, Linear, QkNormRope, Segments};
 use crate::part::recompute;
 
 const NORM: LayerNorm = LayerNorm { eps: 1e-6 };
@@ -51,7 +51,7 @@ struct Block {
 #[derive(Clone)]
 struct Frames {
     rotate: QkNormRope,
-    cu_seqlens: Arc<[u32]>,
+    segments: Segments,
 }
 
 struct Merger {
@@ -135,7 +135,7 @@ impl VisionTower {
                 ends.push(ends[ends.len() - 1] + grid.h * grid.w);
             }
         }
-        let frames = Frames { rotate: self.rotation(&cells)?, cu_seqlens: ends.into() };
+        let frames = Frames { rotate: self.rotation(&cells)?, segments: Segments::new(&ends, &[]) };
         let mut levels = Vec::with_capacity(self.levels.len());
         for (index, block) in self.blocks.iter().enumerate() {
             x = if self.recompute {
@@ -204,9 +204,8 @@ impl VisionTower {
 }
 
 impl Block {
-    fn forward(&self, x: &Tensor, Frames { rotate, cu_seqlens }: &Frames) -> Result<Tensor> {
-        let attention =
-            FullAttention::new(rotate.shape.query_heads, rotate.shape.head_dim, cu_seqlens.clone());
+    fn forward(&self, x: &Tensor, Frames { rotate, segments }: &Frames) -> Result<Tensor> {
+        let attention = Attention::full(rotate.shape, segments.clone());
         let qkv = self.qkv.linear(&self.norm1.norm(x)?)?.apply_op1(rotate.clone())?;
         let x = (x + self.proj.linear(&qkv.apply_op1(attention)?)?)?;
         // `Tensor::gelu` is the tanh form, which blocks use; mergers use the exact one.
