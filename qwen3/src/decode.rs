@@ -323,18 +323,18 @@ impl Decoder {
             // Short contexts are not worth another thread.
             let each = places.iter().map(|p| p.position + 1).sum::<usize>() * group / rows.len();
             let together = (MIN_ATTENTION / each.max(1)).max(1);
-            let (d, scale) = (self.shape.head_dim, self.shape.scale());
+            let (d, heads) = (self.shape.head_dim, self.shape.group());
             attended.par_chunks_mut(group).with_min_len(together).enumerate().for_each_init(
-                || (Vec::new(), Vec::new(), Vec::new(), vec![0f32; self.shape.group()]),
-                |(scores, panels, seen, lse), (i, out)| {
+                || (Vec::new(), Vec::new(), vec![0f32; heads]),
+                |(packed, scores, lse), (i, out)| {
                     let (row, kv_head) = (i / self.shape.kv_heads, i % self.shape.kv_heads);
-                    panels.clear();
                     let context = contexts_seen[rows[row].context];
-                    context.panels(index, width, kv_head * d, places[row].own_len, panels);
-                    seen.clear();
-                    seen.resize(self.shape.group(), panels.iter().map(|p| p.len).sum());
-                    let query = &qkv[row * qkv_width + kv_head * group..][..group];
-                    attend(Rows { data: query, stride: d }, panels, seen, scale, out, lse, scores);
+                    let head = [kv_head * d, d];
+                    let panels = context.panels(index, head, places[row].own_len, packed);
+                    let seen = vec![panels.iter().map(|p| p.len).sum(); heads];
+                    let queries =
+                        Rows { data: &qkv[row * qkv_width + kv_head * group..][..group], stride: d };
+                    attend(queries, &panels, &seen, self.shape.scale(), out, lse, scores);
                 },
             );
             add(&mut x, &linear(&attended, &layer.output));

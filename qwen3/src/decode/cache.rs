@@ -6,11 +6,45 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::kernel::attention::{PANEL, Panel};
+use crate::kernel::attention::{PANEL, Panel, Rows, pack_panels};
 use crate::vision::VisualPrompt;
 
-/// The keys of [`PANEL`] tokens, lane by lane, then their values, row by row.
-type Page = Box<[f32]>;
+/// Keys, then values, of [`PANEL`] tokens. Keys lie by rows while there is room for more, so that few of them touch little
+/// memory, and as a panel ([`Panel::keys`]) once the page is full, so that many are not laid out anew for every token.
+#[derive(Clone, Debug)]
+struct Page {
+    numbers: Box<[f32]>,
+    full: bool,
+}
+
+impl Page {
+    fn new(width: usize) -> Self {
+        Self { numbers: vec![0f32; 2 * PANEL * width].into(), full: false }
+    }
+
+    fn put(&mut self, place: usize, key: &[f32], value: &[f32]) {
+        let width = key.len();
+        let (keys, values) = self.numbers.split_at_mut(PANEL * width);
+        keys[place * width..][..width].copy_from_slice(key);
+        values[place * width..][..width].copy_from_slice(value);
+        if place + 1 == PANEL {
+            let rows = keys.to_vec();
+            pack_panels(Rows { data: &rows, stride: width }, PANEL, width, keys);
+            self.full = true;
+        }
+    }
+
+    /// Makes room behind some of its tokens.
+    fn reopen(&mut self) {
+        if std::mem::take(&mut self.full) {
+            let keys = self.numbers.len() / 2;
+            let (width, panel) = (keys / PANEL, self.numbers[..keys].to_vec());
+            for (at, key) in self.numbers[..keys].iter_mut().enumerate() {
+                *key = panel[at % width * PANEL + at / width];
+            }
+        }
+    }
+}
 
 /// Pages that no cache holds at the moment, all of one size.
 #[derive(Debug, Default)]
@@ -19,10 +53,11 @@ pub(crate) struct Pool(Mutex<Vec<Page>>);
 impl Pool {
     fn take(&self, width: usize) -> Page {
         let free = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        free.unwrap_or_else(|| vec![0f32; 2 * PANEL * width].into())
+        free.unwrap_or_else(|| Page::new(width))
     }
 
     fn put(&self, pages: impl Iterator<Item = Page>) {
+        let pages = pages.map(|page| Page { full: false, ..page });
         self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(pages);
     }
 }
@@ -76,12 +111,7 @@ impl KvCache {
         if let (true, Some(pool)) = (place / PANEL == pages.len(), pool) {
             pages.push(pool.take(width));
         }
-        let (keys, values) = pages[place / PANEL].split_at_mut(PANEL * width);
-        let place = place % PANEL;
-        for (lane, key) in keys.chunks_exact_mut(PANEL).zip(key) {
-            lane[place] = *key;
-        }
-        values[place * width..][..width].copy_from_slice(value);
+        pages[place / PANEL].put(place % PANEL, key, value);
     }
 
     /// Gives the pages behind the first `len` tokens back.
@@ -89,21 +119,37 @@ impl KvCache {
         let Pages { layers, pool } = &mut self.pages;
         if let Some(pool) = pool {
             pool.put(layers.iter_mut().flat_map(|pages| pages.drain(len.div_ceil(PANEL).min(pages.len())..)));
+            for page in layers.iter_mut().filter_map(|pages| pages.get_mut(len / PANEL)) {
+                page.reopen();
+            }
         }
         self.len = len;
     }
 
-    /// The first `len` tokens of a layer, as the key/value head sees them whose lanes begin at `lane` of `width`.
-    fn panels(&self, layer: usize, width: usize, lane: usize, len: usize) -> impl Iterator<Item = Panel<'_>> {
-        self.pages.layers[layer].iter().take(len.div_ceil(PANEL)).enumerate().map(move |(page, numbers)| {
-            Panel {
-                keys: &numbers[lane * PANEL..width * PANEL],
-                values: &numbers[width * PANEL + lane..],
-                stride: width,
-                len: PANEL.min(len - page * PANEL),
-            }
+    /// The first `len` tokens of a layer by pages, as the key/value head of `d` lanes sees them whose first is lane `lane`.
+    fn seen(&self, layer: usize, [lane, d]: [usize; 2], len: usize) -> impl Iterator<Item = Seen<'_>> {
+        self.pages.layers[layer].iter().take(len.div_ceil(PANEL)).enumerate().map(move |(index, page)| {
+            let (keys, values) = page.numbers.split_at(page.numbers.len() / 2);
+            let stride = keys.len() / PANEL;
+            let keys = match page.full {
+                true => Keys::Panel(&keys[lane * PANEL..][..d * PANEL]),
+                false => Keys::Rows(Rows { data: &keys[lane..], stride }),
+            };
+            Seen { keys, values: Rows { data: &values[lane..], stride }, len: PANEL.min(len - index * PANEL) }
         })
     }
+}
+
+enum Keys<'a> {
+    Panel(&'a [f32]),
+    Rows(Rows<'a>),
+}
+
+/// Keys and values of a page, as one key/value head has them.
+struct Seen<'a> {
+    keys: Keys<'a>,
+    values: Rows<'a>,
+    len: usize,
 }
 
 /// What one sequence has seen: a prefix that other sequences may share, then its own tokens.
@@ -154,18 +200,95 @@ impl Context {
         }
     }
 
-    /// Adds the keys and values that a token sees in a layer: those of the prefix and its own first `own` ones.
+    /// The keys and values that a token sees in a layer, those of the prefix and its own first `own` ones, of the key/value
+    /// head of `d` lanes whose first is `lane`. Keys that do not lie as a panel are laid out in `spare`.
     pub(super) fn panels<'a>(
         &'a self,
         layer: usize,
-        width: usize,
-        lane: usize,
+        [lane, d]: [usize; 2],
         own: usize,
-        panels: &mut Vec<Panel<'a>>,
-    ) {
-        if let Some(prefix) = &self.prefix {
-            panels.extend(prefix.panels(layer, width, lane, prefix.len));
+        spare: &'a mut Vec<f32>,
+    ) -> Vec<Panel<'a>> {
+        let prefix = self.prefix.iter().flat_map(|prefix| prefix.seen(layer, [lane, d], prefix.len));
+        let pages: Vec<Seen<'a>> = prefix.chain(self.own.seen(layer, [lane, d], own)).collect();
+        let open = pages.iter().filter(|page| matches!(page.keys, Keys::Rows(_))).count();
+        spare.resize(open * d * PANEL, 0.0);
+        let mut spare = spare.chunks_exact_mut(d * PANEL);
+        let panel = |Seen { keys, values, len }| {
+            let keys = match keys {
+                Keys::Panel(keys) => keys,
+                Keys::Rows(rows) => {
+                    let spare = spare.next().expect("one for each page with room");
+                    pack_panels(rows, len, d, spare);
+                    spare
+                }
+            };
+            Panel { keys, values, len }
+        };
+        pages.into_iter().map(panel).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const WIDTH: usize = 6;
+
+    fn numbers(token: u32) -> (Vec<f32>, Vec<f32>) {
+        let lane = |lane: usize| (token * 16) as f32 + lane as f32;
+        ((0..WIDTH).map(lane).collect(), (0..WIDTH).map(|l| -lane(l)).collect())
+    }
+
+    fn feed(context: &mut Context, pool: &Arc<Pool>, tokens: &[u32]) {
+        context.own.prepare(1, pool);
+        for token in tokens {
+            let (key, value) = numbers(*token);
+            context.own.put(0, context.own.len, &key, &value);
+            context.own.len += 1;
         }
-        panels.extend(self.own.panels(layer, width, lane, own));
+    }
+
+    proptest! {
+        /// However a sequence grew, was cut and grew again, a head sees its tokens in order; and so do fewer of its rows.
+        #[test]
+        fn a_head_sees_the_tokens_in_order(
+            prompt in prop::collection::vec(0u32..1000, 0..80),
+            turns in prop::collection::vec((prop::collection::vec(0u32..1000, 0..80), 0usize..90), 1..5),
+            less in 0usize..20, head in 0usize..3,
+        ) {
+            let (pool, d) = (Arc::default(), 2);
+            let mut first = Context::default();
+            feed(&mut first, &pool, &prompt);
+            let mut context = Context::after(first.into_prefix().unwrap());
+            let mut wanted = prompt.clone();
+            for (tokens, keep) in turns {
+                feed(&mut context, &pool, &tokens);
+                wanted.extend(tokens);
+                context.truncate(prompt.len() + keep);
+                wanted.truncate(prompt.len() + keep);
+            }
+            prop_assert_eq!(context.len(), wanted.len());
+            let own = context.own.len - less.min(context.own.len);
+            let mut spare = Vec::new();
+            let panels = context.panels(0, [head * d, d], own, &mut spare);
+            let seen = panels.iter().flat_map(|p| (0..p.len).map(move |j| (p, j)));
+            let seen: Vec<[f32; 4]> = seen
+                .map(|(p, j)| {
+                    let value = &p.values.data[j * p.values.stride..];
+                    [p.keys[j], p.keys[PANEL + j], value[0], value[1]]
+                })
+                .collect();
+            let wanted: Vec<[f32; 4]> = wanted[..prompt.len() + own]
+                .iter()
+                .map(|token| {
+                    let (key, value) = numbers(*token);
+                    [key[head * d], key[head * d + 1], value[head * d], value[head * d + 1]]
+                })
+                .collect();
+            prop_assert_eq!(seen, wanted);
+        }
     }
 }

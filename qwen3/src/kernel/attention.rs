@@ -25,10 +25,8 @@ const ROWS: usize = 4;
 pub struct Panel<'a> {
     /// `[d, PANEL]`: lane `l` of key `j` at `l · PANEL + j`. Keys behind `len` may be anything.
     pub keys: &'a [f32],
-    /// Row `j` from `j · stride`, `d` lanes.
-    pub values: &'a [f32],
-    /// Floats from one row of values to the next.
-    pub stride: usize,
+    /// One row a key, `d` lanes.
+    pub values: Rows<'a>,
     /// Keys.
     pub len: usize,
 }
@@ -93,18 +91,18 @@ with_simd! {
             if seen.iter().all(|seen| *seen <= start) {
                 continue;
             }
-            let first = block * ROWS;
-            if let [_, _, _, _] = seen {
-                let rows: [&[f32]; ROWS] = std::array::from_fn(|row| queries.row(first + row, keys.len()));
-                let sums = products(simd, rows, keys);
-                for row in 0..ROWS {
-                    put_scaled(&sums[row], scale, &mut scores[row * n + start..][..len]);
-                }
-            } else {
-                for row in 0..seen.len() {
-                    let [sums] = products(simd, [queries.row(first + row, keys.len())], keys);
-                    put_scaled(&sums, scale, &mut scores[row * n + start..][..len]);
-                }
+            let queries = Rows { data: &queries.data[block * ROWS * queries.stride..], ..queries };
+            let scores = &mut scores[start..];
+            // Half of a panel is enough for few keys.
+            match (seen.len(), len <= LANES) {
+                (4, false) => score_rows::<S, 4, 2>(simd, queries, keys, len, scale, scores, n),
+                (3, false) => score_rows::<S, 3, 2>(simd, queries, keys, len, scale, scores, n),
+                (2, false) => score_rows::<S, 2, 2>(simd, queries, keys, len, scale, scores, n),
+                (_, false) => score_rows::<S, 1, 2>(simd, queries, keys, len, scale, scores, n),
+                (4, true) => score_rows::<S, 4, 1>(simd, queries, keys, len, scale, scores, n),
+                (3, true) => score_rows::<S, 3, 1>(simd, queries, keys, len, scale, scores, n),
+                (2, true) => score_rows::<S, 2, 1>(simd, queries, keys, len, scale, scores, n),
+                (_, true) => score_rows::<S, 1, 1>(simd, queries, keys, len, scale, scores, n),
             }
         }
     }
@@ -173,15 +171,12 @@ multiversion! {
     }
 }
 
-/// Lays rows of `d` lanes out as panels, `[panels, d, PANEL]`, zeros behind the last row.
+/// Lays rows of `d` lanes out as panels, `[panels, d, PANEL]`; what is behind the last row stays.
 pub fn pack_panels(rows: Rows<'_>, count: usize, d: usize, panels: &mut [f32]) {
     for (panel, out) in panels.chunks_exact_mut(d * PANEL).enumerate() {
         let first = panel * PANEL;
         let len = PANEL.min(count - first);
         let (out, _) = out.as_chunks_mut::<PANEL>();
-        if len < PANEL {
-            out.fill([0.0; PANEL]);
-        }
         let whole = [len / 4 * 4, d / 4 * 4];
         for j in (0..whole[0]).step_by(4) {
             let rows: [&[f32]; 4] = std::array::from_fn(|i| rows.row(first + j + i, d));
@@ -222,37 +217,39 @@ fn transposed(rows: [&[f32]; 4]) -> [[f32; 4]; 4] {
     std::array::from_fn(|lane| rows.map(|row| row[lane]))
 }
 
-/// Vectors of a panel.
-const VECTORS: usize = PANEL / LANES;
-
-/// `q · k` of each row with each key of a panel.
+/// `scores[i, j] = q_i · k_j · scale` of `R` rows, `n` numbers apart, and the first `len` keys of a panel, of which `V` vectors are
+/// computed.
 #[inline(always)]
-fn products<S: Simd, const R: usize>(simd: S, rows: [&[f32]; R], keys: &[[f32; PANEL]]) -> [[f32; PANEL]; R] {
-    let mut sums = [[simd.splat(0.0); VECTORS]; R];
+fn score_rows<S: Simd, const R: usize, const V: usize>(
+    simd: S,
+    queries: Rows<'_>,
+    keys: &[[f32; PANEL]],
+    len: usize,
+    scale: f32,
+    scores: &mut [f32],
+    n: usize,
+) {
+    let rows: [&[f32]; R] = std::array::from_fn(|row| queries.row(row, keys.len()));
+    let mut sums = [[simd.splat(0.0); V]; R];
     for (lane, keys) in keys.iter().enumerate() {
         let keys = keys.as_chunks::<LANES>().0;
-        let keys: [S::Vector; VECTORS] = std::array::from_fn(|v| simd.load(&keys[v]));
+        let keys: [S::Vector; V] = std::array::from_fn(|v| simd.load(&keys[v]));
         for r in 0..R {
             let q = simd.splat(rows[r][lane]);
-            for v in 0..VECTORS {
+            for v in 0..V {
                 sums[r][v] = simd.mul_add(q, keys[v], sums[r][v]);
             }
         }
     }
-    let mut out = [[0f32; PANEL]; R];
     for r in 0..R {
-        let to = out[r].as_chunks_mut::<LANES>().0;
-        for v in 0..VECTORS {
+        let mut row = [0f32; PANEL];
+        let to = row.as_chunks_mut::<LANES>().0;
+        for v in 0..V {
             simd.store(sums[r][v], &mut to[v]);
         }
-    }
-    out
-}
-
-#[inline(always)]
-fn put_scaled(sums: &[f32; PANEL], scale: f32, scores: &mut [f32]) {
-    for (score, sum) in scores.iter_mut().zip(sums) {
-        *score = sum * scale;
+        for (score, sum) in scores[r * n..][..len].iter_mut().zip(&row) {
+            *score = sum * scale;
+        }
     }
 }
 
@@ -352,7 +349,6 @@ pub fn attend(
     }
     out.fill(0.0);
     for (start, panel) in starts() {
-        let values = Rows { data: panel.values, stride: panel.stride };
-        mix_panel(scores, n, values, panel.len, start, seen, out, d);
+        mix_panel(scores, n, panel.values, panel.len, start, seen, out, d);
     }
 }

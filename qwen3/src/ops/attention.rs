@@ -165,14 +165,14 @@ impl Attention {
                 }
                 let seen_rows = self.seen_by(rows, block);
                 pack(x, width, keys_at, &seen_rows, d, own);
-                let values = |keys: &Range<usize>| &x[keys.start * width + values_at..];
+                let values =
+                    |keys: &Range<usize>| Rows { data: &x[keys.start * width + values_at..], stride: width };
                 let mut panels = Vec::new();
                 for (packed, keys) in [(&*shared, prefix), (&*own, &seen_rows)] {
                     let each = chunks(keys.clone(), PANEL).zip(packed.chunks_exact(d * PANEL));
                     panels.extend(each.map(|(keys, packed)| Panel {
                         keys: packed,
                         values: values(&keys),
-                        stride: width,
                         len: keys.len(),
                     }));
                 }
