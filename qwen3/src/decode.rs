@@ -23,7 +23,7 @@ pub use crate::kernel::stored::Precision;
 use crate::kernel::stored::{Format, Matrix, Stored};
 use crate::kernel::{MatmulPrecision, experts};
 use crate::model::{Model, Routes, copy};
-use crate::ops::QkNormRope;
+use crate::ops::{QkNormRope, span};
 use crate::vision::{FrozenVision, VisualItems, VisualPrompt, VlModel};
 use crate::weights::{NamedTensor, parameter_specs};
 
@@ -242,6 +242,9 @@ impl Decoder {
     /// Rows that come in the order of their contexts are run in blocks, several at a time.
     pub fn step(&self, rows: &[Row], contexts: &mut [&mut Context]) -> Result<Step> {
         let places = self.place(rows, contexts)?;
+        if rows.len() <= BLOCK_ROWS {
+            return self.run(rows, &places, contexts);
+        }
         let steps: Vec<Step> = blocks(rows, contexts)
             .into_par_iter()
             .map(|Block { rows: range, first_context, contexts }| {
@@ -280,6 +283,7 @@ impl Decoder {
         }
         self.precision.round(&mut x);
         let norm_rows = |x: &[f32], w: &[f32]| {
+            let _span = span!("norm", bytes = 8 * x.len());
             let mut u = vec![0f32; x.len()];
             let each = u.par_chunks_mut(hidden).zip(x.par_chunks(hidden)).with_min_len(least_rows(hidden));
             each.for_each(|(u, x)| {
@@ -289,6 +293,7 @@ impl Decoder {
         };
         let linear = |x: &[f32], w: &Stored| {
             let (k, n) = (x.len() / rows.len(), w.len() / (x.len() / rows.len()));
+            let _span = span!("linear", flops = 2 * rows.len() * n * k, bytes = w.bytes());
             let mut y = vec![0f32; rows.len() * n];
             w.times(x, &mut y, rows.len(), 0..n, k);
             y
@@ -307,12 +312,16 @@ impl Decoder {
             let mut projected = linear(&norm_rows(&x, &layer.input_norm), &layer.qkv);
             self.precision.round(&mut projected);
             let norms = layer.qk_norms.as_ref().map(|(q, k)| (q.as_slice(), k.as_slice()));
+            let prepared = span!("norm and rope", bytes = 8 * projected.len());
             let mut qkv = vec![0f32; projected.len()];
             let each = qkv.par_chunks_mut(qkv_width).with_min_len(least_rows(qkv_width)).enumerate();
             each.for_each(|(row, qkv)| {
                 prepare.row(&projected[row * qkv_width..][..qkv_width], norms, positions[row], qkv);
             });
             self.precision.round(&mut qkv);
+            drop(prepared);
+            let pairs: usize = places.iter().map(|p| p.position + 1).sum();
+            let attention = span!("attention", flops = 4 * pairs * query_width, bytes = 8 * pairs * width);
             for ((row, place), qkv) in rows.iter().zip(places).zip(qkv.chunks_exact(qkv_width)) {
                 let (key, value) = qkv[query_width..].split_at(width);
                 contexts[row.context].own.put(index, place.own_len - 1, key, value);
@@ -321,7 +330,7 @@ impl Decoder {
             let contexts_seen: Vec<&Context> = contexts.iter().map(|c| &**c).collect();
             let group = self.shape.group() * self.shape.head_dim;
             // Short contexts are not worth another thread.
-            let each = places.iter().map(|p| p.position + 1).sum::<usize>() * group / rows.len();
+            let each = pairs * group / rows.len();
             let together = (MIN_ATTENTION / each.max(1)).max(1);
             let (d, heads) = (self.shape.head_dim, self.shape.group());
             attended.par_chunks_mut(group).with_min_len(together).enumerate().for_each_init(
@@ -337,14 +346,17 @@ impl Decoder {
                     attend(queries, &panels, &seen, self.shape.scale(), out, lse, scores);
                 },
             );
+            drop(attention);
             add(&mut x, &linear(&attended, &layer.output));
             let u = norm_rows(&x, &layer.post_norm);
             let out = match &layer.mlp {
                 Mlp::Dense { gate_up, down } => {
                     let (pre, inner) = (linear(&u, gate_up), config.intermediate_size);
+                    let swiglu = span!("swiglu", bytes = 6 * pre.len());
                     let mut h = vec![0f32; rows.len() * inner];
                     let each = h.par_chunks_mut(inner).zip(pre.par_chunks(2 * inner));
                     each.with_min_len(least_rows(inner)).for_each(|(h, pre)| swiglu_row(pre, h));
+                    drop(swiglu);
                     linear(&h, down)
                 }
                 Mlp::Experts { router, gate_up, down } => {
@@ -356,8 +368,10 @@ impl Decoder {
                     let gates =
                         moe_routing::gates(&logits, experts_of, &ids, k, &router).map_err(in_layer)?;
                     let dispatch = Dispatch::new(&ids, rows.len(), experts_of, k).map_err(in_layer)?;
+                    let ran = span!("experts", flops = 6 * rows.len() * k * hidden * inner);
                     let (_, h) = experts::up(&u, gate_up, &dispatch, hidden, inner);
                     let o = experts::down(&h, down, &dispatch, hidden, inner);
+                    drop(ran);
                     routes.push(ids);
                     experts::combine(&o, &gates, &dispatch, hidden)
                 }
@@ -379,8 +393,9 @@ impl Decoder {
     /// Logits of some rows of states: `[rows, hidden_size]` to `[rows, vocab_size]`.
     pub fn logits(&self, states: &[f32]) -> Vec<f32> {
         let (rows, vocabulary) = (states.len() / self.config.hidden_size, self.config.vocab_size);
-        let mut z = vec![0f32; rows * vocabulary];
         let head = self.head.as_ref().unwrap_or(&self.embedding);
+        let _span = span!("head", flops = 2 * states.len() * vocabulary, bytes = head.bytes());
+        let mut z = vec![0f32; rows * vocabulary];
         head.times(states, &mut z, rows, 0..vocabulary, self.config.hidden_size);
         z
     }

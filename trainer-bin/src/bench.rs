@@ -1,9 +1,7 @@
-//! `bench`: where the time of a training step and of decoding steps goes, beside what the machine can do.
+//! `bench`: where the time of a training step, of decoding steps and of an RL step goes, beside what the machine can do.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
-use std::sync::PoisonError;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
@@ -14,17 +12,17 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
 use serde_json::{Value, json};
-use tracing_subscriber::layer::SubscriberExt;
 use train_core::config::Layers;
 use train_core::metrics::peak_memory_mib;
 use train_core::optim::{AdamW, Gradients};
 use train_core::policy::Policy;
 use train_core::setup;
 
+use crate::bench_rl;
 use crate::cli::BenchArgs;
 use crate::inspect::model_of;
 use crate::machine::{Machine, give_pages_back, reset_peak_memory};
-use crate::profile::{Cost, Profile};
+use crate::profile::{Components, Limits};
 use crate::run::use_threads;
 
 pub(crate) fn bench(model: &Path, args: &BenchArgs) -> Result<()> {
@@ -32,7 +30,9 @@ pub(crate) fn bench(model: &Path, args: &BenchArgs) -> Result<()> {
     if args.length < 2 || args.steps == 0 || args.prompt == 0 || args.decode.contains(&0) {
         bail!("--steps, --prompt and --decode must be 1 or more, --length 2 or more");
     }
-    let longest = (args.prompt + args.steps + 2).max(args.length);
+    let samples = args.samples();
+    let of_rl = if samples > 0 { args.prompt + args.response } else { 0 };
+    let longest = (args.prompt + args.steps + 2).max(args.length).max(of_rl);
     let fits = |config: &qwen3::Config| match config.max_position_embeddings {
         context if longest > context => {
             bail!("sequences of {longest} tokens, the model's context is {context}")
@@ -49,16 +49,16 @@ pub(crate) fn bench(model: &Path, args: &BenchArgs) -> Result<()> {
         fits(policy.config())?;
         return crate::bench_gate::bench(model, &policy, args);
     }
-    let (weights, training, decoder) = match config_of(model)? {
+    let (weights, training, rl, decoder) = match config_of(model)? {
         // For decoding alone a random model is made as the decoder stores it.
-        Some(config) if args.batch == 0 => {
+        Some(config) if args.batch == 0 && samples == 0 => {
             fits(&config)?;
             let context = config.max_position_embeddings;
             let tensors: Vec<_> = qwen3::weights::parameter_specs(&config);
             let weights = tensors.iter().map(|spec| spec.shape.iter().product::<usize>()).sum();
             let tensors = qwen3::weights::init(&config, random).map(Ok);
             let decoder = qwen3::Decoder::from_tensors(config, tensors, context, Precision::F32, products)?;
-            (weights, None, decoder)
+            (weights, None, None, decoder)
         }
         config => {
             let mut policy: Policy = match config {
@@ -74,9 +74,13 @@ pub(crate) fn bench(model: &Path, args: &BenchArgs) -> Result<()> {
             }
             let weights: usize = policy.parameters().iter().map(|p| p.var.elem_count()).sum();
             let training = if args.batch > 0 { Some(train(&policy, args)?) } else { None };
+            let (rl, policy) = match samples {
+                0 => (None, policy),
+                _ => bench_rl::measure(policy, args, samples).map(|(rl, policy)| (Some(rl), policy))?,
+            };
             let decoder = policy.decoder(Precision::F32)?;
             give_pages_back(|| drop(policy));
-            (weights, training, decoder)
+            (weights, training, rl, decoder)
         }
     };
     if args.on_request {
@@ -98,11 +102,15 @@ pub(crate) fn bench(model: &Path, args: &BenchArgs) -> Result<()> {
         "{threads} threads; matrix products {:.0} GFLOP/s in f32, {:.0} in bf16; memory {:.1} GB/s",
         machine.gflops, machine.bf16_gflops, machine.gbytes
     )?;
+    let limits = Limits { gflops: machine.products(args.precision), gbytes: machine.gbytes };
     if let Some(training) = &training {
-        training.print(&mut out, machine.products(args.precision), machine.gbytes)?;
+        training.print(&mut out, limits)?;
     }
     if !decoding.is_empty() {
-        print_decoding(&mut out, &decoding, args.prompt)?;
+        print_decoding(&mut out, &decoding, args.prompt, limits)?;
+    }
+    if let Some(rl) = &rl {
+        rl.print(&mut out, limits)?;
     }
     if let Some(path) = &args.json {
         let text = json!({
@@ -117,6 +125,7 @@ pub(crate) fn bench(model: &Path, args: &BenchArgs) -> Result<()> {
             },
             "training": training.map(|t| t.to_json()),
             "decoding": decoding.iter().map(Decoding::to_json).collect::<Vec<_>>(),
+            "rl": rl.map(|rl| rl.to_json()),
         });
         std::fs::write(path, format!("{text:#}\n")).with_context(|| format!("writing {}", path.display()))?;
     }
@@ -140,7 +149,7 @@ fn on_request(mut measure: impl FnMut(Option<usize>) -> Result<f64>) -> Result<(
     Ok(())
 }
 
-fn print_decoding(out: &mut impl Write, decoding: &[Decoding], prompt: usize) -> Result<()> {
+fn print_decoding(out: &mut impl Write, decoding: &[Decoding], prompt: usize, limits: Limits) -> Result<()> {
     writeln!(out, "\nDecoding, after a prompt of {prompt} tokens:")?;
     let titles = ["batch", "ms a step", "tokens/s", "GB/s weights", "peak MiB"];
     let [batch, ms, tokens, rate, peak] = titles;
@@ -152,6 +161,10 @@ fn print_decoding(out: &mut impl Write, decoding: &[Decoding], prompt: usize) ->
             "{:>6} {ms:>10.2} {tokens:>10.1} {:>12.1} {:>10.0}",
             d.batch, d.weight_gbytes, d.peak_mib
         )?;
+    }
+    for d in decoding {
+        writeln!(out, "\nA step of {} sequences:", d.batch)?;
+        d.components.print(out, d.seconds, limits)?;
     }
     Ok(())
 }
@@ -189,7 +202,7 @@ struct Training {
     /// Of forward, backward and optimiser, means.
     parts: [f64; 3],
     /// By component, means of a step.
-    components: BTreeMap<&'static str, Cost>,
+    components: Components,
     peak_mib: f64,
 }
 
@@ -235,26 +248,20 @@ impl<'a> Step<'a> {
 fn train(policy: &Policy, args: &BenchArgs) -> Result<Training> {
     reset_peak_memory();
     let mut step = Step::new(policy, args)?;
-    let profile = Profile::default();
-    let costs = profile.costs();
-    let subscriber = tracing_subscriber::registry().with(profile);
-    let seconds = tracing::subscriber::with_default(subscriber, || {
-        (0..args.steps).map(|_| step.run()).collect::<Result<Vec<[f64; 3]>>>()
-    })?;
-    let steps = args.steps as f64;
-    let components = costs.lock().unwrap_or_else(PoisonError::into_inner);
+    let run = || (0..args.steps).map(|_| step.run()).collect::<Result<Vec<[f64; 3]>>>();
+    let (seconds, components) = Components::of(args.steps, run);
+    let seconds = seconds?;
     Ok(Training {
         tokens: step.targets.len(),
         seconds: median(seconds.iter().map(|parts| parts.iter().sum()).collect()),
-        parts: [0, 1, 2].map(|i| seconds.iter().map(|parts| parts[i]).sum::<f64>() / steps),
-        components: components.iter().map(|(name, cost)| (*name, cost.over(steps))).collect(),
+        parts: [0, 1, 2].map(|i| seconds.iter().map(|parts| parts[i]).sum::<f64>() / args.steps as f64),
+        components,
         peak_mib: peak_memory_mib().unwrap_or(f64::NAN),
     })
 }
 
 impl Training {
-    fn print(&self, out: &mut impl Write, most_gflops: f64, most_gbytes: f64) -> Result<()> {
-        let total: f64 = self.parts.iter().sum();
+    fn print(&self, out: &mut impl Write, limits: Limits) -> Result<()> {
         let [forward, backward, optimizer] = self.parts;
         writeln!(
             out,
@@ -265,39 +272,10 @@ impl Training {
             self.peak_mib
         )?;
         writeln!(out, "forward {forward:.3} s, backward {backward:.3} s, optimiser {optimizer:.3} s")?;
-        writeln!(
-            out,
-            "{:<16} {:>9} {:>7} {:>9} {:>9} {:>9}",
-            "component", "ms", "share", "GFLOP/s", "GB/s", "of limit"
-        )?;
-        let mut rows: Vec<_> = self.components.iter().collect();
-        rows.sort_by(|a, b| b.1.seconds.total_cmp(&a.1.seconds));
-        let number = |v: f64| if v > 0.0 { format!("{v:.1}") } else { String::new() };
-        for (name, cost) in rows {
-            let (gflops, gbytes) = (cost.gflops(), cost.gbytes());
-            let limit = (gflops / most_gflops).max(gbytes / most_gbytes);
-            writeln!(
-                out,
-                "{name:<16} {:>9.1} {:>6.1}% {:>9} {:>9} {:>8.0}%",
-                1e3 * cost.seconds,
-                100.0 * cost.seconds / total,
-                number(gflops),
-                number(gbytes),
-                100.0 * limit
-            )?;
-        }
-        let named: f64 = self.components.values().map(|c| c.seconds).sum();
-        let rest = (total - named).max(0.0);
-        // Zeroed buffers, allocation, candle's share of the backward.
-        writeln!(out, "{:<16} {:>9.1} {:>6.1}%", "the rest", 1e3 * rest, 100.0 * rest / total)?;
-        Ok(())
+        Ok(self.components.print(out, self.parts.iter().sum(), limits)?)
     }
 
     fn to_json(&self) -> Value {
-        let component = |(name, c): (&&str, &Cost)| {
-            let value = json!({ "seconds": c.seconds, "flops": c.flops, "bytes": c.bytes });
-            ((*name).to_owned(), value)
-        };
         json!({
             "tokens": self.tokens,
             "seconds": self.seconds,
@@ -305,7 +283,7 @@ impl Training {
             "forward_s": self.parts[0],
             "backward_s": self.parts[1],
             "optimizer_s": self.parts[2],
-            "components": self.components.iter().map(component).collect::<serde_json::Map<_, _>>(),
+            "components": self.components.to_json(),
             "peak_mib": self.peak_mib,
         })
     }
@@ -314,6 +292,8 @@ impl Training {
 struct Decoding {
     batch: usize,
     seconds: f64,
+    /// Means of a step.
+    components: Components,
     /// Weights read a second, each once a step.
     weight_gbytes: f64,
     peak_mib: f64,
@@ -329,22 +309,24 @@ fn decode(decoder: &qwen3::Decoder, batch: usize, weights: usize, args: &BenchAr
         ids.iter().enumerate().map(|(i, token)| Row { context: i / args.prompt, token: *token }).collect();
     decoder.step(&rows, &mut seen)?;
     let mut next: Vec<u32> = ids[..batch].to_vec();
-    let mut seconds = Vec::new();
-    for step in 0..=args.steps {
+    let mut step = || -> Result<f64> {
         let start = Instant::now();
         let rows: Vec<Row> =
             next.iter().enumerate().map(|(context, token)| Row { context, token: *token }).collect();
         let states = decoder.step(&rows, &mut seen)?.states;
         let logits = decoder.logits(&states);
         next = logits.par_chunks(vocabulary).map(|row| argmax(row) as u32).collect();
-        if step > 0 {
-            seconds.push(start.elapsed().as_secs_f64());
-        }
-    }
+        Ok(start.elapsed().as_secs_f64())
+    };
+    step()?;
+    let run = || (0..args.steps).map(|_| step()).collect::<Result<Vec<f64>>>();
+    let (seconds, components) = Components::of(args.steps, run);
+    let seconds = seconds?;
     let seconds = median(seconds);
     Ok(Decoding {
         batch,
         seconds,
+        components,
         weight_gbytes: args.precision.bytes() * weights as f64 / seconds / 1e9,
         peak_mib: peak_memory_mib().unwrap_or(f64::NAN),
     })
@@ -357,6 +339,7 @@ impl Decoding {
             "seconds": self.seconds,
             "tokens_per_s": self.batch as f64 / self.seconds,
             "weight_gb_per_s": self.weight_gbytes,
+            "components": self.components.to_json(),
             "peak_mib": self.peak_mib,
         })
     }

@@ -325,6 +325,12 @@ pub(crate) struct BenchArgs {
     /// Tokens of each.
     #[arg(long, default_value_t = 256)]
     pub(crate) length: usize,
+    /// Samples of an RL step, in groups of 8; 0: time none. 8, unless no training step is timed.
+    #[arg(long)]
+    pub(crate) rl: Option<usize>,
+    /// Tokens that each of them draws.
+    #[arg(long, default_value_t = 64)]
+    pub(crate) response: usize,
     /// Sequences that are decoded at one time; several, by commas.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 32])]
     pub(crate) decode: Vec<usize>,
@@ -353,6 +359,14 @@ pub(crate) struct BenchArgs {
     /// decoding of 8 sequences (then give `--batch 0`). The answer is a line of JSON.
     #[arg(long, conflicts_with = "json")]
     pub(crate) on_request: bool,
+}
+
+impl BenchArgs {
+    /// Samples of an RL step that is timed.
+    pub(crate) fn samples(&self) -> usize {
+        let by_default = if self.batch > 0 && !self.on_request { 8 } else { 0 };
+        self.rl.unwrap_or(by_default)
+    }
 }
 
 /// The element type of written weights.

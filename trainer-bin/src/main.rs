@@ -3,6 +3,7 @@
 
 mod bench;
 mod bench_gate;
+mod bench_rl;
 mod cli;
 mod configs;
 mod console;

@@ -70,13 +70,25 @@ fn from_a_run_to_text_and_files() {
 
     let json = dir.path().join("bench.json");
     let timed = ["--batch", "2", "--length", "16", "--decode", "1,3", "--prompt", "4", "--steps", "1"];
-    stdout(trainer().arg("bench").arg(&copy).args(timed).arg("--json").arg(&json));
+    let said = stdout(
+        trainer().arg("bench").arg(&copy).args(timed).args(["--response", "5"]).arg("--json").arg(&json),
+    );
+    let titles =
+        ["Training step of 32 tokens", "A step of 3 sequences", "RL step of 8 samples, 5 tokens each"];
+    assert!(titles.iter().all(|title| said.contains(title)), "{said}");
     let figures: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
     // A token and layer pair takes 2 of the 4 experts of the small model through three products, thrice as many
     // operations forward and backward as forward.
     let experts = &figures["training"]["components"]["experts"]["flops"];
     assert_eq!(experts.as_f64().unwrap(), f64::from(2 * 16 * 2 * 2 * 3 * 3 * 2 * 16 * 8));
     assert_eq!(figures["decoding"][1]["batch"], 3);
+    // Logits of the prompt's last token, and of every token of the 8 samples but the last.
+    let config = std::fs::read_to_string(copy.join("config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    let logits = config["vocab_size"].as_f64().unwrap() * f64::from(1 + 8 * 4);
+    let head = |figures: &serde_json::Value| figures["components"]["head"]["flops"].as_f64().unwrap();
+    assert_eq!(figures["rl"]["generation"]["head"]["flops"].as_f64().unwrap(), 2.0 * 16.0 * logits);
+    assert_eq!(head(&figures["decoding"][1]), 3.0 * head(&figures["decoding"][0]));
     let (code, line) = fail(trainer().arg("bench").arg(&copy).args(["--length", "129"]));
     assert_eq!((code, line.as_str()), (2, "error: sequences of 129 tokens, the model's context is 128"));
 

@@ -124,6 +124,15 @@ impl Stored {
         }
     }
 
+    /// Bytes that reading all of it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Rows(_) | Self::F32(_) => 4 * self.len(),
+            Self::Bf16(_) => 2 * self.len(),
+            Self::Q8 { values, scales, .. } => values.len() + 4 * scales.len(),
+        }
+    }
+
     /// Writes the numbers of some rows of `width` to `out`.
     pub(crate) fn widen(&self, rows: Range<usize>, width: usize, out: &mut [f32]) {
         let range = rows.start * width..rows.end * width;

@@ -39,8 +39,8 @@ use crate::kernel::ROW_CHUNK;
 /// A `tracing` span around the work of an operation, for profiles: its component of the model and its cost, `flops` or
 /// `bytes` of memory read and written.
 macro_rules! span {
-    ($component:literal, $cost:ident = $count:expr) => {
-        tracing::trace_span!($component, $cost = $count as u64).entered()
+    ($component:literal $(, $cost:ident = $count:expr)*) => {
+        tracing::trace_span!($component $(, $cost = $count as u64)*).entered()
     };
 }
 pub(crate) use span;
