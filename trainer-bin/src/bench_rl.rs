@@ -80,7 +80,7 @@ pub(crate) fn measure(policy: Policy, args: &BenchArgs, samples: usize) -> Resul
         let drawn = engine.generate(prompts.iter().enumerate().map(request).collect())?;
         let sample = |g: rollout_engine::Generation| {
             let key = SampleKey { prompt: g.request, epoch: step as u32, index: g.sample as u32 };
-            let advantage = if g.sample % 2 == 0 { 1.0 } else { -1.0 };
+            let advantage = if g.sample.is_multiple_of(2) { 1.0 } else { -1.0 };
             let of = prompts[g.request as usize].clone();
             Sample { version: step, advantage, ..Sample::new(key, of, g.request as u32, String::new(), g) }
         };
