@@ -1,14 +1,17 @@
 //! Files of completions: JSON lines with an id, the text and what else is known.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::{Complete, Completion, CompletionError, Request};
+use crate::{Answer, Complete, Completion, CompletionError, Request};
 
 /// A file of completions at fault.
 #[derive(Debug, thiserror::Error)]
@@ -80,11 +83,7 @@ impl Replay {
 }
 
 /// The completion of a request, where the file has it.
-fn find(
-    path: &Path,
-    entries: &HashMap<String, Entry>,
-    request: &Request,
-) -> Option<Result<Completion, CompletionError>> {
+fn find(path: &Path, entries: &HashMap<String, Entry>, request: &Request) -> Option<Answer> {
     let entry = entries.get(&request.id)?;
     if entry.request.as_ref().is_some_and(|hash| *hash != request_hash(request)) {
         let (path, id) = (path.display().to_string(), request.id.clone());
@@ -98,7 +97,7 @@ impl Complete for Replay {
         self.path.display().to_string()
     }
 
-    fn complete(&mut self, requests: &[Request]) -> Vec<Result<Completion, CompletionError>> {
+    fn complete(&mut self, requests: &[Request]) -> Vec<Answer> {
         let missing = |id: &str| CompletionError::Missing { path: self.name(), id: id.to_owned() };
         let one = |r: &Request| find(&self.path, &self.entries, r).unwrap_or_else(|| Err(missing(&r.id)));
         requests.iter().map(one).collect()
@@ -107,9 +106,10 @@ impl Complete for Replay {
 
 /// A source whose completions are kept in a file, and asked for once.
 ///
-/// Completions are appended in the order of requests, some at a time, and are on the disk before more are asked for. A line
-/// that was cut by a crash is dropped when the file is opened. What failed is not kept: the next run asks again. A
-/// completion of another prompt or other sampling under the same id is an error, never silently reused.
+/// Completions are appended in the order of requests. Each is written once all before it are there, with others that came in the same
+/// second or are [`Recorded::at_a_time`]; meanwhile the source goes on, and a kill costs what is not written yet. A line that was cut by
+/// a crash is dropped when the file is opened. What failed is not kept: the next run asks again. A completion of another prompt or
+/// other sampling under the same id is an error, never silently reused.
 pub struct Recorded<C> {
     source: C,
     path: PathBuf,
@@ -151,7 +151,8 @@ impl<C: Complete> Recorded<C> {
         })
     }
 
-    /// Asks for so many completions before it writes them (default 32); at least 1.
+    /// The most completions that are written at one time (default 32), and that a source is asked for which cannot say how many it works
+    /// on; at least 1.
     #[must_use]
     pub fn at_a_time(mut self, requests: usize) -> Self {
         self.at_a_time = requests.max(1);
@@ -174,12 +175,27 @@ impl<C: Complete> Recorded<C> {
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
+}
 
+/// The file, while answers come.
+struct Log<'a> {
+    path: &'a Path,
+    file: &'a mut File,
+    id_field: &'a str,
+    entries: &'a mut HashMap<String, Entry>,
+    written: Instant,
+}
+
+/// Time after which answers are written, however few there are.
+const PAUSE: Duration = Duration::from_secs(1);
+
+impl Log<'_> {
+    /// Appends completions and puts them on the disk.
     fn write(&mut self, done: Vec<(&Request, Completion)>) -> Result<(), FileError> {
         let mut text = String::new();
         for (request, completion) in &done {
             let mut line = serde_json::Map::new();
-            line.insert(self.id_field.clone(), json!(request.id));
+            line.insert(self.id_field.to_owned(), json!(request.id));
             if let Ok(Value::Object(fields)) = serde_json::to_value(completion) {
                 line.extend(fields);
             }
@@ -188,7 +204,8 @@ impl<C: Complete> Recorded<C> {
             text.push('\n');
         }
         let written = self.file.write_all(text.as_bytes()).and_then(|()| self.file.sync_data());
-        written.map_err(|source| FileError::Io { path: self.path.clone(), source })?;
+        written.map_err(|source| FileError::Io { path: self.path.to_path_buf(), source })?;
+        self.written = Instant::now();
         for (request, completion) in done {
             let request_hash = Some(request_hash(request));
             self.entries.insert(request.id.clone(), Entry { completion, request: request_hash });
@@ -202,34 +219,72 @@ impl<C: Complete> Complete for Recorded<C> {
         self.source.name()
     }
 
-    fn complete(&mut self, requests: &[Request]) -> Vec<Result<Completion, CompletionError>> {
-        let mut results: Vec<Option<Result<Completion, CompletionError>>> =
+    fn complete(&mut self, requests: &[Request]) -> Vec<Answer> {
+        let mut results: Vec<Option<Answer>> =
             requests.iter().map(|r| find(&self.path, &self.entries, r)).collect();
         let missing: Vec<usize> = (0..requests.len()).filter(|i| results[*i].is_none()).collect();
-        let mut answered = requests.len() - missing.len();
-        for part in missing.chunks(self.at_a_time) {
-            let asked: Vec<Request> = part.iter().map(|i| requests[*i].clone()).collect();
-            let mut fresh = Vec::new();
-            for (i, result) in part.iter().zip(self.source.complete(&asked)) {
-                if let Ok(completion) = &result {
-                    fresh.push((&requests[*i], completion.clone()));
+        let asked: Cow<'_, [Request]> = match missing.len() == requests.len() {
+            true => Cow::Borrowed(requests),
+            false => missing.iter().map(|i| requests[*i].clone()).collect(),
+        };
+        let Self { source, path, file, id_field, entries, at_a_time, progress } = self;
+        let mut log = Log { path, file, id_field, entries, written: Instant::now() };
+        let known = requests.len() - missing.len();
+        // Of what is asked: how many from the first on are answered, and how many of these are written.
+        let (mut answered, mut written) = (0, 0);
+        let mut fault = None;
+        source.complete_each(&asked, *at_a_time, &mut |i, result| {
+            let Some(place) = missing.get(i) else { return ControlFlow::Continue(()) };
+            results[*place] = Some(result);
+            while missing.get(answered).is_some_and(|i| results[*i].is_some()) {
+                answered += 1;
+            }
+            let due = answered - written >= *at_a_time || log.written.elapsed() >= PAUSE;
+            if answered == written || !due {
+                return ControlFlow::Continue(());
+            }
+            if let Err(error) = log.write(fresh(requests, &results, &missing[written..answered])) {
+                fault = Some((missing[written], error));
+                return ControlFlow::Break(());
+            }
+            written = answered;
+            if let Some(tell) = progress.as_mut() {
+                tell(known + answered, requests.len());
+            }
+            ControlFlow::Continue(())
+        });
+        if fault.is_none() && written < missing.len() {
+            // Where a source gave too few results, those behind the gap too.
+            match log.write(fresh(requests, &results, &missing[written..])) {
+                Err(error) => fault = Some((missing[written], error)),
+                Ok(()) => {
+                    if let Some(tell) = progress.as_mut() {
+                        tell(requests.len(), requests.len());
+                    }
                 }
-                results[*i] = Some(result);
             }
-            if let Err(error) = self.write(fresh) {
-                // What cannot be kept is not asked for.
-                let reason = error.to_string();
-                let lost = || Some(Err(CompletionError::Other(reason.clone())));
-                results.iter_mut().filter(|r| r.is_none()).for_each(|r| *r = lost());
-                results[part[0]] = Some(Err(error.into()));
-                break;
-            }
-            answered += part.len();
-            if let Some(tell) = &mut self.progress {
-                tell(answered, requests.len());
-            }
+        }
+        if let Some((place, error)) = fault {
+            // What cannot be kept is not asked for.
+            let reason = error.to_string();
+            let lost = || Some(Err(CompletionError::Other(reason.clone())));
+            results.iter_mut().filter(|r| r.is_none()).for_each(|r| *r = lost());
+            results[place] = Some(Err(error.into()));
         }
         let short = || Err(CompletionError::Other(format!("{} gave too few results", self.source.name())));
         results.into_iter().map(|r| r.unwrap_or_else(short)).collect()
     }
+}
+
+/// The completions at these places.
+fn fresh<'r>(
+    requests: &'r [Request],
+    results: &[Option<Answer>],
+    places: &[usize],
+) -> Vec<(&'r Request, Completion)> {
+    let one = |i: &usize| match &results[*i] {
+        Some(Ok(completion)) => Some((&requests[*i], completion.clone())),
+        _ => None,
+    };
+    places.iter().filter_map(one).collect()
 }

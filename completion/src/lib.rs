@@ -32,6 +32,8 @@ pub use file::{FileError, Recorded, Replay};
 #[cfg(feature = "server")]
 pub use server::{Server, ServerOptions};
 
+use std::ops::ControlFlow;
+
 use serde::{Deserialize, Serialize};
 
 /// A message of a conversation.
@@ -201,13 +203,38 @@ pub enum CompletionError {
     Other(String),
 }
 
+/// What became of a request.
+pub type Answer = Result<Completion, CompletionError>;
+
 /// A source of completions.
 pub trait Complete {
     /// What it is, for reports.
     fn name(&self) -> String;
 
     /// One result a request, in order.
-    fn complete(&mut self, requests: &[Request]) -> Vec<Result<Completion, CompletionError>>;
+    fn complete(&mut self, requests: &[Request]) -> Vec<Answer>;
+
+    /// As [`Complete::complete`], but tells each result with its place among the requests as soon as it is there, in whatever order they
+    /// come. Once `tell` breaks, nothing more is asked for.
+    ///
+    /// A source that works on many requests at one time begins with the next whenever one is done. One that does not say how asks for
+    /// `at_a_time` of them (at least 1), and for more when all of these are done.
+    fn complete_each(
+        &mut self,
+        requests: &[Request],
+        at_a_time: usize,
+        tell: &mut dyn FnMut(usize, Answer) -> ControlFlow<()>,
+    ) {
+        let mut first = 0;
+        for part in requests.chunks(at_a_time.max(1)) {
+            for (i, result) in self.complete(part).into_iter().enumerate().take(part.len()) {
+                if tell(first + i, result).is_break() {
+                    return;
+                }
+            }
+            first += part.len();
+        }
+    }
 }
 
 impl<C: Complete + ?Sized> Complete for Box<C> {
@@ -215,8 +242,17 @@ impl<C: Complete + ?Sized> Complete for Box<C> {
         (**self).name()
     }
 
-    fn complete(&mut self, requests: &[Request]) -> Vec<Result<Completion, CompletionError>> {
+    fn complete(&mut self, requests: &[Request]) -> Vec<Answer> {
         (**self).complete(requests)
+    }
+
+    fn complete_each(
+        &mut self,
+        requests: &[Request],
+        at_a_time: usize,
+        tell: &mut dyn FnMut(usize, Answer) -> ControlFlow<()>,
+    ) {
+        (**self).complete_each(requests, at_a_time, tell);
     }
 }
 

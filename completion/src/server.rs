@@ -1,14 +1,15 @@
 //! OpenAI-compatible servers: `POST {base}/chat/completions`.
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::{Complete, Completion, CompletionError, Finish, Request};
+use crate::{Answer, Complete, Completion, CompletionError, Finish, Request};
 
 /// The most bytes of an answer that are read.
 const MAX_BYTES: u64 = 64 << 20;
@@ -260,24 +261,46 @@ impl Complete for Server {
         format!("{} at {}", self.options.model, self.options.base)
     }
 
-    fn complete(&mut self, requests: &[Request]) -> Vec<Result<Completion, CompletionError>> {
+    fn complete(&mut self, requests: &[Request]) -> Vec<Answer> {
+        let mut done = Vec::with_capacity(requests.len());
+        self.complete_each(requests, 1, &mut |i, result| {
+            done.push((i, result));
+            ControlFlow::Continue(())
+        });
+        done.sort_by_key(|(i, _)| *i);
+        done.into_iter().map(|(_, result)| result).collect()
+    }
+
+    /// [`ServerOptions::concurrency`] requests are always under way, as long as there are some.
+    fn complete_each(
+        &mut self,
+        requests: &[Request],
+        _at_a_time: usize,
+        tell: &mut dyn FnMut(usize, Answer) -> ControlFlow<()>,
+    ) {
         let this = &*self;
         let next = AtomicUsize::new(0);
-        let done = Mutex::new(Vec::with_capacity(requests.len()));
+        let (sender, receiver) = mpsc::channel();
         std::thread::scope(|scope| {
             for _ in 0..this.options.concurrency.min(requests.len()) {
-                scope.spawn(|| {
+                let (sender, next) = (sender.clone(), &next);
+                scope.spawn(move || {
                     loop {
                         let i = next.fetch_add(1, Ordering::Relaxed);
                         let Some(request) = requests.get(i) else { return };
-                        let result = this.ask(request);
-                        done.lock().unwrap_or_else(PoisonError::into_inner).push((i, result));
+                        // The receiver outlives the threads.
+                        _ = sender.send((i, this.ask(request)));
                     }
                 });
             }
+            drop(sender);
+            let mut stopped = false;
+            for (i, result) in receiver {
+                if !stopped && tell(i, result).is_break() {
+                    stopped = true;
+                    next.store(requests.len(), Ordering::Relaxed);
+                }
+            }
         });
-        let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-        done.sort_by_key(|(i, _)| *i);
-        done.into_iter().map(|(_, result)| result).collect()
     }
 }

@@ -2,9 +2,12 @@
 #![allow(clippy::unwrap_used)]
 
 use std::cell::RefCell;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 
-use completion::{Complete, Completion, CompletionError, Finish, Recorded, Replay, Request, Sampling};
+use completion::{
+    Answer, Complete, Completion, CompletionError, Finish, Recorded, Replay, Request, Sampling,
+};
 
 /// Answers with the id, fails on those with an `x`, and remembers what it was asked.
 #[derive(Clone, Default)]
@@ -70,6 +73,53 @@ fn failures_are_asked_again_and_others_are_not() {
     assert_eq!(*told.borrow(), [(2, 3), (3, 3)]);
     recorded.complete(&all);
     assert_eq!(*source.0.borrow(), ["a", "x", "b", "x"]);
+}
+
+/// Answers from the last to the first, and stops when it is told to.
+struct Backwards(Rc<RefCell<usize>>, usize);
+
+impl Complete for Backwards {
+    fn name(&self) -> String {
+        "backwards".into()
+    }
+
+    fn complete(&mut self, _: &[Request]) -> Vec<Answer> {
+        unreachable!("each is told by itself")
+    }
+
+    fn complete_each(
+        &mut self,
+        requests: &[Request],
+        _: usize,
+        tell: &mut dyn FnMut(usize, Answer) -> ControlFlow<()>,
+    ) {
+        for (i, request) in requests.iter().enumerate().rev().filter(|(i, _)| *i != self.1) {
+            *self.0.borrow_mut() += 1;
+            if tell(i, Ok(Completion::new(request.id.as_str()))).is_break() {
+                return;
+            }
+        }
+    }
+}
+
+#[test]
+fn answers_in_any_order_are_written_in_that_of_requests() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = requests(&["a", "b", "c", "d", "e"]);
+    let ids = |path: &std::path::Path| -> String {
+        std::fs::read_to_string(path).unwrap().lines().filter_map(|l| l.chars().nth(7)).collect()
+    };
+    let (path, asked) = (dir.path().join("file.jsonl"), Rc::new(RefCell::new(0)));
+    let results =
+        Recorded::open(Backwards(asked.clone(), 9), &path, "id").unwrap().at_a_time(1).complete(&all);
+    assert!(results.iter().zip(&all).all(|(r, q)| r.as_ref().unwrap().text == q.id));
+    assert_eq!((ids(&path).as_str(), *asked.borrow()), ("abcde", 5));
+    // One that is passed over is an error of its own, and the others are kept.
+    let path = dir.path().join("gap.jsonl");
+    let mut recorded = Recorded::open(Backwards(asked.clone(), 1), &path, "id").unwrap();
+    let results = recorded.complete(&all);
+    assert_eq!(results[1].as_ref().unwrap_err().to_string(), "backwards gave too few results");
+    assert_eq!((results.iter().filter(|r| r.is_ok()).count(), ids(&path).as_str()), (4, "acde"));
 }
 
 #[test]

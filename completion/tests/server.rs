@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use completion::{Complete, CompletionError, Finish, Request, Sampling, Server, ServerOptions};
+use completion::{Complete, CompletionError, Finish, Recorded, Request, Sampling, Server, ServerOptions};
 use serde_json::{Value, json};
 
 /// What the server does with a connection.
@@ -21,6 +21,8 @@ enum Act {
     Hang(Duration),
     /// The last user's message, in upper case.
     Echo,
+    /// The same, once a request with this message has come; a refusal after 20 seconds.
+    EchoAfter(&'static str),
 }
 
 struct Mock {
@@ -66,12 +68,26 @@ fn serve(script: Vec<Act>) -> Mock {
                 let mut stream = stream.unwrap();
                 let Some((head, body)) = read(&stream) else { return };
                 log.lock().unwrap().push((head, body.clone()));
-                let act = script.lock().unwrap().pop_front().unwrap_or(Act::Echo);
+                let mut act = script.lock().unwrap().pop_front().unwrap_or(Act::Echo);
+                if let Act::EchoAfter(text) = act {
+                    let came =
+                        || log.lock().unwrap().iter().any(|(_, b)| b["messages"][0]["content"] == text);
+                    let start = Instant::now();
+                    act = loop {
+                        if came() {
+                            break Act::Echo;
+                        }
+                        if start.elapsed() > Duration::from_secs(20) {
+                            break Act::Answer(400, "X: y", "it never came".into());
+                        }
+                        std::thread::yield_now();
+                    };
+                }
                 let (status, header, text, length) = match act {
                     Act::Answer(status, header, text) => (status, header, text.clone(), text.len()),
                     Act::Cut => (200, "X: y", "{\"choices\"".into(), 100),
                     Act::Hang(time) => return std::thread::sleep(time),
-                    Act::Echo => {
+                    Act::Echo | Act::EchoAfter(_) => {
                         let messages = body["messages"].as_array().unwrap();
                         let text =
                             reply(&messages.last().unwrap()["content"].as_str().unwrap().to_uppercase());
@@ -198,6 +214,24 @@ fn many_requests_keep_their_order_and_fail_alone() {
             assert_eq!(done.text, format!("R{i}"));
         }
     }
+}
+
+/// One slow answer holds nothing up: requests beyond those that are written together are under way before it is there, and the file has
+/// the order of requests all the same.
+#[test]
+fn the_next_requests_are_under_way_while_one_is_slow() {
+    let mock = serve(vec![Act::EchoAfter("r9")]);
+    let requests: Vec<Request> = (0..10).map(|i| request(&format!("r{i}"))).collect();
+    let options = ServerOptions { concurrency: 2, retries: 0, ..ServerOptions::new(&mock.base, "m") };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file.jsonl");
+    let mut recorded = Recorded::open(Server::new(options).unwrap(), &path, "task_id").unwrap().at_a_time(2);
+    let results = recorded.complete(&requests);
+    assert!(results.iter().enumerate().all(|(i, r)| r.as_ref().unwrap().text == format!("R{i}")));
+    let text = std::fs::read_to_string(&path).unwrap();
+    let ids: Vec<Value> =
+        text.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["task_id"].clone()).collect();
+    assert_eq!(ids, (0..10).map(|i| json!(format!("r{i}"))).collect::<Vec<_>>());
 }
 
 #[test]

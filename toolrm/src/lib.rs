@@ -58,7 +58,7 @@ pub use parse::{
 pub use rule::{Depth, Match, NumEq, Rational, ScoreOptions, ScoreOut, Sim, StringEq, rule_score};
 pub use sample::{
     Balance, Composition, DuplicateId, Embeddings, EmbeddingsError, Holdout, Item, Sample, SampleOptions,
-    SplitBy, bmds, composition, farthest_first, fill,
+    SplitBy, bmds, bmds_by, composition, farthest_first, fill,
 };
 pub use schema::{Family, ParamSchema, PropSchema, SchemaError, ToolDef, TypeName, parse_tools};
 pub use traj::{Dropped, Failure, Reason, SegmentOptions, Segmented, segment};

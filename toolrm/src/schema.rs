@@ -1,6 +1,7 @@
 //! Tool definitions: reading, checking a list of them, rendering.
 
 use crate::canon::canon;
+use crate::json::JsonError;
 use crate::value::{Map, Tag, Val};
 
 /// A definition or record that cannot be read: where, and what was expected there.
@@ -42,6 +43,12 @@ impl SchemaError {
             _ => format!("{parent}.{}", self.path),
         };
         self
+    }
+}
+
+impl From<JsonError> for SchemaError {
+    fn from(e: JsonError) -> Self {
+        SchemaError::of(e.kind(), "", e.to_string())
     }
 }
 

@@ -100,14 +100,26 @@ fn threads_do_not_change_a_byte() {
     for threads in ["1", "2", "7"] {
         for args in [
             &SCORE[..],
+            &["segment", "conv.jsonl", "-o", "steps2.jsonl"],
+            &["corrupt", "steps.jsonl", "-k", "6", "--seed", "3", "-o", "cand2.jsonl"],
+            &["validate", "steps", "steps.jsonl", "-o", "issues.jsonl"],
+            &["parse", "cand.jsonl", "-o", "parsed.jsonl"],
             &["filter", "scored.jsonl", "-o", "kept.jsonl"],
             &["pairs", "kept.jsonl", "-o", "pairs.jsonl"],
             &["sample", "pairs.jsonl", "-n", "900", "-o", "out"],
+            &["prompts", "pairs.jsonl", "--steps", "steps.jsonl", "--both", "-o", "tasks.jsonl"],
+            &["prompts", "pairs.jsonl", "--steps", "steps.jsonl", "--kind", "bon", "-o", "bon.jsonl"],
+            &["judge", "bon.jsonl", "--backend", "oracle", "-o", "said.jsonl"],
+            &["reward", "bon.jsonl", "said.jsonl", "-o", "verdicts.jsonl"],
+            &["reward-calls", "--steps", "steps.jsonl", "--candidates", "cand.jsonl", "-o", "rewards.jsonl"],
+            &["export", "toolpref", "pairs.jsonl", "--steps", "steps.jsonl", "-o", "rows.jsonl"],
         ] {
             code(dir, &[args, &["--threads", threads, "--force"]].concat(), 0);
         }
-        let all = ["scored.jsonl", "kept.jsonl", "pairs.jsonl", "out/train.jsonl", "out/val.jsonl"];
-        seen.push(all.iter().flat_map(|name| read(dir, name)).collect());
+        let all = "steps2 cand2 issues parsed scored kept pairs out/train out/val tasks bon said verdicts rewards rows";
+        seen.push(all.split(' ').flat_map(|name| read(dir, &format!("{name}.jsonl"))).collect());
+        assert!(read(dir, "steps2.jsonl") == read(dir, "steps.jsonl"));
+        assert!(read(dir, "cand2.jsonl") == read(dir, "cand.jsonl"));
     }
     assert!(seen[0] == seen[1] && seen[1] == seen[2]);
 }

@@ -76,6 +76,13 @@ fn a_missing_field_and_a_wrong_one_are_named() {
 }
 
 #[test]
+fn nesting_has_a_limit_of_its_own_kind() {
+    let deep = format!(r#"{{"task_id":"t","text":"","x":{}{}}}"#, "[".repeat(200), "]".repeat(200));
+    let e = record::read::<Completion>(&deep).unwrap_err();
+    assert_eq!((e.kind, e.path.as_str()), ("limit.depth", ""), "{e}");
+}
+
+#[test]
 fn a_float_stands_for_the_simplest_fraction() {
     let of = |x| Rational::simplest(x).map(|r| (r.num, r.den));
     for den in 1..200u64 {

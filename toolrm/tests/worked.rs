@@ -3,7 +3,10 @@
 
 use toolrm::bfcl::{self, NamePolicy, Options};
 use toolrm::json::{self, Dialect};
-use toolrm::{Call, Format, Match, Mode, ScoreOptions, Sim, Val, parse, rule_score};
+use toolrm::{
+    Call, Depth, Format, Match, Mode, NumEq, ScoreOptions, Sim, StringEq, Val, complexity, parse, rule_score,
+    split_reasoning,
+};
 
 fn calls(text: &str) -> Vec<Call> {
     parse(text, Format::Pythonic, Mode::Strict).unwrap().calls
@@ -51,6 +54,51 @@ fn rule_scores() {
     scores("[f(a=1, b=2, c=3), g(q='x')]", "[g(q='x'), f(a=1, b=0, d=4)]", &default, (5, 8), "ok");
     let failed = rule_score(&calls(w), None, &default);
     assert_eq!((failed.score, failed.message), (0.0, "parse_failed"));
+}
+
+/// R1, R2, R4 and R6 away from their defaults.
+#[test]
+fn the_switches_of_the_rule_score() {
+    let default = ScoreOptions::default();
+    let casefold = ScoreOptions { string_eq: StringEq::Casefold, ..default };
+    let bfcl = ScoreOptions { string_eq: StringEq::Bfcl, ..default };
+    for (gold, said, exact, folded, normal) in [
+        ("Paris", "Paris", 1, 1, 1),
+        ("Paris", "PARIS", 0, 1, 1),
+        ("New York", "new-york", 0, 0, 1),
+        ("ÉTÉ", "été", 0, 1, 1),
+    ] {
+        let (gold, said) = (format!("[f(x=['{gold}'])]"), format!("[f(x=['{said}'])]"));
+        for (options, want) in [(&default, exact), (&casefold, folded), (&bfcl, normal)] {
+            scores(&gold, &said, options, (want, 1), "ok");
+        }
+    }
+    let strict = ScoreOptions { num_eq: NumEq::Strict, ..default };
+    scores("[f(x=1, y=2)]", "[f(x=1.0, y=2)]", &strict, (1, 2), "ok");
+    scores("[f(x=1, y=2)]", "[f(x=1.0, y=2)]", &default, (1, 1), "ok");
+    let deep = ScoreOptions { depth: Depth::Deep, ..default };
+    let (gold, said) = ("[f(o={'a': 1, 'b': [1, 2]}, x=3)]", "[f(o={'a': 1, 'b': [1, 3]}, x=3)]");
+    scores(gold, said, &default, (1, 2), "ok");
+    scores(gold, said, &deep, (3, 4), "ok");
+    scores(gold, said, &ScoreOptions { sim: Sim::Pairs, ..deep }, (3, 5), "ok");
+    scores("[f(o={})]", "[f(o=[])]", &deep, (0, 1), "ok");
+    let underscore = ScoreOptions { names: NamePolicy::DotToUnderscore, ..default };
+    scores("[a.b(x=1)]", "[a_b(x=1)]", &underscore, (1, 1), "ok");
+    scores("[a.b(x=1)]", "[a.b(x=1)]", &underscore, (0, 1), "ok");
+    scores("[a.b(x=1)]", "[a_b(x=1)]", &default, (0, 1), "ok");
+    let greedy = ScoreOptions { matching: Match::Greedy, ..default };
+    // The first gold call takes what the second needs.
+    let (gold, said) = ("[f(a=1, b=2), f(a=1, c=3)]", "[f(a=1, c=3), f(a=1, c=4)]");
+    scores(gold, said, &greedy, (5, 12), "ok");
+    scores(gold, said, &ScoreOptions { matching: Match::Optimal, ..default }, (2, 3), "ok");
+}
+
+#[test]
+fn complexities() {
+    assert_eq!(complexity(&calls("[get_weather(city='Paris', unit='celsius')]")), 3);
+    assert_eq!(complexity(&calls("[f(a=1, b=2, c=3), g(q='x')]")), 6);
+    assert_eq!(complexity(&vec![calls("[f(a=1, b=2, c=3, d=4, e=5)]"); 4].concat()), 24);
+    assert_eq!(complexity(&[]), 0);
 }
 
 fn read(text: &str) -> Val {
@@ -227,6 +275,72 @@ fn answers_as_whole_words() {
 }
 
 #[test]
+fn executed_conversations() {
+    let state = |n: i64| Some(Val::dict([("n", Val::Int(n))]));
+    let turn = |model: &[&str], gold: &[&str], model_state, gold_state| {
+        let own = |all: &[&str]| all.iter().map(|r| (*r).to_owned()).collect::<Vec<_>>();
+        bfcl::Turn {
+            model_calls: model.len(),
+            model_results: own(model),
+            gold_calls: gold.len(),
+            gold_results: own(gold),
+            model_state,
+            gold_state,
+        }
+    };
+    let check = |turns: &[bfcl::Turn]| bfcl::multi_turn(turns, turns.len(), turns.len(), false).error_type();
+    // More results than the gold ones are right, in any order, and those of turns before count.
+    let right = turn(&["b", "x", "a"], &["a", "b"], state(1), state(1));
+    assert_eq!(check(std::slice::from_ref(&right)), None);
+    assert_eq!(check(&[right.clone(), turn(&["y"], &["a"], state(1), state(1))]), None);
+    // A result stands for one gold result of a turn.
+    let twice = turn(&["a"], &["a", "a"], state(1), state(1));
+    assert_eq!(check(&[twice]), Some("multi_turn:execution_response_mismatch"));
+    // The state is looked at before the results, and whether there are calls before both.
+    let other = turn(&["z"], &["a"], state(2), state(1));
+    assert_eq!(check(std::slice::from_ref(&other)), Some("multi_turn:instance_state_mismatch"));
+    assert_eq!(check(&[turn(&[], &["a"], state(2), state(1))]), Some("multi_turn:empty_turn_model_response"));
+    assert_eq!(check(&[turn(&["a"], &["a"], None, state(1))]), Some("multi_turn:instance_state_mismatch"));
+    // Python's equality: 1 is 1.0 is True.
+    let float = Some(Val::dict([("n", Val::Float(1.0))]));
+    assert_eq!(check(&[turn(&["a"], &["a"], float, state(1))]), None);
+    // A turn without gold calls is passed over, unless it is asked for.
+    let idle = turn(&["a"], &[], state(7), state(1));
+    assert_eq!(check(std::slice::from_ref(&idle)), None);
+    let asked = |turns: &[bfcl::Turn]| bfcl::multi_turn(turns, 1, 1, true).error_type();
+    assert_eq!(asked(&[idle]), Some("multi_turn:irrelevance_error:decoder_success"));
+    assert_eq!(asked(&[turn(&[], &[], None, None)]), None);
+    assert_eq!(bfcl::multi_turn(&[right], 1, 2, false).error_type(), Some("multi_turn:force_terminated"));
+}
+
+#[test]
+fn reasoning_is_split_off() {
+    let split = |text| {
+        let s = split_reasoning(text);
+        (s.reasoning, s.answer, s.unclosed)
+    };
+    for (text, reasoning, answer, unclosed) in [
+        ("42", None, "42", false),
+        ("<think>\nhm\n</think>\n\n42\n", Some("hm"), "42\n", false),
+        ("hm</think>42", Some("hm"), "42", false),
+        ("a<think>b<think>c</think>d</think>\ne", Some("c"), "e", false),
+        ("so <think>\nhm", Some("hm"), "", true),
+        ("<think></think>", Some(""), "", false),
+        ("</think><think>x", Some(""), "<think>x", false),
+    ] {
+        assert_eq!(split(text), (reasoning, answer, unclosed), "{text:?}");
+    }
+    let text = "<think>\n[f(a=1)]\n</think>\n[g(b=2)]";
+    let (with, without) =
+        (parse(text, Format::Pythonic, Mode::Strict).unwrap(), parse(text, Format::Pythonic, Mode::Bfcl));
+    assert_eq!((with.calls[0].name.as_str(), with.reasoning.as_deref()), ("g", Some("[f(a=1)]")));
+    assert_eq!(with.calls[0].span.clone().map(|s| &text[s]), Some("g(b=2)"));
+    assert!(without.is_err(), "the leaderboard's decoders see the whole text");
+    let open = parse("<think>[f(a=1)]", Format::Pythonic, Mode::Lenient).unwrap();
+    assert_eq!((open.calls.len(), open.issues[0].kind), (0, "reasoning.unclosed"));
+}
+
+#[test]
 fn relevance() {
     let none = Val::List(Vec::new());
     let call = [Call::new("f", [("x", Val::Int(1))])];
@@ -285,6 +399,33 @@ fn pythonic_text_as_the_leaderboard_reads_it() {
     let refused = ["__import__('os').getcwd() + ''", "9**9**9", "'a'*10**9"];
     for text in refused {
         assert_eq!(whole(&format!("[f(a={text})]")).unwrap_err().kind, "pythonic.unsafe_expr", "{text}");
+    }
+}
+
+#[test]
+fn white_space_around_concise_xml() {
+    let text = |inner: &str| {
+        format!(
+            "<functions><function name=\"f\"><param name=\"a\" type=\"string\">{inner}</param></function></functions>"
+        )
+    };
+    let value = |inner: &str, mode| {
+        let parsed = parse(&text(inner), Format::XmlConcise, mode).ok()?;
+        parsed.calls[0].args.get("a").and_then(Val::as_str).map(String::from)
+    };
+    for (inner, strict, lenient, bfcl) in [
+        ("x y", Some("x y"), "x y", "x y"),
+        ("\n  x\r\n", None, "x", "x"),
+        ("&#32;x&#10;", Some(" x\n"), " x\n", "x"),
+        (" &#32;x&#32;\t", None, " x ", "x"),
+        ("<![CDATA[ x ]]>", Some(" x "), " x ", "x"),
+        ("x <!-- y --> ", None, "x", "x"),
+        (" ", None, "", ""),
+        ("", Some(""), "", ""),
+    ] {
+        assert_eq!(value(inner, Mode::Strict).as_deref(), strict, "{inner:?}");
+        assert_eq!(value(inner, Mode::Lenient).as_deref(), Some(lenient), "{inner:?}");
+        assert_eq!(value(inner, Mode::Bfcl).as_deref(), Some(bfcl), "{inner:?}");
     }
 }
 

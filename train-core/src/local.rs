@@ -1,9 +1,11 @@
 //! A model on this machine as a source of completions.
 
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use completion::{Complete, Completion, CompletionError};
+use completion::{Answer, Complete, Completion, CompletionError};
 use qwen3::{Decoder, Precision};
 use rollout_engine::{Engine, EngineOptions, Finish, SamplingParams};
 use serde_json::Map;
@@ -117,57 +119,90 @@ impl Complete for LocalModel {
         self.name.clone()
     }
 
-    fn complete(&mut self, requests: &[completion::Request]) -> Vec<Result<Completion, CompletionError>> {
-        let failed = |id: &str, reason: String| Err(CompletionError::Other(format!("{id}: {reason}")));
-        let mut results: Vec<Option<Result<Completion, CompletionError>>> = Vec::new();
-        let (mut asked, mut lengths) = (Vec::new(), Vec::new());
+    fn complete(&mut self, requests: &[completion::Request]) -> Vec<Answer> {
+        let mut results: Vec<Option<Answer>> = requests.iter().map(|_| None).collect();
+        self.complete_each(requests, requests.len(), &mut |i, result| {
+            results[i] = Some(result);
+            ControlFlow::Continue(())
+        });
+        let told =
+            |(r, q): (Option<Answer>, &completion::Request)| r.unwrap_or_else(|| failed(&q.id, "no answer"));
+        results.into_iter().zip(requests).map(told).collect()
+    }
+
+    /// [`LocalOptions::rows`] sequences are always under way, as long as there are some.
+    fn complete_each(
+        &mut self,
+        requests: &[completion::Request],
+        _at_a_time: usize,
+        tell: &mut dyn FnMut(usize, Answer) -> ControlFlow<()>,
+    ) {
+        let options = EngineOptions { max_rows: self.options.rows, ..EngineOptions::default() };
+        let mut engine = match Engine::new(self.decoder.clone(), options) {
+            Ok(engine) => engine,
+            Err(error) => return all_failed(requests, 0..requests.len(), &error.to_string(), tell),
+        };
+        // Prompts' lengths; those of requests that have been told are gone.
+        let mut open: BTreeMap<usize, u64> = BTreeMap::new();
         for (i, request) in requests.iter().enumerate() {
-            let tokens = self.tokens(request);
-            lengths.push(tokens.as_ref().map_or(0, Vec::len) as u64);
-            match tokens {
-                Err(reason) => results.push(Some(failed(&request.id, reason))),
-                Ok(prompt) => {
-                    results.push(None);
-                    let hash = Sha256::digest(&request.id);
-                    let key = hash.iter().take(8).fold(0u64, |key, byte| (key << 8) | u64::from(*byte));
-                    asked.push(rollout_engine::Request {
-                        id: i as u64,
-                        prompt,
-                        items: Default::default(),
-                        samples: vec![[key, 0]],
-                        seed: request.sampling.seed.unwrap_or(0),
-                        params: Arc::new(self.params(&request.sampling)),
-                    });
+            let submitted = self.tokens(request).and_then(|prompt| {
+                let length = prompt.len() as u64;
+                let hash = Sha256::digest(&request.id);
+                let key = hash.iter().take(8).fold(0u64, |key, byte| (key << 8) | u64::from(*byte));
+                let request = rollout_engine::Request {
+                    id: i as u64,
+                    prompt,
+                    items: Default::default(),
+                    samples: vec![[key, 0]],
+                    seed: request.sampling.seed.unwrap_or(0),
+                    params: Arc::new(self.params(&request.sampling)),
+                };
+                engine.submit(request).map(|()| length).map_err(|e| e.to_string())
+            });
+            match submitted {
+                Ok(length) => drop(open.insert(i, length)),
+                Err(reason) => {
+                    if tell(i, failed(&request.id, &reason)).is_break() {
+                        return;
+                    }
                 }
             }
         }
-        let options = EngineOptions { max_rows: self.options.rows, ..EngineOptions::default() };
-        let generated =
-            Engine::new(self.decoder.clone(), options).and_then(|mut engine| engine.generate(asked));
-        match generated {
-            Err(error) => {
-                let reason = error.to_string();
-                let lost = |(r, id): (Option<_>, &str)| r.unwrap_or_else(|| failed(id, reason.clone()));
-                results.into_iter().zip(requests.iter().map(|r| r.id.as_str())).map(lost).collect()
-            }
-            Ok(generations) => {
-                for g in generations {
-                    let i = g.request as usize;
-                    let finish = match g.finish {
+        while !engine.is_idle() {
+            let ended = match engine.step() {
+                Ok(ended) => ended,
+                Err(error) => return all_failed(requests, open.into_keys(), &error.to_string(), tell),
+            };
+            for g in ended {
+                let i = g.request as usize;
+                let done = Completion {
+                    text: self.codec.decode(&g.tokens),
+                    reasoning: None,
+                    finish: Some(match g.finish {
                         Finish::Stop => completion::Finish::Stop,
                         Finish::Length => completion::Finish::Length,
-                    };
-                    results[i] = Some(Ok(Completion {
-                        text: self.codec.decode(&g.tokens),
-                        reasoning: None,
-                        finish: Some(finish),
-                        tokens_in: Some(lengths[i]),
-                        tokens_out: Some(g.tokens.len() as u64),
-                    }));
+                    }),
+                    tokens_in: open.remove(&i),
+                    tokens_out: Some(g.tokens.len() as u64),
+                };
+                if tell(i, Ok(done)).is_break() {
+                    return;
                 }
-                let none = |(r, id): (Option<_>, &str)| r.unwrap_or_else(|| failed(id, "no answer".into()));
-                results.into_iter().zip(requests.iter().map(|r| r.id.as_str())).map(none).collect()
             }
         }
     }
+}
+
+fn failed(id: &str, reason: &str) -> Answer {
+    Err(CompletionError::Other(format!("{id}: {reason}")))
+}
+
+/// Tells that what is left has failed for one reason.
+fn all_failed(
+    requests: &[completion::Request],
+    mut left: impl Iterator<Item = usize>,
+    reason: &str,
+    tell: &mut dyn FnMut(usize, Answer) -> ControlFlow<()>,
+) {
+    _ = left.try_for_each(|i| tell(i, failed(&requests[i].id, reason)));
 }

@@ -8,9 +8,8 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use completion::{Complete, Completion, Recorded, Sampling};
 use toolrm::Rational;
-use toolrm::bench::wilson;
 use toolrm::critique::Variant;
-use toolrm::infer::{BestOf, BestOfReport, Contender, Context, Judge, Strategy, pair_report, task_requests};
+use toolrm::infer::{BestOf, BestOfReport, Judge, Strategy, pair_report, scored_groups, task_requests};
 use toolrm::record::{self, Record, Scored, Step, Task};
 use train_core::local::{LocalModel, LocalOptions};
 
@@ -105,46 +104,16 @@ pub(crate) fn best_of(
         StrategyName::RoundRobin => Strategy::RoundRobin,
     };
     let (steps, scored): (Vec<Step>, Vec<Scored>) = (read(steps)?, read(scored)?);
-    let mut of: HashMap<&str, Vec<&Scored>> = HashMap::new();
-    scored.iter().for_each(|s| of.entry(&s.candidate.step_id).or_default().push(s));
-    let contender =
-        |s: &&Scored| Contender { text: s.content.clone(), calls: s.calls.clone().unwrap_or_default() };
-    let mut groups = Vec::new();
-    let mut right: Vec<Vec<bool>> = Vec::new();
-    for step in &steps {
-        let Some(responses) = of.get(step.id.as_str()) else { continue };
-        let context = Context { id: &step.id, tools: &step.tools, history: &step.history };
-        // Nothing of the order tells which response is right.
-        let mut responses = responses.clone();
-        responses.sort_by_key(|s| toolrm::canon_hash(&format!("{}/{}", step.id, s.candidate.origin).into()));
-        groups.push(BestOf { context, contenders: responses.iter().map(contender).collect() });
-        right.push(responses.iter().map(|s| s.score == Rational::ONE).collect());
-    }
+    let (groups, places): (Vec<BestOf<'_>>, Vec<Vec<usize>>) =
+        scored_groups(&steps, &scored).into_iter().unzip();
     let mut judge = Judge::new(args.open()?, variant, args.max_tokens);
     let mut report = BestOfReport::default();
-    for (selected, (group, right)) in judge.best_of(&groups, strategy)?.iter().zip(groups.iter().zip(&right))
+    for (selected, (group, places)) in
+        judge.best_of(&groups, strategy)?.iter().zip(groups.iter().zip(&places))
     {
-        report.add(&group.contenders, right, selected.index);
+        let right: Vec<bool> = places.iter().map(|i| scored[*i].score == Rational::ONE).collect();
+        report.add(&group.contenders, &right, selected.index);
     }
-    let (usage, n) = (judge.usage(), report.groups.max(1));
-    let share = |k: f64| 100.0 * k / n as f64;
-    let (low, high) = wilson(report.selected as u64, report.groups as u64);
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "steps        {}", report.groups)?;
-    writeln!(
-        out,
-        "selected     {:.1} % right (95 %: {:.1} to {:.1})",
-        share(report.selected as f64),
-        100.0 * low,
-        100.0 * high
-    )?;
-    writeln!(out, "random       {:.1} %", share(report.random))?;
-    writeln!(out, "majority     {:.1} %", share(report.majority as f64))?;
-    writeln!(out, "oracle       {:.1} %", share(report.oracle as f64))?;
-    writeln!(
-        out,
-        "judge calls  {} ({} strict, {} soft, {} unread)",
-        usage.calls, usage.strict, usage.soft, usage.unread
-    )?;
+    write!(std::io::stdout().lock(), "{}", report.to_text(&judge.usage()))?;
     Ok(())
 }

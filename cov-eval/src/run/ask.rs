@@ -24,7 +24,7 @@ pub struct Asking {
     /// How to draw. `max_tokens` does not count: every instance has its own limit. `seed` (0 when absent) is the run's; that
     /// of a request follows from it, the instance and the sample.
     pub sampling: Sampling,
-    /// Answers that are on the disk before more are asked for.
+    /// The most answers that are written at one time, and that a source is asked for which cannot say how many it works on.
     pub at_a_time: usize,
 }
 

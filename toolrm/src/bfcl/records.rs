@@ -149,7 +149,7 @@ impl EntryReader {
     }
 
     fn fields(&mut self, line: &str) -> Result<(Entry, Option<Val>), SchemaError> {
-        let bad = |field: &str, e: JsonError| SchemaError::of("json.syntax", field, format!("not JSON: {e}"));
+        let bad = |field: &str, e: JsonError| SchemaError::of(e.kind(), field, format!("not JSON: {e}"));
         let skip = |_: &str, rest: &str| known(&self.seen, rest).map(|s| s.text.len());
         let members = json::members_known(line, skip).map_err(|e| bad("", e))?;
         let none = Arc::new(Val::List(Vec::new()));

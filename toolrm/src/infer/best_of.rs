@@ -1,12 +1,17 @@
 //! The best of several responses.
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::fmt::Write as _;
 
 use completion::Complete;
 
-use super::judge::{Contender, Context, InferError, Judge, Outcome};
-use crate::canon::canon_calls;
+use super::judge::{Contender, Context, InferError, Judge, Outcome, Usage};
+use crate::bench::wilson;
+use crate::canon::{canon_calls, canon_hash};
 use crate::random::{below, bits};
+use crate::record::{Scored, Step};
+use crate::value::Val;
 
 /// How the best is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +39,26 @@ pub struct BestOf<'a> {
     pub context: Context<'a>,
     /// The responses.
     pub contenders: Vec<Contender>,
+}
+
+/// The scored responses of each step that has some, as a group, with the places of its responses in `scored`. A hash decides their order:
+/// nothing of it tells which response is right.
+pub fn scored_groups<'a>(steps: &'a [Step], scored: &[Scored]) -> Vec<(BestOf<'a>, Vec<usize>)> {
+    let mut of: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (i, s) in scored.iter().enumerate() {
+        of.entry(&s.candidate.step_id).or_default().push(i);
+    }
+    let contender = |i: &usize| {
+        let s = &scored[*i];
+        Contender { text: s.content.clone(), calls: s.calls.clone().unwrap_or_default() }
+    };
+    let group = |step: &'a Step| {
+        let mut places = of.remove(step.id.as_str())?;
+        places.sort_by_key(|i| canon_hash(&format!("{}/{}", step.id, scored[*i].candidate.origin).into()));
+        let context = Context { id: &step.id, tools: &step.tools, history: &step.history };
+        Some((BestOf { context, contenders: places.iter().map(contender).collect() }, places))
+    };
+    steps.iter().filter_map(group).collect()
 }
 
 /// The response that was selected.
@@ -229,5 +254,40 @@ impl BestOfReport {
         self.oracle += usize::from(right.contains(&true));
         self.majority += usize::from(majority(contenders).is_some_and(|i| right.get(i) == Some(&true)));
         self.random += right.iter().filter(|r| **r).count() as f64 / right.len().max(1) as f64;
+    }
+
+    /// A few lines for a reader, with what the judge was asked for it.
+    pub fn to_text(&self, usage: &Usage) -> String {
+        let n = self.groups.max(1) as f64;
+        let (low, high) = wilson(self.selected as u64, self.groups as u64);
+        let mut out = format!("steps        {}\n", self.groups);
+        _ = writeln!(
+            out,
+            "selected     {:.1} % right (95 %: {:.1} to {:.1})",
+            100.0 * self.selected as f64 / n,
+            100.0 * low,
+            100.0 * high
+        );
+        for (name, right) in
+            [("random", self.random), ("majority", self.majority as f64), ("oracle", self.oracle as f64)]
+        {
+            _ = writeln!(out, "{name:12} {:.1} %", 100.0 * right / n);
+        }
+        let Usage { calls, strict, soft, unread, tokens_in, tokens_out } = usage;
+        _ = writeln!(out, "judge calls  {calls} ({strict} strict, {soft} soft, {unread} unread)");
+        _ = writeln!(out, "tokens       {tokens_in} in, {tokens_out} out");
+        out
+    }
+
+    /// The same as an object, with counts and not shares.
+    pub fn to_val(&self) -> Val {
+        let int = |n: usize| Val::Int(n as i64);
+        Val::dict([
+            ("steps", int(self.groups)),
+            ("selected", int(self.selected)),
+            ("random", Val::Float(self.random)),
+            ("majority", int(self.majority)),
+            ("oracle", int(self.oracle)),
+        ])
     }
 }

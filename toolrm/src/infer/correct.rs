@@ -5,6 +5,7 @@ use completion::{Complete, CompletionError, Request, Sampling};
 use super::judge::{Contender, Context, InferError, Judge};
 use crate::critique::correction_prompt;
 use crate::parse::{Format, Mode, Parsing, parse_with};
+use crate::value::Val;
 
 /// What became of a response.
 #[derive(Clone, Debug)]
@@ -86,6 +87,8 @@ pub struct CorrectionReport {
     pub fixed: usize,
     /// Right before, wrong after.
     pub broken: usize,
+    /// Critiques.
+    pub critiques: usize,
     /// Tokens of critiques, where known.
     pub tokens: u64,
 }
@@ -98,6 +101,38 @@ impl CorrectionReport {
         self.after += usize::from(after);
         self.fixed += usize::from(!before && after);
         self.broken += usize::from(before && !after);
+        self.critiques += corrected.critiques.len();
         self.tokens += corrected.tokens;
+    }
+
+    /// A few lines for a reader.
+    pub fn to_text(&self) -> String {
+        let share = |k: usize| 100.0 * k as f64 / self.responses.max(1) as f64;
+        format!(
+            "responses    {}\nright        {:.1} % before, {:.1} % after\nfixed        {}\nbroken       {}\nunchanged    {}\n\
+             critiques    {}, of {:.1} tokens on average\n",
+            self.responses,
+            share(self.before),
+            share(self.after),
+            self.fixed,
+            self.broken,
+            self.responses - self.fixed - self.broken,
+            self.critiques,
+            self.tokens as f64 / self.critiques.max(1) as f64,
+        )
+    }
+
+    /// The same as an object.
+    pub fn to_val(&self) -> Val {
+        let int = |n: usize| Val::Int(n as i64);
+        Val::dict([
+            ("responses", int(self.responses)),
+            ("before", int(self.before)),
+            ("after", int(self.after)),
+            ("fixed", int(self.fixed)),
+            ("broken", int(self.broken)),
+            ("critiques", int(self.critiques)),
+            ("tokens", Val::int(self.tokens.into())),
+        ])
     }
 }

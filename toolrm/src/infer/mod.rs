@@ -28,7 +28,7 @@ mod correct;
 mod judge;
 mod tasks;
 
-pub use best_of::{BestOf, BestOfReport, Selected, Strategy, majority, select_by_score};
+pub use best_of::{BestOf, BestOfReport, Selected, Strategy, majority, scored_groups, select_by_score};
 pub use correct::{Corrected, CorrectionReport, correct};
 pub use judge::{Comparison, Contender, Context, Critique, InferError, Judge, Outcome, Usage};
-pub use tasks::{pair_report, task_requests, task_verdict};
+pub use tasks::{Oracle, pair_report, task_requests, task_verdict};

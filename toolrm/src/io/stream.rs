@@ -85,7 +85,7 @@ impl Line<'_> {
 /// Reads a record; an error carries its id.
 fn named<R: Record>(text: &str) -> Result<R, LineError> {
     let v = json::parse(text, Dialect::Strict)
-        .map_err(|e| SchemaError::of("json.syntax", "", format!("{e}, expected a {}", R::NAME)))?;
+        .map_err(|e| SchemaError::of(e.kind(), "", format!("{e}, expected a {}", R::NAME)))?;
     // A copy, because reading takes the object apart.
     let id =
         ["id", "step_id", "task_id"].iter().find_map(|k| v.get(k).and_then(Val::as_str)).map(String::from);

@@ -42,6 +42,16 @@ pub struct JsonError {
     pub what: &'static str,
 }
 
+impl JsonError {
+    /// The error's stable name: `json.syntax`, or `limit.depth` for nesting beyond [`MAX_DEPTH`].
+    pub fn kind(&self) -> &'static str {
+        if self.what == TOO_DEEP { "limit.depth" } else { "json.syntax" }
+    }
+}
+
+/// What is wrong beyond [`MAX_DEPTH`].
+const TOO_DEEP: &str = "nested deeper than 128";
+
 /// Reads a text that is one JSON value, with white space around it.
 ///
 /// # Errors
@@ -149,7 +159,7 @@ impl<'a> Reader<'a> {
 
     fn nested(&mut self, read: fn(&mut Self) -> Result<Val, JsonError>) -> Result<Val, JsonError> {
         if self.depth == MAX_DEPTH {
-            return Err(self.error("nested deeper than 128"));
+            return Err(self.error(TOO_DEEP));
         }
         self.depth += 1;
         self.pos += 1;

@@ -2,7 +2,7 @@
 //!
 //! What they compute is defined by [`farthest_first`](crate::farthest_first()) and [`WinMatrix`](crate::WinMatrix) on the CPU. Rankings agree with
 //! these to f64's rounding; cosines are summed in another order, so that a choice between rows differs where cosines are nearer than
-//! 1e-5. Inputs smaller than [`worthwhile`] are sooner done on the CPU.
+//! 1e-5. Inputs smaller than [`WORTHWHILE`] are sooner done on the CPU.
 
 mod similarity;
 #[cfg(test)]
@@ -13,13 +13,11 @@ use std::time::Duration;
 
 use cuda_twin::{Error, Result};
 
-pub use similarity::SimilarityKernels;
+pub use similarity::{Chooser, SimilarityKernels};
 pub use wins::WinKernels;
 
-/// Whether work over so many numbers is worth its way to a GPU: 20,000 embeddings of 256, or 2,262 items that met.
-pub fn worthwhile(numbers: usize) -> bool {
-    numbers >= 20_000 * 256
-}
+/// Numbers over which work is worth its way to a GPU: 20,000 embeddings of 256, or 2,262 items that met.
+pub const WORTHWHILE: usize = 20_000 * 256;
 
 /// Where the time went.
 #[derive(Clone, Copy, Debug, Default)]

@@ -5,7 +5,7 @@ use std::time::Instant;
 use cuda_twin::{Gpu, Launch, Module, Result, args};
 
 use super::{Timing, int};
-use crate::sample::Embeddings;
+use crate::sample::{Embeddings, farthest_first};
 use crate::sources::SIMILARITY;
 
 const STEP: &str = "farthest_step_f32";
@@ -67,5 +67,48 @@ impl SimilarityKernels {
         let keys = choices.read()?;
         timing.device = start.elapsed();
         Ok((keys.iter().map(|key| pool[(key & 0xffff_ffff) as usize]).collect(), timing))
+    }
+}
+
+/// Choices in groups of all sizes: large ones are made on a device, small ones are sooner made on the CPU.
+pub struct Chooser {
+    gpu: Gpu,
+    kernels: SimilarityKernels,
+    least: usize,
+    /// Groups whose choice was made on the device.
+    pub on_device: u64,
+    /// Groups whose choice was made on the CPU.
+    pub on_cpu: u64,
+    /// Where the device's time went.
+    pub timing: Timing,
+}
+
+impl Chooser {
+    /// Groups whose embeddings have at least `least` numbers go to the device (see [`WORTHWHILE`](super::WORTHWHILE)).
+    ///
+    /// # Errors
+    /// As [`SimilarityKernels::new`].
+    pub fn new(gpu: Gpu, least: usize) -> Result<Self> {
+        let kernels = SimilarityKernels::new(&gpu)?;
+        Ok(Chooser { gpu, kernels, least, on_device: 0, on_cpu: 0, timing: Timing::default() })
+    }
+
+    /// As [`farthest_first`](crate::farthest_first()).
+    ///
+    /// # Errors
+    /// As [`SimilarityKernels::farthest_first`].
+    ///
+    /// # Panics
+    /// As [`Embeddings::row`], for a row in `pool` that there is not.
+    pub fn choose(&mut self, embeddings: &Embeddings, pool: &[usize], count: usize) -> Result<Vec<usize>> {
+        if pool.len() * embeddings.width() < self.least {
+            self.on_cpu += 1;
+            return Ok(farthest_first(embeddings, pool, count));
+        }
+        let (chosen, timing) = self.kernels.farthest_first(&self.gpu, embeddings, pool, count)?;
+        self.on_device += 1;
+        self.timing.transfer += timing.transfer;
+        self.timing.device += timing.device;
+        Ok(chosen)
     }
 }

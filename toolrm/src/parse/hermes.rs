@@ -162,13 +162,19 @@ fn lenient(text: &str) -> Result<Parsed, ParseFail> {
     }
 }
 
+/// Where a text first has a piece, whose first byte is rare.
+fn find(text: &str, first: u8, piece: &str) -> Option<usize> {
+    let bytes = text.as_bytes();
+    memchr::memchr_iter(first, bytes).find(|at| bytes[*at..].starts_with(piece.as_bytes()))
+}
+
 fn bfcl(text: &str) -> Result<Parsed, ParseFail> {
     let mut parsed = Parsed::new(Format::Hermes, Vec::new());
     let mut pos = 0;
     let mut bad = None;
-    while let Some(at) = text[pos..].find("<tool_call>\n") {
+    while let Some(at) = find(&text[pos..], b'<', "<tool_call>\n") {
         let start = pos + at + "<tool_call>\n".len();
-        let Some(end) = text[start..].find("\n</tool_call>") else { break };
+        let Some(end) = find(&text[start..], b'\n', "\n</tool_call>") else { break };
         pos = start + end + "\n</tool_call>".len();
         let Ok(value) = json::parse(&text[start..start + end], Dialect::Python) else { continue };
         match bfcl_call(value) {

@@ -153,9 +153,10 @@ fn pythonic(calls: &[Call]) -> Result<String, String> {
     Ok(out)
 }
 
-/// Escapes for an attribute or text; white space that a reader would normalise is written as references.
+/// Escapes for an attribute or text; white space that a reader would normalise, or take off the ends, is written as references.
 fn escape(s: &str, out: &mut String) -> Result<(), String> {
-    for c in s.chars() {
+    let ends = s.len() - s.trim_start().len()..s.trim_end().len();
+    for (i, c) in s.char_indices() {
         match c {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
@@ -163,6 +164,7 @@ fn escape(s: &str, out: &mut String) -> Result<(), String> {
             '"' => out.push_str("&quot;"),
             '\n' | '\r' | '\t' => _ = write!(out, "&#{};", c as u32),
             '\0'..='\u{1f}' | '\u{fffe}' | '\u{ffff}' => return Err(format!("the character {c:?}")),
+            c if !ends.contains(&i) => _ = write!(out, "&#{};", c as u32),
             c => out.push(c),
         }
     }

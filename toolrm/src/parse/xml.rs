@@ -39,8 +39,12 @@ pub(super) fn parse(text: &str, verbose: bool, mode: Mode) -> Result<Parsed, Par
                 None if verbose && mode != Mode::Strict => Key::Null,
                 None => return Err(fail(start, "a parameter without a name")),
             };
-            let raw = if verbose { param.attribute("value") } else { param.text() }.unwrap_or_default();
-            let raw = if verbose || mode == Mode::Strict { raw } else { strip(raw) };
+            let raw = if verbose {
+                param.attribute("value").unwrap_or_default()
+            } else {
+                text_of(param, mode)
+                    .ok_or_else(|| fail(start, format!("{name}: white space around a value")))?
+            };
             let ty = param.attribute("type").unwrap_or("string");
             let value = cast(raw, ty, mode).map_err(|what| fail(start, format!("{name}: {what}")))?;
             if call.args.insert(key, value).is_some() && mode == Mode::Strict {
@@ -51,6 +55,30 @@ pub(super) fn parse(text: &str, verbose: bool, mode: Mode) -> Result<Parsed, Par
     }
     parsed.text = outside.concat().trim().to_owned();
     Ok(parsed)
+}
+
+/// A parameter's text. The leaderboard takes white space off its ends; a lenient reader only what is written as itself and not as a
+/// reference, which a strict one does not accept (`None`).
+fn text_of<'a>(param: roxmltree::Node<'a, '_>, mode: Mode) -> Option<&'a str> {
+    let (raw, Some(node)) = (param.text().unwrap_or_default(), param.first_child()) else { return Some("") };
+    if mode == Mode::Bfcl {
+        return Some(strip(raw));
+    }
+    let whole = param.document().input_text().get(..param.range().end)?;
+    let source = whole.get(node.range().start..whole.rfind("</")?)?;
+    if param.children().nth(1).is_some() {
+        // Comments and the like: no text that anyone renders.
+        return (mode == Mode::Lenient).then(|| strip(raw));
+    }
+    // A reader of XML makes one line feed of two characters.
+    let length = |s: &str| s.len() - s.matches("\r\n").count();
+    let before = length(&source[..source.len() - source.trim_start().len()]);
+    let after = length(&source[source.trim_end().len()..]);
+    if before == 0 && after == 0 {
+        return Some(raw);
+    }
+    let inner = raw.get(before..raw.len().saturating_sub(after)).unwrap_or_default();
+    (mode == Mode::Lenient).then_some(inner)
 }
 
 fn cast(raw: &str, ty: &str, mode: Mode) -> Result<Val, String> {

@@ -39,11 +39,10 @@ pub trait Record: Sized {
 /// Reads the record of a line.
 ///
 /// # Errors
-/// [`SchemaError`]: `json.syntax` for text that is no JSON (numbers beyond f64 and NaN included), else as
-/// [`Record::from_val`].
+/// [`SchemaError`]: `json.syntax` for text that is no JSON (numbers beyond f64 and NaN included), `limit.depth` for what is nested too
+/// deep, else as [`Record::from_val`].
 pub fn read<R: Record>(line: &str) -> Result<R, SchemaError> {
-    let v =
-        json::parse(line, Dialect::Strict).map_err(|e| SchemaError::of("json.syntax", "", e.to_string()))?;
+    let v = json::parse(line, Dialect::Strict).map_err(SchemaError::from)?;
     R::from_val(v)
 }
 

@@ -24,6 +24,26 @@ pub struct CallTask {
 }
 
 impl CallTask {
+    /// Reads an entry of the leaderboard for [`CallTask::bfcl`]: `{"function", "ground_truth", "category"}`.
+    ///
+    /// # Errors
+    /// [`SchemaError`] naming the field, below `bfcl`.
+    pub fn entry(v: &Val) -> Result<(Val, Val, String), SchemaError> {
+        let field = |key: &str| {
+            let path = format!("bfcl.{key}");
+            v.get(key).cloned().ok_or_else(|| SchemaError::field(&path, "a value", None))
+        };
+        let category = field("category")?;
+        let category = category
+            .as_str()
+            .ok_or_else(|| SchemaError::field("bfcl.category", "a string", Some(&category)))?;
+        if !bfcl::CATEGORIES.iter().any(|c| c.name == category) {
+            let what = format!("no category {category:?}; nearest: {}", bfcl::nearest_category(category));
+            return Err(SchemaError::new("bfcl.category", what));
+        }
+        Ok((field("function")?, field("ground_truth")?, category.to_owned()))
+    }
+
     /// Reads `{"gold": [{"name", "arguments"}, …], "tools": […]?, "format": "hermes"?, "bfcl": {"function", "ground_truth",
     /// "category"}?}`.
     ///
@@ -44,21 +64,6 @@ impl CallTask {
                 .and_then(Format::from_name)
                 .ok_or_else(|| SchemaError::field("format", "a format's name", Some(name)))?,
         };
-        let bfcl = v.get("bfcl").map(|entry| {
-            let field = |key: &str| {
-                let path = format!("bfcl.{key}");
-                entry.get(key).cloned().ok_or_else(|| SchemaError::field(&path, "a value", None))
-            };
-            let category = field("category")?;
-            let category = category
-                .as_str()
-                .ok_or_else(|| SchemaError::field("bfcl.category", "a string", Some(&category)))?;
-            if !bfcl::CATEGORIES.iter().any(|c| c.name == category) {
-                let what = format!("no category {category:?}; nearest: {}", bfcl::nearest_category(category));
-                return Err(SchemaError::new("bfcl.category", what));
-            }
-            Ok((field("function")?, field("ground_truth")?, category.to_owned()))
-        });
         Ok(CallTask {
             gold: gold.collect::<Result<_, _>>()?,
             tools: match v.get("tools") {
@@ -66,7 +71,7 @@ impl CallTask {
                 Some(tools) => parse_tools(tools).map_err(|e| e.under("tools"))?,
             },
             format,
-            bfcl: bfcl.transpose()?,
+            bfcl: v.get("bfcl").map(CallTask::entry).transpose()?,
         })
     }
 }

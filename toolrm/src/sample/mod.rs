@@ -117,10 +117,28 @@ pub fn bmds(
     options: &SampleOptions,
     embeddings: Option<&Embeddings>,
 ) -> Result<Sample, DuplicateId> {
+    bmds_by(items, options, |pool, quota| {
+        Ok(match embeddings {
+            None => pool[..quota].to_vec(),
+            Some(embeddings) => farthest_first(embeddings, pool, quota),
+        })
+    })
+}
+
+/// [`bmds`] with a choice of one's own: `choose(pool, quota)` gives the `quota` places that are taken of a group, `pool` being those of
+/// its first four times as many.
+///
+/// # Errors
+/// [`DuplicateId`], and what `choose` fails with.
+pub fn bmds_by<E: From<DuplicateId>>(
+    items: &[Item<'_>],
+    options: &SampleOptions,
+    mut choose: impl FnMut(&[usize], usize) -> Result<Vec<usize>, E>,
+) -> Result<Sample, E> {
     let mut ids = HashSet::with_capacity(items.len());
     for item in items {
         if !ids.insert(xxhash_rust::xxh3::xxh3_128(item.id.as_bytes())) {
-            return Err(DuplicateId(item.id.to_owned()));
+            return Err(DuplicateId(item.id.to_owned()).into());
         }
     }
     drop(ids);
@@ -153,14 +171,8 @@ pub fn bmds(
     }
     let mut taken: Vec<u32> = Vec::with_capacity(options.count.min(rows.len()));
     for ((_, range), quota) in groups.iter().zip(quotas(&groups, options)) {
-        let group: Vec<usize> = rows[range.clone()].iter().map(|row| row.2 as usize).collect();
-        match embeddings {
-            None => taken.extend(group[..quota].iter().map(|i| *i as u32)),
-            Some(embeddings) => {
-                let pool = &group[..group.len().min(4 * quota)];
-                taken.extend(farthest_first(embeddings, pool, quota).into_iter().map(|i| i as u32));
-            }
-        }
+        let pool: Vec<usize> = rows[range.clone()].iter().take(4 * quota).map(|row| row.2 as usize).collect();
+        taken.extend(choose(&pool, quota)?.into_iter().map(|i| i as u32));
     }
     Ok(split::split(items, taken, options))
 }

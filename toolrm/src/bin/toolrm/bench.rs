@@ -329,8 +329,7 @@ fn answers<'a>(
 }
 
 fn numbers(line: &str) -> Result<(String, (f64, f64)), SchemaError> {
-    let v =
-        json::parse(line, Dialect::Strict).map_err(|e| SchemaError::of("json.syntax", "", e.to_string()))?;
+    let v = json::parse(line, Dialect::Strict).map_err(SchemaError::from)?;
     let number = |k: &str| match v.get(k) {
         Some(Val::Bool(_)) | None => Err(SchemaError::field(k, "a number", v.get(k))),
         Some(x) => x.to_f64().ok_or_else(|| SchemaError::field(k, "a number", Some(x))),

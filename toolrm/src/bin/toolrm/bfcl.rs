@@ -135,8 +135,7 @@ pub(crate) fn decode(result: &Val, format: Option<Format>, lang: Lang) -> Result
 
 /// A result's id, and what the model wrote.
 pub(crate) fn result_of(line: &str) -> Result<(String, Val), SchemaError> {
-    let v =
-        json::parse(line, Dialect::Python).map_err(|e| SchemaError::of("json.syntax", "", e.to_string()))?;
+    let v = json::parse(line, Dialect::Python).map_err(SchemaError::from)?;
     let id =
         v.get("id").and_then(Val::as_str).ok_or_else(|| SchemaError::field("id", "a string", v.get("id")))?;
     let result = v.get("result").ok_or_else(|| SchemaError::field("result", "a response", None))?;

@@ -1,18 +1,17 @@
-//! `prompts`, `reward`, `judge`.
+//! `prompts`.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::Args;
-use completion::{Complete, Completion, Recorded, Replay, Sampling, Server, ServerOptions};
-use toolrm::SchemaError;
-use toolrm::critique::{Variant, orientation, pair_task, point_task};
-use toolrm::infer::{pair_report, task_requests, task_verdict};
-use toolrm::io::{Control, LineError, Lines, map_lines, scan};
-use toolrm::record::{self, Orientation, Pair, Step, Task};
+use tokenizers::Tokenizer;
+use toolrm::critique::{Variant, best_of_task, orientation, pair_task, point_task};
+use toolrm::io::{Control, LineError, Lines, Output, groups, map_lines, scan};
+use toolrm::record::{self, Orientation, Pair, Response, Step, Task};
+use toolrm::{NoForm, SchemaError, canon_calls, canon_hash};
 
-use crate::common::{Outcome, Usage, choice, not_stdin};
+use crate::common::{Outcome, choice, not_stdin};
 
 choice!(pub(crate) VariantArg => Variant {
     Think => Variant::Think, NoThink => Variant::NoThink, Bare => Variant::Bare,
@@ -20,9 +19,16 @@ choice!(pub(crate) VariantArg => Variant {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum KindArg {
+    /// Both responses of a pair.
     Pairwise,
+    /// One response.
     Pointwise,
+    /// All responses to a step that its pairs have.
+    Bon,
 }
+
+/// The most responses of a task.
+const MOST: usize = 64;
 
 /// Pairs to critique tasks.
 #[derive(Args, Debug)]
@@ -35,7 +41,7 @@ pub(crate) struct Prompts {
     /// Where the tasks go.
     #[arg(short, long, value_name = "TASKS")]
     output: PathBuf,
-    /// A task about both responses of a pair, or one about each.
+    /// What a task is about.
     #[arg(long, value_enum, default_value = "pairwise")]
     kind: KindArg,
     /// How the judge is to answer.
@@ -44,16 +50,53 @@ pub(crate) struct Prompts {
     /// Show each pair in both orders, as an evaluation needs it, not in one that the seed draws.
     #[arg(long)]
     both: bool,
+    /// Drop and count tasks whose prompts have more tokens, those of a chat template not among them; 16,384 and, to evaluate, 32,768 in
+    /// the paper.
+    #[arg(long, value_name = "TOKENS", requires = "tokenizer")]
+    max_prompt_tokens: Option<usize>,
+    /// The judge's `tokenizer.json`, which counts them.
+    #[arg(long, value_name = "FILE", requires = "max_prompt_tokens")]
+    tokenizer: Option<PathBuf>,
+}
+
+/// What keeps prompts short.
+struct Guard(Option<(Tokenizer, usize)>);
+
+impl Guard {
+    fn open(tokenizer: Option<&Path>, most: Option<usize>) -> Result<Self> {
+        let (Some(path), Some(most)) = (tokenizer, most) else { return Ok(Guard(None)) };
+        let read =
+            Tokenizer::from_file(path).map_err(|e| anyhow!(e)).with_context(|| path.display().to_string())?;
+        Ok(Guard(Some((read, most))))
+    }
+
+    fn fits(&self, task: &Task) -> Result<bool, LineError> {
+        let Some((tokenizer, most)) = &self.0 else { return Ok(true) };
+        let fault = |e: tokenizers::Error| SchemaError::of("prompt.tokens", "prompt", e.to_string());
+        Ok(tokenizer.encode_fast(task.prompt.as_str(), false).map_err(fault)?.len() <= *most)
+    }
+}
+
+fn fault(pair: &Pair, kind: &'static str, path: &str, what: String) -> LineError {
+    LineError { id: Some(pair.id.clone()), error: SchemaError::of(kind, path, what) }
+}
+
+fn step_of<'s>(steps: &'s HashMap<String, Step>, pair: &Pair) -> Result<&'s Step, LineError> {
+    let unknown = || fault(pair, "id.unknown", "step_id", format!("no step {:?}", pair.step_id));
+    steps.get(&pair.step_id).ok_or_else(unknown)
 }
 
 impl Prompts {
     pub(crate) fn run(&self, control: &Control, seed: u64) -> Result<Outcome> {
         not_stdin(&self.steps, "steps")?;
+        let guard = Guard::open(self.tokenizer.as_deref(), self.max_prompt_tokens)?;
         let steps: HashMap<String, Step> = scan(&self.steps, |line| line.record::<Step>().ok())?
             .into_iter()
             .map(|step| (step.id.clone(), step))
             .collect();
-        let variant: Variant = self.variant.into();
+        if self.kind == KindArg::Bon {
+            return self.best_of(&steps, &guard, control, seed);
+        }
         let summary = map_lines(
             std::slice::from_ref(&self.pairs),
             &self.output,
@@ -61,152 +104,87 @@ impl Prompts {
             || (),
             |(), line, out| {
                 let pair: Pair = line.record()?;
-                let fault = |kind: &'static str, path: &str, what: String| LineError {
-                    id: Some(pair.id.clone()),
-                    error: SchemaError::of(kind, path, what),
-                };
-                let step = steps
-                    .get(&pair.step_id)
-                    .ok_or_else(|| fault("id.unknown", "step_id", format!("no step {:?}", pair.step_id)))?;
-                let no_form = |e: toolrm::NoForm| fault("json.type", "", e.to_string());
-                let mut put = |task: Task| {
+                let step = step_of(&steps, &pair)?;
+                for task in
+                    self.tasks(step, &pair, seed).map_err(|e| fault(&pair, "json.type", "", e.to_string()))?
+                {
+                    if !guard.fits(&task)? {
+                        out.count("dropped.too_long");
+                        continue;
+                    }
                     if task.meta.contains_key("broken_tags") {
                         out.count("prompt.tag_in_content");
                     }
-                    out.record(&task)
-                };
-                if self.kind == KindArg::Pointwise {
-                    for (side, response) in [("chosen", &pair.chosen), ("rejected", &pair.rejected)] {
-                        let id = format!("{}-{side}", pair.id);
-                        put(point_task(step, &id, response, variant).map_err(no_form)?)?;
-                    }
-                    return Ok(());
-                }
-                let orders = match self.both {
-                    true => vec![Orientation::Original, Orientation::Swapped],
-                    false => vec![orientation(seed, &pair.id)],
-                };
-                for order in orders {
-                    put(pair_task(step, &pair, order, variant).map_err(no_form)?)?;
+                    out.record(&task)?;
                 }
                 Ok(())
             },
         )?;
         Ok(summary.into())
     }
-}
 
-/// Answers to tasks, as verdicts with rewards.
-#[derive(Args, Debug)]
-pub(crate) struct Reward {
-    /// The tasks.
-    tasks: PathBuf,
-    /// What a model answered to them.
-    completions: PathBuf,
-    /// Where the verdicts go.
-    #[arg(short, long, value_name = "VERDICTS")]
-    output: PathBuf,
-}
-
-impl Reward {
-    pub(crate) fn run(&self, control: &Control) -> Result<Outcome> {
-        not_stdin(&self.tasks, "tasks")?;
-        let tasks: HashMap<String, Task> = scan(&self.tasks, |line| line.record::<Task>().ok())?
-            .into_iter()
-            .map(|task| (task.id.clone(), task))
-            .collect();
-        let inputs = std::slice::from_ref(&self.completions);
-        let summary = map_lines(
-            inputs,
-            &self.output,
-            control,
-            || (),
-            |(), line, out| {
-                let done: record::Completion = line.record()?;
-                let task = tasks.get(&done.task_id).ok_or_else(|| LineError {
-                    id: Some(done.task_id.clone()),
-                    error: SchemaError::of("id.unknown", "task_id", format!("no task {:?}", done.task_id)),
-                })?;
-                let verdict = task_verdict(task, &Completion::new(done.text));
-                out.count(verdict.level.as_deref().unwrap_or("unread"));
-                if verdict.correct == Some(true) {
-                    out.count("correct");
-                }
-                out.record(&verdict)
-            },
-        )?;
-        Ok(summary.into())
-    }
-}
-
-/// Tasks to answers of a model elsewhere, and how well it tells pairs apart.
-#[derive(Args, Debug)]
-pub(crate) struct Judge {
-    /// The tasks.
-    tasks: PathBuf,
-    /// `replay:FILE` or a server, such as `http://localhost:8000/v1`.
-    #[arg(long)]
-    backend: String,
-    /// The model's name on the server.
-    #[arg(long, default_value = "")]
-    model: String,
-    /// The environment variable with the server's key.
-    #[arg(long)]
-    key_variable: Option<String>,
-    /// The longest answer, in tokens.
-    #[arg(long, default_value_t = 8192)]
-    max_tokens: usize,
-    /// Divides the logits.
-    #[arg(long, default_value_t = 0.6)]
-    temperature: f32,
-    /// Keep the likeliest tokens of this total probability.
-    #[arg(long, default_value_t = 0.95)]
-    top_p: f32,
-    /// Where the answers go; the same command goes on with the file.
-    #[arg(short, long, value_name = "COMPLETIONS")]
-    output: PathBuf,
-}
-
-impl Judge {
-    pub(crate) fn run(&self, control: &Control) -> Result<Outcome> {
-        let lines = Lines::read(&self.tasks)?;
-        let (tasks, summary) = lines.map(&self.output, control, |line| line.record::<Task>())?;
-        let tasks: Vec<Task> = tasks.into_iter().map(|(task, _)| task).collect();
-        let source: Box<dyn Complete> = match self.backend.strip_prefix("replay:") {
-            Some(file) => Box::new(Replay::open(file.as_ref(), "task_id")?),
-            None if self.backend.starts_with("http") => {
-                let key_variable = self.key_variable.clone();
-                let options =
-                    ServerOptions { key_variable, ..ServerOptions::new(&self.backend, &self.model) };
-                Box::new(Server::new(options)?)
-            }
-            None => {
-                let what = format!("--backend {}: expected replay:FILE or http://…", self.backend);
-                return Err(Usage(what).into());
-            }
-        };
-        let sampling = Sampling {
-            temperature: Some(self.temperature),
-            top_p: Some(self.top_p),
-            ..Sampling::greedy(self.max_tokens)
-        };
-        let requests = task_requests(&tasks, &sampling);
-        let mut model = Recorded::open(source, &self.output, "task_id")
-            .with_context(|| self.output.display().to_string())?;
-        let mut completions: HashMap<&str, Completion> = HashMap::new();
-        let mut outcome = Outcome { summary, ..Outcome::default() };
-        for (task, result) in tasks.iter().zip(model.complete(&requests)) {
-            match result {
-                Ok(done) => drop(completions.insert(&task.id, done)),
-                Err(error) => {
-                    outcome.failed = true;
-                    outcome.text.push_str(&format!("{error}\n"));
-                }
-            }
+    /// The tasks of one pair.
+    fn tasks(&self, step: &Step, pair: &Pair, seed: u64) -> Result<Vec<Task>, NoForm> {
+        let variant: Variant = self.variant.into();
+        if self.kind == KindArg::Pointwise {
+            let sides = [("chosen", &pair.chosen), ("rejected", &pair.rejected)];
+            let one = |(side, response): (&str, &Response)| {
+                point_task(step, &format!("{}-{side}", pair.id), response, variant)
+            };
+            return sides.map(one).into_iter().collect();
         }
-        let report = pair_report(&tasks, &completions);
-        outcome.text.push_str(&report.to_markdown(true));
-        outcome.more.push(("report", report.to_val()));
-        Ok(outcome)
+        let orders = match self.both {
+            true => vec![Orientation::Original, Orientation::Swapped],
+            false => vec![orientation(seed, &pair.id)],
+        };
+        orders.into_iter().map(|order| pair_task(step, pair, order, variant)).collect()
+    }
+
+    /// A task for each step, about all responses of its pairs in an order that the seed draws.
+    fn best_of(
+        &self,
+        steps: &HashMap<String, Step>,
+        guard: &Guard,
+        control: &Control,
+        seed: u64,
+    ) -> Result<Outcome> {
+        let lines = Lines::read(&self.pairs)?;
+        let mut output = Output::create(&self.output, control.force)?;
+        let (all, mut summary) = lines.map(&self.output, control, |line| {
+            let pair: Pair = line.record()?;
+            step_of(steps, &pair).map(drop)?;
+            Ok(pair)
+        })?;
+        let mut count = |what: &str| *summary.tally.entry(what.to_owned()).or_default() += 1;
+        for group in groups(all.iter().map(|(p, _)| p.step_id.as_str())) {
+            let mut seen = BTreeSet::new();
+            let mut responses: Vec<(u128, &Response)> = Vec::new();
+            for side in group.iter().flat_map(|i| [&all[*i].0.chosen, &all[*i].0.rejected]) {
+                let calls = side.calls.as_deref().map(canon_calls);
+                if seen.insert((calls.clone(), side.text.trim())) {
+                    let key = format!("{seed}/{}/{calls:?}/{}", all[group[0]].0.step_id, side.text.trim());
+                    responses.push((canon_hash(&key.into()), side));
+                }
+            }
+            if responses.len() > MOST {
+                count("dropped.too_many_responses");
+                continue;
+            }
+            responses.sort_by_key(|(key, _)| *key);
+            let shown: Vec<Response> = responses.into_iter().map(|(_, side)| side.clone()).collect();
+            let Some(step) = steps.get(&all[group[0]].0.step_id) else { continue };
+            let task = best_of_task(step, &format!("{}-bon", step.id), &shown, self.variant.into())?;
+            if !guard.fits(&task)? {
+                count("dropped.too_long");
+                continue;
+            }
+            if task.meta.contains_key("broken_tags") {
+                count("prompt.tag_in_content");
+            }
+            count("tasks");
+            output.write(format!("{}\n", record::line(&task)?).as_bytes())?;
+        }
+        output.finish()?;
+        Ok(summary.into())
     }
 }

@@ -39,8 +39,7 @@ pub(crate) struct Stats {
 }
 
 fn object(text: &str) -> Result<Val, SchemaError> {
-    let v =
-        json::parse(text, Dialect::Strict).map_err(|e| SchemaError::of("json.syntax", "", e.to_string()))?;
+    let v = json::parse(text, Dialect::Strict).map_err(SchemaError::from)?;
     if v.as_dict().is_none() { Err(SchemaError::field("", "an object", Some(&v))) } else { Ok(v) }
 }
 

@@ -4,9 +4,13 @@ mod bench;
 mod bfcl;
 mod common;
 mod critique;
+mod device;
+mod judge;
 mod look;
 mod pairs;
 mod released;
+mod reward;
+mod sample;
 mod steps;
 mod text;
 
@@ -50,13 +54,19 @@ enum Verb {
     /// Make preference pairs of scored candidates.
     Pairs(pairs::Pairs),
     /// Sample pairs, balanced over source and intensity, the complex ones first.
-    Sample(pairs::Sample),
+    Sample(sample::Sample),
     /// Write critique tasks about pairs.
     Prompts(critique::Prompts),
     /// Read answers to critique tasks: verdicts and rewards.
-    Reward(critique::Reward),
+    Reward(reward::Reward),
+    /// Reward a policy's responses for their calls.
+    RewardCalls(reward::RewardCalls),
     /// Put critique tasks to a server, or read its answers from a file, and say how well it judges.
-    Judge(critique::Judge),
+    Judge(judge::Judge),
+    /// Let a judge choose among the responses to each step.
+    Bon(judge::Bon),
+    /// Let a judge criticise responses, and a policy answer again.
+    Correct(judge::Correct),
     /// Check responses as the Berkeley Function-Calling Leaderboard does.
     #[command(subcommand)]
     Bfcl(bfcl::Bfcl),
@@ -86,7 +96,10 @@ fn run(verb: &Verb, global: &Global) -> anyhow::Result<Outcome> {
         Verb::Sample(args) => args.run(&control, global.seed),
         Verb::Prompts(args) => args.run(&control, global.seed),
         Verb::Reward(args) => args.run(&control),
-        Verb::Judge(args) => args.run(&control),
+        Verb::RewardCalls(args) => args.run(&control),
+        Verb::Judge(args) => args.run(&control, global.seed),
+        Verb::Bon(args) => args.run(&control, global.seed),
+        Verb::Correct(args) => args.run(&control, global.seed),
         Verb::Bfcl(verb) => verb.run(&control),
         Verb::Bench(verb) => verb.run(&control),
         Verb::Import(args) => args.run(&control),

@@ -43,7 +43,7 @@ impl Import {
         let lines = Lines::read(&self.input)?;
         let (rows, summary) = lines.map(&path, control, |line| {
             let row = json::parse(line.text, Dialect::Strict)
-                .map_err(|e| SchemaError::of("json.syntax", "", format!("{e}, expected a row")))?;
+                .map_err(|e| SchemaError::of(e.kind(), "", format!("{e}, expected a row")))?;
             let id = match row.get("uuid") {
                 Some(Val::Str(id)) => Some(id.to_string()),
                 Some(Val::Int(id)) => Some(id.to_string()),

@@ -89,8 +89,7 @@ impl Validate {
     }
 
     fn tools(&self, line: Line<'_>, sink: &mut Sink) -> Result<(), LineError> {
-        let mut v = json::parse(line.text, Dialect::Strict)
-            .map_err(|e| SchemaError::of("json.syntax", "", e.to_string()))?;
+        let mut v = json::parse(line.text, Dialect::Strict).map_err(SchemaError::from)?;
         let key = ["tools", "function"].into_iter().find(|k| v.get(k).is_some());
         let list = key.and_then(|k| v.get(k)).unwrap_or(&v);
         let mut tools = parse_tools(list).map_err(|e| e.under(key.unwrap_or_default()))?;

@@ -40,8 +40,7 @@ impl Parse {
     }
 
     fn line(&self, line: Line<'_>, sink: &mut Sink) -> Result<(), LineError> {
-        let v = json::parse(line.text, Dialect::Strict)
-            .map_err(|e| SchemaError::of("json.syntax", "", e.to_string()))?;
+        let v = json::parse(line.text, Dialect::Strict).map_err(SchemaError::from)?;
         let (mut out, text) = match v {
             Val::Str(text) => (toolrm::Map::default(), text),
             Val::Dict(map) => match map.get(self.field.as_str()) {

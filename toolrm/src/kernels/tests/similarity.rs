@@ -3,9 +3,9 @@
 use cuda_twin::testing::{everywhere, no_barrier_can_be_removed, noise, same_bits};
 use cuda_twin::{Gpu, Options, Result};
 
-use crate::kernels::SimilarityKernels;
+use crate::kernels::{Chooser, SimilarityKernels};
 use crate::sources::SIMILARITY;
-use crate::{Embeddings, farthest_first};
+use crate::{DuplicateId, Embeddings, Holdout, Item, Sample, SampleOptions, bmds, bmds_by, farthest_first};
 
 fn unit(rows: usize, width: usize, seed: u64) -> Embeddings {
     let mut data: Vec<f32> = noise(rows * width, seed).iter().map(|x| *x as f32).collect();
@@ -67,6 +67,37 @@ fn of_equals_the_first_is_chosen() -> Result<()> {
         assert_eq!(found, [1, 5, 0, 3, 2, 4]);
         Ok(())
     })
+}
+
+/// A sample with groups of many sizes is the CPU's, whichever of them go to the device.
+#[test]
+fn groups_of_all_sizes_are_chosen_as_on_the_cpu() -> Result<()> {
+    const PAIRS: usize = 90;
+    let ids: Vec<String> = (0..PAIRS).map(|i| format!("p{i:02}")).collect();
+    let item = |i: usize| {
+        // Half of the pairs have one source, a quarter the next, and so on.
+        let source = ["a", "b", "c", "d", "e", "f", "g"][i.trailing_ones() as usize];
+        Item { id: &ids[i], step: &ids[i], source, bin: 0, complexity: (i * 7 % 11) as u32, gold: true }
+    };
+    let items: Vec<Item<'_>> = (0..PAIRS).map(item).collect();
+    let options = SampleOptions { count: 40, holdout: Holdout::Count(6), ..SampleOptions::default() };
+    let embeddings = unit(PAIRS, 24, 8);
+    let expected = bmds(&items, &options, Some(&embeddings)).unwrap();
+    assert_ne!(expected, bmds(&items, &options, None).unwrap());
+    everywhere(|gpu| {
+        for (least, device, cpu) in [(0, 7, 0), (24 * 20, 2, 5), (usize::MAX, 0, 7)] {
+            let mut chooser = Chooser::new(gpu.clone(), least)?;
+            let found: std::result::Result<Sample, Box<dyn std::error::Error>> =
+                bmds_by(&items, &options, |pool, quota| Ok(chooser.choose(&embeddings, pool, quota)?));
+            assert_eq!(found.unwrap(), expected);
+            assert_eq!((chooser.on_device, chooser.on_cpu), (device, cpu), "from {least} numbers");
+        }
+        Ok(())
+    })?;
+    let twice: std::result::Result<Sample, DuplicateId> =
+        bmds_by(&[items[0], items[0]], &options, |pool, _| Ok(pool.to_vec()));
+    assert_eq!(twice, Err(DuplicateId("p00".into())));
+    Ok(())
 }
 
 #[test]

@@ -4,6 +4,8 @@ mod arith;
 mod ast;
 mod grammar;
 mod lex;
+mod names;
+mod plain;
 mod text;
 mod unparse;
 
@@ -16,7 +18,8 @@ use crate::validate::Issue;
 use crate::value::{Key, Map, Str, Val};
 
 use ast::{Expr, UnOp};
-pub(crate) use grammar::{expression, identifier};
+pub(crate) use grammar::expression;
+pub(crate) use names::identifier;
 pub(crate) use text::{repr_float, repr_str};
 
 fn fail(detail: impl Into<String>) -> ParseFail {
@@ -24,6 +27,27 @@ fn fail(detail: impl Into<String>) -> ParseFail {
 }
 
 pub(super) fn parse(text: &str, mode: Mode, tools: &[ToolDef]) -> Result<Parsed, ParseFail> {
+    // What each mode takes off before it looks for a list.
+    let list = match mode {
+        Mode::Strict => text,
+        Mode::Lenient => text.trim(),
+        Mode::Bfcl => text.trim_matches(AROUND),
+    };
+    let Some(mut calls) = plain::calls(list) else { return by_grammar(text, mode, tools) };
+    let before = match mode {
+        Mode::Lenient => text.len() - text.trim_start().len(),
+        Mode::Strict | Mode::Bfcl => 0,
+    };
+    for call in &mut calls {
+        call.span = call.span.take().filter(|_| mode != Mode::Bfcl).map(|s| s.start + before..s.end + before);
+    }
+    Ok(Parsed::new(Format::Pythonic, calls))
+}
+
+/// What the leaderboard takes off a text's ends.
+const AROUND: [char; 3] = ['`', '\n', ' '];
+
+fn by_grammar(text: &str, mode: Mode, tools: &[ToolDef]) -> Result<Parsed, ParseFail> {
     match mode {
         Mode::Strict => strict(text),
         Mode::Lenient => lenient(text, tools),
@@ -170,7 +194,7 @@ fn resolve_calls(e: Expr, how: Values) -> Result<Vec<Call>, ParseFail> {
 }
 
 fn bfcl(text: &str) -> Result<Parsed, ParseFail> {
-    let trimmed = text.trim_matches(['`', '\n', ' ']);
+    let trimmed = text.trim_matches(AROUND);
     let open = if trimmed.starts_with('[') { "" } else { "[" };
     let close = if trimmed.len() + open.len() > 0 && trimmed.ends_with(']') { "" } else { "]" };
     let wrapped = match (open, close) {
