@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::flags::FlagSet;
 use crate::intake::Intake;
 use crate::length::estimate_tokens;
-use crate::model::{Constraint, Gate, Instance, OutputStats, Reason, Status, Verdict, Verification};
+use crate::model::{Constraint, Gate, Instance, OutputStats, Reason, Spans, Status, Verdict, Verification};
 use crate::text;
 
 /// The highest score of an answer that is not perfect.
@@ -39,11 +39,11 @@ pub(crate) struct Outcome<'a> {
 }
 
 /// Credit, reason for a loss, and proof.
-pub(crate) type Finding = (f64, Reason, Vec<std::ops::Range<u32>>);
+pub(crate) type Finding = (f64, Reason, Spans);
 
 /// What a verifier says to a kind of constraint that it does not know.
 pub(crate) fn unknown_kind() -> Finding {
-    (0.0, Reason::UnknownKind, Vec::new())
+    (0.0, Reason::UnknownKind, Spans::new())
 }
 
 /// The whole of a verification: gates common to all tasks, `analyse`, and the rule of exactness.
@@ -58,7 +58,7 @@ pub(crate) fn verify<'a>(
         () => Gate::Open,
     };
     let scan = text::scan(&answer.visible);
-    let (words, lines) = (scan.words, scan.lines);
+    let (words, lines) = (scan.words.len(), scan.lines);
     let mut result = Verification {
         score: 0.0,
         dense: 0.0,
@@ -75,7 +75,7 @@ pub(crate) fn verify<'a>(
             reasoning_bytes: answer.reasoning.len(),
         },
     };
-    let refused = |c: &Constraint| Verdict::new(c.id, 0.0, Reason::GateClosed, Vec::new());
+    let refused = |c: &Constraint| Verdict::new(c.id, 0.0, Reason::GateClosed, Spans::new());
     if gate != Gate::Open {
         result.verdicts = instance.constraints.iter().map(refused).collect();
         let answered = !answer.reasoning.trim().is_empty() && analyse(&answer.reasoning).gate == Gate::Open;

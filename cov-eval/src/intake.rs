@@ -1,6 +1,7 @@
 //! From the bytes of a model to the text that is scored.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -64,22 +65,29 @@ pub struct Intake {
 
 impl From<&str> for Intake {
     fn from(text: &str) -> Self {
-        Intake::new(&Completion::from(text), &IntakeConfig::default())
+        static STANDARD: LazyLock<IntakeConfig> = LazyLock::new(IntakeConfig::default);
+        Intake::read(text, String::new(), Finish::Stop, &STANDARD)
     }
 }
 
 impl Intake {
     /// Decodes, cuts, and takes the reasoning out.
     pub fn new(completion: &Completion, cfg: &IntakeConfig) -> Self {
-        let mut flags = FlagSet::default();
         // The lossy decoder goes byte by byte.
         let text = match std::str::from_utf8(&completion.text) {
             Ok(text) => Cow::Borrowed(text),
             Err(_) => String::from_utf8_lossy(&completion.text),
         };
-        flags.set(FlagSet::INVALID_UTF8, matches!(text, Cow::Owned(_)));
-        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-        let mut text = if text.contains('\r') {
+        let reasoning = completion.reasoning.clone().unwrap_or_default();
+        let mut intake = Self::read(&text, reasoning, completion.finish, cfg);
+        intake.flags.set(FlagSet::INVALID_UTF8, matches!(text, Cow::Owned(_)));
+        intake
+    }
+
+    fn read(text: &str, mut reasoning: String, finish: Finish, cfg: &IntakeConfig) -> Self {
+        let mut flags = FlagSet::default();
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let mut text = if memchr::memchr(b'\r', text.as_bytes()).is_some() {
             text.replace("\r\n", "\n").replace('\r', "\n")
         } else {
             text.to_owned()
@@ -88,9 +96,20 @@ impl Intake {
             text.truncate(text.floor_char_boundary(cfg.max_visible_bytes));
             flags.set(FlagSet::OVERSIZE, true);
         }
-        let mut reasoning = completion.reasoning.clone().unwrap_or_default();
-        let occurs = |close: &&String| memchr::memmem::find(text.as_bytes(), close.as_bytes()).is_some();
-        let closes = cfg.reasoning.iter().map(|(_, close)| close).filter(occurs);
+        // Closing delimiters mostly begin alike, with a byte that most answers have not got.
+        let mut absent = None;
+        let mut occurs = |close: &&String| {
+            let first = close.bytes().next();
+            if first.is_some() && first == absent {
+                return false;
+            }
+            if first.is_some_and(|first| memchr::memchr(first, text.as_bytes()).is_none()) {
+                absent = first;
+                return false;
+            }
+            memchr::memmem::find(text.as_bytes(), close.as_bytes()).is_some()
+        };
+        let closes = cfg.reasoning.iter().map(|(_, close)| close).filter(&mut occurs);
         let closing = closes.filter_map(|close| text.rfind(close).map(|at| at + close.len()));
         if let Some(end) = closing.max() {
             reasoning.push_str(&text[..end]);
@@ -109,7 +128,7 @@ impl Intake {
             flags.set(FlagSet::INVISIBLE_CHARS, controls * 1000 > chars);
             flags.set(FlagSet::HIDDEN_TEXT, controls * 100 > chars);
         }
-        Self { visible: text, flags, truncated: completion.finish == Finish::Length, reasoning }
+        Self { visible: text, flags, truncated: finish == Finish::Length, reasoning }
     }
 
     /// Whether nothing can be seen.

@@ -65,7 +65,7 @@ pub use key::{DetRng, InstanceKey, LENGTHS, MAX_DIFFICULTY, Split, TaskId};
 pub use length::{estimate_tokens, length_multiplier, length_score, target_words};
 pub use model::{
     Budget, Constraint, Gate, Instance, Material, MaterialKind, OutputStats, PlantKind, Planted, Prompt,
-    Reason, SCHEMA, Status, Task, TaskConfig, Verdict, Verification,
+    Reason, SCHEMA, Spans, Status, Task, TaskConfig, Verdict, Verification,
 };
 pub use reward::{Reward, RewardForm, RewardModel};
 pub use sentence::sentences;

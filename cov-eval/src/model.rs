@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use smallvec::SmallVec;
 
 use crate::error::GenError;
 use crate::flags::FlagSet;
@@ -284,12 +285,29 @@ pub struct Verdict {
     /// Why.
     pub reason: Reason,
     /// Bytes of the visible text that prove it.
-    pub spans: Vec<Range<u32>>,
+    #[serde(serialize_with = "SmallList::serialize", deserialize_with = "SmallList::deserialize")]
+    pub spans: Spans,
+}
+
+/// Bytes that prove a verdict; most have one or two such places.
+pub type Spans = SmallVec<[Range<u32>; 2]>;
+
+/// How [`Spans`] are stored: as a list.
+struct SmallList;
+
+impl SmallList {
+    fn serialize<S: serde::Serializer>(spans: &Spans, serializer: S) -> Result<S::Ok, S::Error> {
+        spans.as_slice().serialize(serializer)
+    }
+
+    fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Spans, D::Error> {
+        Vec::<Range<u32>>::deserialize(deserializer).map(Spans::from_vec)
+    }
 }
 
 impl Verdict {
     /// Credit (clamped to 0..=1) with the reason for any loss, and the proof.
-    pub(crate) fn new(id: u16, credit: f64, loss: Reason, spans: Vec<Range<u32>>) -> Self {
+    pub(crate) fn new(id: u16, credit: f64, loss: Reason, spans: Spans) -> Self {
         let credit = if credit.is_nan() { 0.0 } else { credit.clamp(0.0, 1.0) };
         let (status, reason) = match credit {
             1.0 => (Status::Pass, Reason::Met),

@@ -7,6 +7,11 @@ use std::ops::Range;
 /// Words of a text as byte ranges: maximal runs of alphanumerics, with single `'`, `’` and `-` inside them, and `.`
 /// and `,` between digits.
 pub fn words(text: &str) -> Vec<Range<usize>> {
+    if text.is_ascii() { ascii_words(text.as_bytes()) } else { any_words(text) }
+}
+
+/// [`words`] of any text.
+fn any_words(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::with_capacity(text.len() / 6);
     let mut chars = text.char_indices().peekable();
     let mut start = None;
@@ -39,13 +44,12 @@ pub(crate) fn count(text: &str) -> (usize, usize) {
     (words(text).len(), text.lines().filter(|line| !line.trim().is_empty()).count())
 }
 
-/// Sizes of a text, and its runs of words, in one reading.
-pub(crate) struct Scan {
-    pub(crate) words: usize,
+/// A text with its words.
+pub(crate) struct Scan<'a> {
+    text: &'a str,
+    pub(crate) words: Vec<Range<usize>>,
     /// Lines that are not blank.
     pub(crate) lines: usize,
-    /// 64-bit hashes of the runs of [`RUN`] words, without regard to case.
-    runs: Vec<u64>,
 }
 
 /// Words of a run.
@@ -60,9 +64,8 @@ pub(crate) const EACH: u64 = 0x0101_0101_0101_0101;
 /// What makes a letter of ASCII lower case, and leaves the other characters of a word.
 const LOWER: u64 = 0x20 * EACH;
 
-pub(crate) fn scan(text: &str) -> Scan {
-    let hashes = word_hashes(text);
-    Scan { words: hashes.len(), lines: filled_lines(text), runs: runs(&hashes, RUN) }
+pub(crate) fn scan(text: &str) -> Scan<'_> {
+    Scan { text, words: words(text), lines: filled_lines(text) }
 }
 
 /// The lines of a text, each with the place where it begins.
@@ -81,20 +84,18 @@ fn filled_lines(text: &str) -> usize {
     lines(text).filter(|(_, line)| starts_filled(line) || !line.trim().is_empty()).count()
 }
 
-/// A hash of each word, without regard to case.
-fn word_hashes(text: &str) -> Vec<u64> {
-    if text.is_ascii() {
-        return ascii_words(text.as_bytes());
+/// 64-bit hashes of words, without regard to case.
+fn word_hashes(text: &str, words: &[Range<usize>]) -> Vec<u64> {
+    words.iter().map(|word| hash_of(text, word)).collect()
+}
+
+/// The hash of a word of a text, without regard to case.
+fn hash_of(text: &str, word: &Range<usize>) -> u64 {
+    if text[word.clone()].is_ascii() {
+        return word_hash(text.as_bytes(), word.clone(), LOWER);
     }
-    let hash = |word: Range<usize>| {
-        let word = &text[word];
-        if word.is_ascii() {
-            return word_hash(word.as_bytes(), 0..word.len(), LOWER);
-        }
-        let lower: String = word.chars().flat_map(char::to_lowercase).collect();
-        word_hash(lower.as_bytes(), 0..lower.len(), 0)
-    };
-    words(text).into_iter().map(hash).collect()
+    let lower: String = text[word.clone()].chars().flat_map(char::to_lowercase).collect();
+    word_hash(lower.as_bytes(), 0..lower.len(), 0)
 }
 
 /// Eight bytes of a text from a place on, the first one lowest; zeros beyond its end.
@@ -106,16 +107,19 @@ pub(crate) fn eight(text: &[u8], at: usize) -> u64 {
 }
 
 /// The hash of a word of a text, eight bytes at a time, with these bits set in each eight.
-fn word_hash(text: &[u8], word: Range<usize>, set: u64) -> u64 {
-    let piece = |hash, at| hash_piece(hash, eight(text, at) | set, word.end - at);
-    word.clone().step_by(8).fold(POINT, piece)
+pub(crate) fn word_hash(text: &[u8], word: Range<usize>, set: u64) -> u64 {
+    word.clone().step_by(8).fold(POINT, |hash, at| {
+        let (bytes, count) = (eight(text, at) | set, word.end - at);
+        let bytes = if count < 8 { bytes & ((1 << (8 * count)) - 1) } else { bytes };
+        let wide = u128::from(hash ^ bytes) * u128::from(POINT);
+        (wide as u64) ^ ((wide >> 64) as u64)
+    })
 }
 
-/// The hash of a word with at most eight more of its bytes.
-fn hash_piece(hash: u64, bytes: u64, count: usize) -> u64 {
-    let bytes = if count < 8 { bytes & ((1 << (8 * count)) - 1) } else { bytes };
-    let wide = u128::from(hash ^ bytes) * u128::from(POINT);
-    (wide as u64) ^ ((wide >> 64) as u64)
+/// The hash of a run of words.
+fn run_hash(rolling: u64) -> u64 {
+    // Low bits of a polynomial know only low bits of the words; tables look at those first.
+    (rolling ^ (rolling >> 32)).wrapping_mul(POINT)
 }
 
 /// A hash of each run of `n` words.
@@ -129,8 +133,7 @@ fn runs(hashes: &[u64], n: usize) -> Vec<u64> {
             rolling = rolling.wrapping_sub(hashes[i - n].wrapping_mul(oldest));
         }
         if i + 1 >= n {
-            // Low bits of a polynomial know only low bits of the words; tables look at those first.
-            runs.push((rolling ^ (rolling >> 32)).wrapping_mul(POINT));
+            runs.push(run_hash(rolling));
         }
     }
     runs
@@ -145,8 +148,8 @@ fn alphanumeric(bytes: u64) -> usize {
     (!found & (0x80 * EACH)).trailing_zeros() as usize / 8
 }
 
-/// The hashes of [`words`] of a text that is ASCII.
-fn ascii_words(text: &[u8]) -> Vec<u64> {
+/// [`words`] of a text that is ASCII.
+fn ascii_words(text: &[u8]) -> Vec<Range<usize>> {
     let joins = |at: usize| {
         let between = |good: fn(&u8) -> bool| good(&text[at - 1]) && text.get(at + 1).is_some_and(good);
         match text.get(at) {
@@ -155,30 +158,29 @@ fn ascii_words(text: &[u8]) -> Vec<u64> {
             _ => false,
         }
     };
-    let mut hashes = Vec::with_capacity(text.len() / 5);
+    let mut found = Vec::with_capacity(text.len() / 5);
     let mut at = 0;
     while at < text.len() {
         if !text[at].is_ascii_alphanumeric() {
             at += 1;
             continue;
         }
-        let (start, bytes) = (at, eight(text, at));
-        let mut run = alphanumeric(bytes);
-        at += run;
-        if run < 8 && !joins(at) {
-            hashes.push(hash_piece(POINT, bytes | LOWER, run));
-        } else {
-            while run == 8 || joins(at) {
-                at += usize::from(run < 8);
-                run = alphanumeric(eight(text, at));
-                at += run;
+        let start = at;
+        loop {
+            let run = alphanumeric(eight(text, at));
+            at += run;
+            if run < 8 {
+                if !joins(at) {
+                    break;
+                }
+                at += 1;
             }
-            hashes.push(word_hash(text, start..at, LOWER));
         }
+        found.push(start..at);
         // This one is in no word.
         at += 1;
     }
-    hashes
+    found
 }
 
 /// A hasher of keys that are hashes already.
@@ -197,32 +199,46 @@ impl Hasher for Identity {
 
 type Hashes = HashSet<u64, BuildHasherDefault<Identity>>;
 
-/// The runs of words of a text that others may copy.
+/// The words of a text that others may copy, and its runs of [`RUN`] words.
 #[derive(Debug, Clone)]
-pub(crate) struct Source(Hashes);
+pub(crate) struct Source {
+    words: Hashes,
+    runs: Hashes,
+}
 
 impl Source {
     pub(crate) fn new(text: &str) -> Self {
-        Self(scan(text).runs.into_iter().collect())
+        let hashes = word_hashes(text, &words(text));
+        Self { runs: runs(&hashes, RUN).into_iter().collect(), words: hashes.into_iter().collect() }
     }
 
     /// Whether more than 60 % of the runs of a text are in this one too.
-    pub(crate) fn is_copied_in(&self, text: &Scan) -> bool {
-        let total = text.runs.len();
-        let mut own = 0;
-        for run in &text.runs {
-            own += usize::from(!self.0.contains(run));
-            if 5 * own >= 2 * total {
-                return false;
+    pub(crate) fn is_copied_in(&self, scan: &Scan<'_>) -> bool {
+        let total = scan.words.len().saturating_sub(RUN - 1);
+        // Runs that are looked at, and those of them that are the text's own.
+        let (mut seen, mut own) = (0, 0);
+        while seen < total && 5 * own < 2 * total {
+            let run = &scan.words[seen..seen + RUN];
+            // A word that is not in the source is in none of its runs: most often one look settles up to eight.
+            let is_own_word = |word: &Range<usize>| !self.words.contains(&hash_of(scan.text, word));
+            if let Some(last) = run.iter().rposition(is_own_word) {
+                let next = (seen + last + 1).min(total);
+                own += next - seen;
+                seen = next;
+            } else {
+                let add =
+                    |rolling: u64, word| rolling.wrapping_mul(POINT).wrapping_add(hash_of(scan.text, word));
+                own += usize::from(!self.runs.contains(&run_hash(run.iter().fold(0, add))));
+                seen += 1;
             }
         }
-        total > 0
+        total > 0 && 5 * own < 2 * total
     }
 }
 
 /// The share of the runs of `n` words that are different; 1 for a text of fewer words.
 pub(crate) fn distinct_share(text: &str, n: usize) -> f64 {
-    let runs = runs(&word_hashes(text), n);
+    let runs = runs(&word_hashes(text, &words(text)), n);
     let seen: Hashes = runs.iter().copied().collect();
     if runs.is_empty() { 1.0 } else { seen.len() as f64 / runs.len() as f64 }
 }
@@ -290,14 +306,21 @@ mod tests {
 
     proptest! {
         #[test]
-        fn one_reading_sees_the_same_words_and_lines(text in "[azAZ09@`/:\\[{ .,'\\-\n\t\r\u{b}_]{0,80}") {
-            let found = scan(&text);
-            let hash = |r: Range<usize>| word_hash(text[r.clone()].to_lowercase().as_bytes(), 0..r.len(), 0);
-            prop_assert_eq!(ascii_words(text.as_bytes()), words(&text).into_iter().map(hash).collect::<Vec<_>>());
-            prop_assert_eq!((found.words, found.lines), count(&text));
-            prop_assert_eq!(found.runs.len(), found.words.saturating_sub(RUN - 1));
-            let wide = scan(&format!("{text} é"));
-            prop_assert_eq!(&wide.runs[..found.runs.len()], &found.runs[..]);
+        fn both_readings_see_the_same_words(text in "[azAZ09@`/:\\[{ .,'\\-\n\t\r\u{b}_]{0,80}") {
+            prop_assert_eq!(ascii_words(text.as_bytes()), any_words(&text));
+            prop_assert_eq!(scan(&text).lines, count(&text).1);
+            // Beside letters that are not ASCII, the same words have the same hashes.
+            let (own, wide) = (words(&text), format!("{text} é"));
+            prop_assert_eq!(word_hashes(&text, &own), word_hashes(&wide, &any_words(&wide)[..own.len()]));
+        }
+
+        /// The definition: the share of hashes of runs that are among those of the source.
+        #[test]
+        fn copies_are_counted(source in "([a-dA-D] ){0,40}", text in "([a-e] ){0,40}") {
+            let runs_of = |text: &str| runs(&word_hashes(text, &words(text)), RUN);
+            let (theirs, all) = (runs_of(&source), runs_of(&text));
+            let copied = all.iter().filter(|run| theirs.contains(run)).count();
+            prop_assert_eq!(Source::new(&source).is_copied_in(&scan(&text)), 5 * copied > 3 * all.len());
         }
     }
 

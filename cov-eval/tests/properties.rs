@@ -250,11 +250,69 @@ fn wrapping_changes_nothing() {
             ("trailing spaces", oracle.replace('\n', "  \n")),
             ("reasoning", format!("<think>\nsome {{ [[Segment 1]] thought\n</think>\n\n{oracle}")),
             ("byte order mark", format!("\u{feff}{oracle}")),
+            ("closing reasoning alone", format!("thought</think>{oracle}")),
         ] {
             // Spaces at the ends of lines are what that task is about.
             if instance.key.task != TaskId::CodeFix || name != "trailing spaces" {
                 assert_eq!(verify(instance, &text).score, 1.0, "{} in {name}", instance.id);
             }
+        }
+    });
+}
+
+/// In prose, quotes may be curly, spaces may not break, and letters may be composed or not.
+#[test]
+fn typography_changes_nothing_in_prose() {
+    use unicode_normalization::UnicodeNormalization;
+    each(4, |task, instance| {
+        if !matches!(instance.key.task, TaskId::KgBio | TaskId::ApNews | TaskId::SalesReport) {
+            return;
+        }
+        let oracle = task.oracle(instance);
+        let mut open = false;
+        let curl = |c: char| match c {
+            '"' => {
+                open = !open;
+                if open { '“' } else { '”' }
+            }
+            '\'' => '’',
+            c => c,
+        };
+        let curly: String = oracle.chars().map(curl).collect();
+        for (name, text) in [
+            ("curly quotes", curly),
+            ("composed letters", oracle.nfc().collect()),
+            ("letters taken apart", oracle.nfd().collect()),
+            ("spaces that do not break", oracle.replace(", ", ",\u{a0}")),
+        ] {
+            assert_eq!(verify(instance, &text).score, 1.0, "{} with {name}", instance.id);
+        }
+    });
+}
+
+/// Two lines that say different things, exchanged, are never the same answer: in the tasks whose units are lines.
+#[test]
+fn exchanged_values_are_seen() {
+    each(4, |task, instance| {
+        let oracle = task.oracle(instance);
+        let mut rng = plant_rng(instance);
+        let exchanged: Option<String> = match instance.key.task {
+            TaskId::Fsm => {
+                let mut rows: Vec<&str> = oracle.lines().collect();
+                let (i, j) = (rng.index(rows.len()), rng.index(rows.len()));
+                rows.swap(i, j);
+                (i != j).then(|| rows.join("\n"))
+            }
+            TaskId::ParaOrder => {
+                let mut blocks: Vec<&str> = oracle.split("\n\n").collect();
+                let (i, j) = (rng.index(blocks.len()), rng.index(blocks.len()));
+                blocks.swap(i, j);
+                (i != j).then(|| blocks.join("\n\n"))
+            }
+            _ => None,
+        };
+        if let Some(text) = exchanged {
+            assert!(verify(instance, &text).score < 1.0, "{}: {text}", instance.id);
         }
     });
 }
@@ -276,6 +334,45 @@ fn keys_name_instances() {
         hashes.dedup();
         assert_eq!(hashes.len(), total, "{id}");
     }
+}
+
+/// Keys one seed on and one index back name other instances.
+#[test]
+fn seeds_and_indices_do_not_alias() {
+    for &id in TaskId::ALL {
+        for index in 1..40 {
+            let ours = key(id, 256, 0, index);
+            let other = InstanceKey { base_seed: ours.base_seed + 1, index: index - 1, ..ours.clone() };
+            let made = |key| task(id).generate(key, &TaskConfig::default()).unwrap().content_hash;
+            assert_ne!(made(&ours), made(&other), "{id} {index}");
+        }
+    }
+}
+
+/// What cannot be made is an error that names the field, the value and what is allowed.
+#[test]
+fn keys_out_of_range_are_errors() {
+    for &id in TaskId::ALL {
+        let made = |key: &InstanceKey, in_tokens: Option<u32>| {
+            let config = TaskConfig { in_tokens, ..TaskConfig::default() };
+            task(id).generate(key, &config).map(|instance| instance.id).map_err(|e| e.to_string())
+        };
+        let good = key(id, 256, 0, 0);
+        assert_eq!(made(&good, None), Ok(good.id()));
+        let with = |length, difficulty| InstanceKey { length, difficulty, ..good.clone() };
+        for (key, in_tokens, expected) in [
+            (with(255, 0), None, "length is 255, allowed are 256 to 32768"),
+            (with(32_769, 0), None, "length is 32769, allowed are 256 to 32768"),
+            (with(256, 4), None, "difficulty is 4, allowed are 0 to 3"),
+            (with(256, 0), Some(65_537), "in_tokens is 65537, allowed are 0 to 65536"),
+        ] {
+            assert_eq!(made(&key, in_tokens), Err(expected.to_owned()), "{id}");
+        }
+        assert!(made(&with(32_768, 3), None).is_ok(), "{id}");
+        let other = InstanceKey { version: good.version + 1, ..good.clone() };
+        assert!(made(&other, None).unwrap_err().starts_with("version of the key is"), "{id}");
+    }
+    assert!("chess".parse::<TaskId>().unwrap_err().to_string().contains("unknown task \"chess\""));
 }
 
 #[test]

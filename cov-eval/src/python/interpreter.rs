@@ -7,7 +7,7 @@ use std::rc::Rc;
 use rustpython_parser::ast::{self, Expr, Stmt};
 
 use super::text::repr;
-use super::value::{Body, Function, Run, Scope, Stop, Value, exhausted, raise, refill};
+use super::value::{Body, Function, MOST_WORK, Run, Scope, Stop, Value, exhausted, raise, refill, work_left};
 
 /// Steps that one call may take.
 const FUEL: usize = 50_000;
@@ -29,14 +29,31 @@ pub(crate) enum Outcome {
     Limit,
 }
 
-/// The statements of a module.
-pub(crate) struct Program<'a>(pub(crate) &'a [Stmt]);
+/// A module, and what calls of its functions come to. Each call finds the module as it is after its statements have run.
+pub(crate) struct Program<'a> {
+    statements: &'a [Stmt],
+    /// The names of the module once it has run, where nothing that they stand for can change in place.
+    kept: RefCell<Option<Kept<'a>>>,
+}
+
+struct Kept<'a> {
+    globals: Scope<'a>,
+    /// What is left of the work that values may make.
+    work: u32,
+}
 
 impl<'a> Program<'a> {
+    pub(crate) fn new(statements: &'a [Stmt]) -> Self {
+        Self { statements, kept: RefCell::default() }
+    }
+
     /// Calls a function of a fresh module.
     pub(crate) fn call(&self, name: &str, args: &'a [Expr]) -> Outcome {
-        let (_, result) = self.run(name, args);
-        match result.and_then(|value| repr(&value, 0)) {
+        let called = |interpreter: &mut Interpreter<'a>| {
+            let value = interpreter.called(name, args)?;
+            repr(&value, 0)
+        };
+        match self.with_module(called) {
             Ok(text) => Outcome::Value(text),
             Err(stop) => outcome(stop),
         }
@@ -44,22 +61,39 @@ impl<'a> Program<'a> {
 
     /// Whether a call comes to what an expression says, floats to 1e-9.
     pub(crate) fn gives(&self, name: &str, args: &'a [Expr], expected: &'a Expr) -> Result<bool, Outcome> {
-        let (mut interpreter, result) = self.run(name, args);
-        let value = result.map_err(outcome)?;
-        refill();
-        let expected = interpreter.eval(expected).map_err(outcome)?;
-        Ok(expected.same(&value, 1e-9) && same_kind(&expected, &value))
+        let called = |interpreter: &mut Interpreter<'a>| {
+            let value = interpreter.called(name, args)?;
+            refill(MOST_WORK);
+            let expected = interpreter.eval(expected)?;
+            Ok(expected.same(&value, 1e-9) && same_kind(&expected, &value))
+        };
+        self.with_module(called).map_err(outcome)
     }
 
-    fn run(&self, name: &str, args: &'a [Expr]) -> (Interpreter<'a>, Run<'a, Value<'a>>) {
-        refill();
+    /// Does something in a fresh module. Running its statements again is spared where they would come to the same names with
+    /// the same values, since neither can have changed.
+    fn with_module<T>(&self, run: impl FnOnce(&mut Interpreter<'a>) -> Run<'a, T>) -> Run<'a, T> {
         let mut interpreter = Interpreter::new();
-        let result = interpreter.module(self.0).and_then(|()| {
-            let function = interpreter.name(name)?;
-            let args = args.iter().map(|a| interpreter.eval(a)).collect::<Run<'_, Vec<_>>>()?;
-            interpreter.call(&function, args, Vec::new())
-        });
-        (interpreter, result)
+        let mut kept = self.kept.borrow_mut();
+        match &*kept {
+            Some(Kept { globals, work }) => {
+                interpreter.globals = globals.clone();
+                refill(*work);
+            }
+            None => {
+                refill(MOST_WORK);
+                interpreter.module(self.statements)?;
+                if interpreter.globals.borrow().values().all(Value::is_fixed) {
+                    *kept = Some(Kept { globals: interpreter.globals.clone(), work: work_left() });
+                }
+            }
+        }
+        interpreter.bound_global = false;
+        let result = run(&mut interpreter);
+        if interpreter.bound_global {
+            *kept = None;
+        }
+        result
     }
 }
 
@@ -81,6 +115,8 @@ pub(super) struct Interpreter<'a> {
     /// Scopes of the running function, its own last.
     pub(super) locals: Vec<Scope<'a>>,
     pub(super) declared_global: Vec<Vec<String>>,
+    /// Whether a name of the module was bound.
+    pub(super) bound_global: bool,
     pub(super) fuel: usize,
     pub(super) depth: usize,
     pub(super) calls: usize,
@@ -92,6 +128,7 @@ impl<'a> Interpreter<'a> {
             globals: Scope::default(),
             locals: Vec::new(),
             declared_global: Vec::new(),
+            bound_global: false,
             fuel: FUEL,
             depth: 0,
             calls: 0,
@@ -118,6 +155,13 @@ impl<'a> Interpreter<'a> {
         }
         self.fuel = FUEL;
         Ok(())
+    }
+
+    /// The result of a function of the module.
+    fn called(&mut self, name: &str, args: &'a [Expr]) -> Run<'a, Value<'a>> {
+        let function = self.name(name)?;
+        let args = args.iter().map(|a| self.eval(a)).collect::<Run<'_, Vec<_>>>()?;
+        self.call(&function, args, Vec::new())
     }
 
     pub(super) fn block(&mut self, statements: &'a [Stmt]) -> Run<'a, ()> {
@@ -222,5 +266,74 @@ impl<'a> Interpreter<'a> {
         let result = if self.depth > DEPTH { Err(Stop::Limit) } else { self.expression(expression) };
         self.depth -= 1;
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::python::parse;
+
+    /// Calls of one program, one after the other, come to what the first calls of as many programs come to.
+    #[test]
+    fn calls_leave_no_trace() {
+        for (source, arguments, expected) in [
+            ("K = 2\ndef f(x):\n    return x * K\n", ["1", "2", "1"], ["2", "4", "2"]),
+            ("n = 0\ndef f(x):\n    global n\n    n += x\n    return n\n", ["1", "2", "3"], ["1", "2", "3"]),
+            ("L = []\ndef f(x):\n    L.append(x)\n    return L\n", ["1", "2", "1"], ["[1]", "[2]", "[1]"]),
+            ("D = ({},)\ndef f(x):\n    D[0][x] = 1\n    return len(D[0])\n", ["1", "2", "3"], ["1"; 3]),
+            (
+                "def f(x, seen=[]):\n    seen.append(x)\n    return seen\n",
+                ["1", "2", "1"],
+                ["[1]", "[2]", "[1]"],
+            ),
+            ("it = iter([7, 8, 9])\ndef f(x):\n    return next(it) + x\n", ["0", "1", "0"], ["7", "8", "7"]),
+            ("put = [].append\ndef f(x):\n    put(x)\n    return x\n", ["1", "2", "1"], ["1", "2", "1"]),
+            (
+                "def f(x):\n    global g\n    def g(y):\n        return x\n    return g(0)\ndef g(y):\n    return -y\n",
+                ["1", "2", "3"],
+                ["1", "2", "3"],
+            ),
+            (
+                "def g():\n    return 5\ndef f(x):\n    global g\n    before = g\n    g = x\n    return before()\n",
+                ["1", "2", "3"],
+                ["5"; 3],
+            ),
+        ] {
+            let statements = parse(source).unwrap();
+            let lines: String = arguments.iter().map(|a| format!("({a},)\n")).collect();
+            let arguments = parse(&lines).unwrap();
+            let program = Program::new(&statements);
+            for (args, expected) in arguments.iter().zip(expected) {
+                let Stmt::Expr(e) = args else { panic!("{args:?}") };
+                let Expr::Tuple(args) = &*e.value else { panic!("{e:?}") };
+                let value = |outcome| if let Outcome::Value(text) = outcome { text } else { String::new() };
+                assert_eq!(value(Program::new(&statements).call("f", &args.elts)), expected, "{source}");
+                assert_eq!(value(program.call("f", &args.elts)), expected, "{source}");
+            }
+        }
+    }
+
+    /// Fuel and work are those of a call, however many came before.
+    #[test]
+    fn limits_are_those_of_each_call() {
+        let busy = "total = 0\nfor i in range(2000):\n    total += i\n";
+        let statements = parse(&format!(
+            "{busy}def f(n):\n    x = 0\n    for i in range(n):\n        x += i\n    return x\n"
+        ));
+        let statements = statements.unwrap();
+        let lines: String = (0..40).map(|i| format!("({},)\n", i * 500)).collect();
+        let arguments = parse(&lines).unwrap();
+        let program = Program::new(&statements);
+        let mut limited = 0;
+        for args in &arguments {
+            let Stmt::Expr(e) = args else { panic!("{args:?}") };
+            let Expr::Tuple(args) = &*e.value else { panic!("{e:?}") };
+            let is_limit = |outcome| matches!(outcome, Outcome::Limit);
+            let alone = is_limit(Program::new(&statements).call("f", &args.elts));
+            assert_eq!(is_limit(program.call("f", &args.elts)), alone);
+            limited += usize::from(alone);
+        }
+        assert!(limited > 0 && limited < arguments.len(), "{limited}");
     }
 }

@@ -155,7 +155,9 @@ impl<'a> Interpreter<'a> {
 
     pub(super) fn bind(&mut self, name: &str, value: Value<'a>) {
         let global = self.declared_global.last().is_some_and(|names| names.iter().any(|n| n == name));
-        let scope = self.locals.last().filter(|_| !global).unwrap_or(&self.globals);
+        let local = self.locals.last().filter(|_| !global);
+        self.bound_global |= local.is_none();
+        let scope = local.unwrap_or(&self.globals);
         scope.borrow_mut().insert(name.to_owned(), value);
     }
 

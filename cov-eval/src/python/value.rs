@@ -49,10 +49,14 @@ thread_local! {
 }
 
 /// So deep may values be nested that are compared, and so often.
-const MOST_WORK: u32 = 60_000;
+pub(super) const MOST_WORK: u32 = 60_000;
 
-pub(super) fn refill() {
-    WORK.set(MOST_WORK);
+pub(super) fn refill(work: u32) {
+    WORK.set(work);
+}
+
+pub(super) fn work_left() -> u32 {
+    WORK.get()
 }
 
 /// Whether there is work left, of which this takes one.
@@ -222,6 +226,19 @@ impl<'a> Value<'a> {
             (Value::List(a), Value::List(b)) => all(&a.borrow(), &b.borrow()),
             (Value::Tuple(a), Value::Tuple(b)) => all(a, b),
             _ => None,
+        }
+    }
+
+    /// Whether nothing that is done with it can change it.
+    pub(super) fn is_fixed(&self) -> bool {
+        match self {
+            Value::List(_) | Value::Dict(_) | Value::Set(_) | Value::Iterator(_) => false,
+            Value::Tuple(items) => items.iter().all(Value::is_fixed),
+            Value::Method(object, _) => object.is_fixed(),
+            Value::Function(f) => {
+                f.around.is_empty() && f.params.iter().filter_map(|p| p.1.as_ref()).all(Value::is_fixed)
+            }
+            _ => true,
         }
     }
 

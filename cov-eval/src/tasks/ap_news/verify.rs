@@ -7,7 +7,7 @@ use super::sheet::global;
 use super::{NewsTargets, targets};
 use crate::aggregate::{Outcome, harmonic, unknown_kind};
 use crate::evidence::Evidence;
-use crate::model::{Gate, Instance, Reason};
+use crate::model::{Gate, Instance, Reason, Spans};
 use crate::text::words;
 
 /// Windows of each statement: sentences with its name and its noun, else pairs of neighbours that have one each.
@@ -109,7 +109,7 @@ pub(super) fn analyse<'a>(instance: &'a Instance, visible: &'a str) -> Outcome<'
     let length = evidence.length;
     let mut multipliers = vec![("clean", clean)];
     multipliers.extend(evidence.multipliers());
-    let spans: Vec<Vec<Range<u32>>> =
+    let spans: Vec<Spans> =
         found.iter().map(|f| f.windows.iter().take(2).map(|w| evidence.span(w)).collect()).collect();
     // Rules by their number over all statements.
     let rules: Vec<(usize, bool)> =
@@ -132,8 +132,8 @@ pub(super) fn analyse<'a>(instance: &'a Instance, visible: &'a str) -> Outcome<'
                     let reason = if there[statement] { Reason::Wrong } else { Reason::Missing };
                     (f64::from(u8::from(kept)), reason, spans[statement].clone())
                 }
-                ("global_style", ..) => (clean, Reason::Extra, Vec::new()),
-                ("length", ..) => (length, Reason::Count, Vec::new()),
+                ("global_style", ..) => (clean, Reason::Extra, Spans::new()),
+                ("length", ..) => (length, Reason::Count, Spans::new()),
                 _ => unknown_kind(),
             }
         }),

@@ -68,6 +68,9 @@ pub struct CodeTargets {
     /// What the parameters of the clean file's functions are called, once an answer is compared with them.
     #[serde(skip)]
     signatures: Memo<Signatures>,
+    /// The hidden calls of each function, once an answer is tried.
+    #[serde(skip)]
+    calls: Memo<Vec<Vec<program::Call>>>,
 }
 
 /// Canonical names of parameters by that of their function.

@@ -1,5 +1,7 @@
 //! A clean program, the same with violations, and what its functions must do.
 
+use rustpython_parser::ast::{Expr, Stmt};
+
 use super::archetypes::{ARCHETYPES, Archetype};
 use super::dirty::{BETWEEN, INSIDE, break_rule, break_syntax, lint};
 use super::{CodeTargets, Function, Planted, Vector};
@@ -41,24 +43,28 @@ fn assemble(chunks: &[String], layout: &Layout) -> String {
     text + &"\n".repeat(layout.guard) + GUARD
 }
 
-/// The arguments of a call and an expected result, as expressions.
-pub(super) fn expressions(
-    vector: &Vector,
-) -> Option<(Vec<rustpython_parser::ast::Expr>, rustpython_parser::ast::Expr)> {
-    use rustpython_parser::ast::{Expr, Stmt};
-    let one = |source: &str| match parse(source).ok()?.into_iter().next()? {
+/// A hidden call as it is made: its arguments and the result that it must come to.
+pub(super) type Call = (Vec<Expr>, Expr);
+
+/// The arguments and results of some calls, as expressions; nothing where one of them is none.
+pub(super) fn calls<'a>(vectors: impl IntoIterator<Item = &'a Vector>) -> Option<Vec<Call>> {
+    let lines: String = vectors.into_iter().map(|v| format!("f({})\n{}\n", v.args, v.expected)).collect();
+    let mut expressions = parse(&lines).ok()?.into_iter().map(|statement| match statement {
         Stmt::Expr(e) => Some(*e.value),
         _ => None,
-    };
-    let Expr::Call(call) = one(&format!("f({})", vector.args))? else { return None };
-    Some((call.args, one(&vector.expected)?))
+    });
+    let mut found = Vec::new();
+    while let Some(call) = expressions.next() {
+        let Expr::Call(call) = call? else { return None };
+        found.push((call.args, expressions.next()??));
+    }
+    Some(found)
 }
 
 /// The result of a function for some arguments.
-fn result(source: &str, name: &str, args: &str) -> Option<String> {
-    let statements = parse(source).ok()?;
-    let (args, _) = expressions(&Vector { args: args.to_owned(), expected: "0".into() })?;
-    match Program(&statements).call(name, &args) {
+fn result(statements: &[Stmt], name: &str, args: &str) -> Option<String> {
+    let calls = calls([&Vector { args: args.to_owned(), expected: "0".into() }])?;
+    match Program::new(statements).call(name, &calls.first()?.0) {
         Outcome::Value(text) => Some(text),
         _ => None,
     }
@@ -66,11 +72,12 @@ fn result(source: &str, name: &str, args: &str) -> Option<String> {
 
 /// Calls whose results differ from each other and from every argument.
 fn vectors(source: &str, name: &str, archetype: &Archetype, rng: &mut DetRng) -> Vec<Vector> {
+    let statements = parse(source).unwrap_or_default();
     let mut found: Vec<Vector> = Vec::new();
     for round in 0..REDRAWS {
         let args: Vec<String> = archetype.args.iter().map(|a| a.draw(rng)).collect();
         let joined = args.join(", ");
-        let Some(expected) = result(source, name, &joined) else { continue };
+        let Some(expected) = result(&statements, name, &joined) else { continue };
         let told = args.contains(&expected) || found.iter().any(|v| v.expected == expected);
         if !told || round + 3 >= REDRAWS {
             found.push(Vector { args: joined, expected });
@@ -157,7 +164,7 @@ pub(super) fn draw(
     for i in 0..count {
         let statements = parse(&broken[i]).unwrap_or_default();
         let name = functions(&statements).first().map(|f| f.name.to_string()).unwrap_or_default();
-        let same = |v: &Vector| result(&broken[i], &name, &v.args).as_ref() == Some(&v.expected);
+        let same = |v: &Vector| result(&statements, &name, &v.args).as_ref() == Some(&v.expected);
         if targets[i].vectors.iter().all(same) && canonical(&name) == canonical(&names[i]) {
             names[i] = name;
         } else {

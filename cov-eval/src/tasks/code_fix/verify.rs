@@ -8,7 +8,7 @@ use rustpython_parser::ast::{Expr, Stmt, StmtFunctionDef};
 use super::{CodeTargets, Function, Signatures, program, targets};
 use crate::aggregate::{Outcome, harmonic, unknown_kind};
 use crate::flags::FlagSet;
-use crate::model::{Gate, Instance, Reason};
+use crate::model::{Gate, Instance, Reason, Spans};
 use crate::python::{
     self, Program, canonical, findings, forbidden, functions, kinds, on_large_stack, parse, read,
 };
@@ -108,6 +108,15 @@ impl CodeTargets {
         parse(&self.clean).unwrap_or_default()
     }
 
+    /// The calls of each function, none where one of all cannot be read.
+    fn calls(&self) -> &[Vec<program::Call>] {
+        self.calls.get(|| {
+            let all = program::calls(self.functions.iter().flat_map(|f| &f.vectors)).unwrap_or_default();
+            let mut all = all.into_iter();
+            self.functions.iter().map(|f| all.by_ref().take(f.vectors.len()).collect()).collect()
+        })
+    }
+
     fn signatures(&self) -> &Signatures {
         self.signatures.get(|| {
             let statements = self.clean_statements();
@@ -117,10 +126,11 @@ impl CodeTargets {
 }
 
 /// The credit of a function that is found.
-fn behaviour(
-    program: &Program<'_>,
+fn behaviour<'a>(
+    program: &Program<'a>,
     f: &StmtFunctionDef,
     wanted: &Function,
+    calls: &'a [program::Call],
     targets: &CodeTargets,
 ) -> (f64, Option<Reason>) {
     let name = canonical(&wanted.name);
@@ -132,9 +142,8 @@ fn behaviour(
         return (0.05, Some(Reason::Wrong));
     }
     let (mut passed, mut unsupported) = (0, false);
-    for vector in &wanted.vectors {
-        let Some((args, expected)) = program::expressions(vector) else { continue };
-        match program.gives(f.name.as_str(), &args, &expected) {
+    for (args, expected) in calls {
+        match program.gives(f.name.as_str(), args, expected) {
             Ok(right) => passed += usize::from(right),
             Err(python::Outcome::Unsupported) => unsupported = true,
             Err(_) => {}
@@ -178,16 +187,17 @@ pub(super) fn examine(targets: &CodeTargets, source: &str) -> Option<Found> {
     let dynamic = forbidden(statements);
     let by_name = by_name(statements);
     let of = |f: &Function| by_name.get(&canonical(&f.name)).copied();
-    let program = Program(statements);
-    let credit = |wanted: &Function| match of(wanted) {
-        Some(f) => behaviour(&program, f, wanted, targets),
+    let program = Program::new(statements);
+    let wanted = if dynamic { &[][..] } else { &targets.functions };
+    let credits = wanted.iter().zip(targets.calls()).map(|(wanted, calls)| match of(wanted) {
+        Some(f) => behaviour(&program, f, wanted, calls, targets),
         None => (0.0, Some(Reason::Missing)),
-    };
+    });
     Some(Found {
         fixed,
         left: all.len(),
         new,
-        behaviour: if dynamic { Vec::new() } else { targets.functions.iter().map(credit).collect() },
+        behaviour: credits.collect(),
         functions: functions(statements).len(),
         stub: targets.functions.iter().any(|wanted| of(wanted).is_some_and(is_stub)),
         dynamic,
@@ -231,15 +241,15 @@ pub(super) fn analyse<'a>(instance: &'a Instance, visible: &'a str) -> Outcome<'
         may_echo: true,
         verdict: Box::new(move |c| {
             let i = c.target as usize;
-            let whole = |holds: bool, loss| (f64::from(u8::from(holds)), loss, Vec::new());
+            let whole = |holds: bool, loss| (f64::from(u8::from(holds)), loss, Spans::new());
             match (&*c.kind, found.fixed.get(i), found.behaviour.get(i)) {
                 ("syntax", ..) => whole(true, Reason::Format),
                 ("lint", Some(&fixed), _) => whole(fixed, Reason::Wrong),
                 ("no_new_findings", ..) => whole(found.new == 0, Reason::Extra),
                 ("behaviour", _, Some(&(credit, loss))) => {
-                    (credit, loss.unwrap_or(Reason::Wrong), Vec::new())
+                    (credit, loss.unwrap_or(Reason::Wrong), Spans::new())
                 }
-                ("function_count", ..) => (count, Reason::Count, Vec::new()),
+                ("function_count", ..) => (count, Reason::Count, Spans::new()),
                 ("single_block", ..) => whole(blocks <= 1, Reason::Repeated),
                 _ => unknown_kind(),
             }

@@ -10,7 +10,7 @@ use crate::key::DetRng;
 const REDRAWS: usize = 1000;
 
 /// A Mealy machine with states `0..states`, and one cell for each state and input, by state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Machine {
     pub(super) states: usize,

@@ -30,7 +30,7 @@ const VERSION: u32 = 1;
 const FREE_LINES: usize = 3;
 
 /// A machine, where it starts, and what it reads.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FsmTargets {
     machine: Machine,
@@ -68,12 +68,30 @@ impl FsmTargets {
     fn is_row(&self, fields: &[&str; 5], step: usize, [state, input, next, output]: [usize; 4]) -> bool {
         let [a, b, c, d, e] = fields;
         let is_state = |text: &str, state| text.strip_prefix('S').is_some_and(|n| is_number(n, state));
-        let first_output = usize::from(b'z') + 1 - self.machine.outputs;
         is_number(a, step)
             && is_state(b, state)
             && is_symbol(c, usize::from(b'a') + input)
             && is_state(d, next)
-            && is_symbol(e, first_output + output)
+            && is_symbol(e, self.first_output().wrapping_add(output))
+    }
+
+    /// Outputs are the last letters of the alphabet.
+    fn first_output(&self) -> usize {
+        (usize::from(b'z') + 1).wrapping_sub(self.machine.outputs)
+    }
+
+    /// Appends a row of the trace as [`line`] writes it.
+    fn write_row(&self, step: usize, [state, input, next, output]: [usize; 4], text: &mut String) {
+        let symbol = |first: usize, i: usize| char::from(first.wrapping_add(i) as u8);
+        push_number(text, step);
+        text.push_str(" | S");
+        push_number(text, state);
+        text.push_str(" | ");
+        text.push(symbol(usize::from(b'a'), input));
+        text.push_str(" | S");
+        push_number(text, next);
+        text.push_str(" | ");
+        text.push(symbol(self.first_output(), output));
     }
 
     /// The outputs of the trace.
@@ -96,6 +114,13 @@ impl FsmTargets {
         }
         rows
     }
+}
+
+fn push_number(text: &mut String, number: usize) {
+    if number >= 10 {
+        push_number(text, number / 10);
+    }
+    text.push(char::from(b'0' + (number % 10) as u8));
 }
 
 /// Whether a text is a number as we write it.

@@ -1,8 +1,7 @@
 //! Faults in a trace.
 
 use super::machine::Machine;
-use super::verify::read;
-use super::{FsmTargets, Row, lines, name, output_symbol};
+use super::{FsmTargets, Row, lines, name, output_symbol, verify};
 use crate::key::DetRng;
 use crate::model::{Instance, PlantKind, Planted};
 
@@ -14,8 +13,7 @@ pub(super) fn plant(
     rng: &mut DetRng,
 ) -> Option<Planted> {
     let expected = targets.rows();
-    let trace = read(answer);
-    let mut rows: Vec<Row> = trace.rows.iter().map(|(row, _)| row.map(str::to_owned)).collect();
+    let mut rows: Vec<Row> = verify::rows(answer).into_iter().map(|row| row.map(str::to_owned)).collect();
     let n = expected.len();
     let right: Vec<usize> = (0..n.min(rows.len())).filter(|&i| rows[i] == expected[i]).collect();
     if right.is_empty() {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{FREE_LINES, FsmTargets, targets};
 use crate::aggregate::{Outcome, unknown_kind};
 use crate::flags::FlagSet;
-use crate::model::{Gate, Instance, Reason};
+use crate::model::{Gate, Instance, Reason, Spans};
 use crate::text::lines;
 
 /// The fields of a line that is a row: five cells between bars, the first of them a number of at most 7 digits.
@@ -56,40 +56,99 @@ fn is_frame(line: &str) -> bool {
     line.starts_with("```") || line.starts_with("~~~") || line.chars().all(bars) || header()
 }
 
-/// What was read of an answer.
-pub(super) struct Trace<'a> {
-    pub(super) rows: Vec<([&'a str; 5], Range<u32>)>,
+/// What a line of an answer is.
+enum Line<'a> {
+    Row([&'a str; 5]),
+    /// Neither a row nor part of a table.
+    Noise,
+    Nothing,
+}
+
+/// How lines of a text are read.
+fn reader(visible: &str) -> impl for<'a> Fn(&'a str) -> Line<'a> + use<> {
+    // A vertical tab is white space to Unicode alone.
+    let ascii = visible.is_ascii() && !visible.contains('\u{b}');
+    move |line| {
+        let row = if ascii { parse_ascii(line) } else { parse_row(line) };
+        match row {
+            Some(row) => Line::Row(row),
+            None if line.trim().is_empty() || is_frame(line) => Line::Nothing,
+            None => Line::Noise,
+        }
+    }
+}
+
+/// The rows of an answer.
+pub(super) fn rows(visible: &str) -> Vec<[&str; 5]> {
+    let read = reader(visible);
+    let row = |(_, line)| if let Line::Row(row) = read(line) { Some(row) } else { None };
+    lines(visible).filter_map(row).collect()
+}
+
+/// The row that an answer should have next.
+struct Expected<'a, I> {
+    targets: &'a FsmTargets,
+    steps: I,
+    step: usize,
+    fields: Option<[usize; 4]>,
+    text: String,
+}
+
+impl<I: Iterator<Item = [usize; 4]>> Expected<'_, I> {
+    fn advance(&mut self) {
+        self.step += 1;
+        self.fields = self.steps.next();
+        self.text.clear();
+        if let Some(fields) = self.fields {
+            self.targets.write_row(self.step, fields, &mut self.text);
+        }
+    }
+
+    fn is(&self, row: &[&str; 5]) -> bool {
+        self.fields.is_some_and(|fields| self.targets.is_row(row, self.step, fields))
+    }
+}
+
+/// What was found in an answer.
+struct Trace {
+    /// Whether each row is the one that should stand in its place, and its bytes.
+    rows: Vec<(bool, Range<u32>)>,
     noise: usize,
 }
 
-pub(super) fn read(visible: &str) -> Trace<'_> {
-    let mut trace = Trace { rows: Vec::with_capacity(visible.len() / 20), noise: 0 };
-    // A vertical tab is white space to Unicode alone.
-    let ascii = visible.is_ascii() && !visible.contains('\u{b}');
+fn trace(targets: &FsmTargets, visible: &str) -> Trace {
+    let mut expected =
+        Expected { targets, steps: targets.steps(), step: 0, fields: None, text: String::with_capacity(40) };
+    expected.advance();
+    let read = reader(visible);
+    let mut trace = Trace { rows: Vec::with_capacity(visible.len() / 16), noise: 0 };
     for (start, line) in lines(visible) {
-        let start = start as u32;
-        let row = if ascii { parse_ascii(line) } else { parse_row(line) };
-        if let Some(row) = row {
-            trace.rows.push((row, start..start + line.len() as u32));
-        } else if !line.trim().is_empty() && !is_frame(line) {
-            trace.noise += 1;
-        }
+        // A right row mostly stands there as we would write it, and need not be taken apart.
+        let written = !line.is_empty() && line == expected.text;
+        let right = match written {
+            true => true,
+            false => match read(line) {
+                Line::Row(row) => expected.is(&row),
+                Line::Nothing => continue,
+                Line::Noise => {
+                    trace.noise += 1;
+                    continue;
+                }
+            },
+        };
+        trace.rows.push((right, start as u32..(start + line.len()) as u32));
+        expected.advance();
     }
     trace
 }
 
 pub(super) fn analyse<'a>(instance: &'a Instance, visible: &'a str) -> Outcome<'a> {
-    let trace = read(visible);
-    let is_right = |targets: &FsmTargets, (i, step): (usize, [usize; 4])| {
-        trace.rows.get(i).is_some_and(|(row, _)| targets.is_row(row, i + 1, step))
-    };
-    let right: Vec<bool> = match targets(instance) {
-        Some(targets) => targets.steps().enumerate().map(|step| is_right(targets, step)).collect(),
-        None => Vec::new(),
-    };
-    let (n, m) = (right.len(), trace.rows.len());
-    let prefix = right.iter().take_while(|&&r| r).count();
-    let correct = right.iter().filter(|&&r| r).count();
+    let empty = FsmTargets::default();
+    let targets = targets(instance).unwrap_or(&empty);
+    let trace = trace(targets, visible);
+    let (n, m) = (targets.steps().count(), trace.rows.len());
+    let prefix = trace.rows.iter().take_while(|row| row.0).count();
+    let correct = trace.rows.iter().filter(|row| row.0).count();
     let clean = match n {
         0 => 0.0,
         _ => (1.0 - trace.noise.saturating_sub(FREE_LINES) as f64 / n as f64).max(0.0),
@@ -106,12 +165,12 @@ pub(super) fn analyse<'a>(instance: &'a Instance, visible: &'a str) -> Outcome<'
         flags,
         may_echo: false,
         verdict: Box::new(move |c| match &*c.kind {
-            "step" => match (right.get(c.target as usize), trace.rows.get(c.target as usize)) {
-                (Some(&right), Some((_, span))) => (f64::from(right), Reason::Wrong, vec![span.clone()]),
-                _ => (0.0, Reason::Missing, Vec::new()),
+            "step" => match trace.rows.get(c.target as usize).filter(|_| (c.target as usize) < n) {
+                Some((right, span)) => (f64::from(*right), Reason::Wrong, Spans::from_iter([span.clone()])),
+                None => (0.0, Reason::Missing, Spans::new()),
             },
-            "row_count" => (count, Reason::Count, Vec::new()),
-            "no_extra_text" => (clean, Reason::Extra, Vec::new()),
+            "row_count" => (count, Reason::Count, Spans::new()),
+            "no_extra_text" => (clean, Reason::Extra, Spans::new()),
             _ => unknown_kind(),
         }),
     }
@@ -120,12 +179,88 @@ pub(super) fn analyse<'a>(instance: &'a Instance, visible: &'a str) -> Outcome<'
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{InstanceKey, Intake, Split, Task, TaskConfig, TaskId};
     use proptest::prelude::*;
 
     proptest! {
         #[test]
         fn both_readings_agree(line in r"[|]?( ?[0-9]{1,8} ?\|){0,2}( ?S?[0-9a ]{0,2}[ \t]?[|]?){0,6}") {
             prop_assert_eq!(parse_ascii(&line), parse_row(&line), "{:?}", line);
+        }
+    }
+
+    fn instance(difficulty: u8) -> Instance {
+        let key = InstanceKey {
+            task: TaskId::Fsm,
+            version: super::super::VERSION,
+            split: Split::Test,
+            length: 1024,
+            difficulty,
+            base_seed: 3,
+            index: 0,
+        };
+        super::super::Fsm.generate(&key, &TaskConfig::default()).unwrap()
+    }
+
+    const JUNK: [&str; 12] =
+        ["\n", "|", " ", "S", "0", "a", "-", "\u{b}", "\u{a0}", "é", "note\n", "1 | S0 | a | S1 | z\n"];
+
+    proptest! {
+        /// Of any answer near to a right one, each row is right where its fields are those of the trace, taken apart in full.
+        #[test]
+        fn rows_are_compared_as_their_fields(
+            difficulty in 0u8..4,
+            edits in proptest::collection::vec((any::<proptest::sample::Index>(), 0usize..JUNK.len(), 0usize..3), 0..6),
+        ) {
+            let instance = instance(difficulty);
+            let targets = targets(&instance).unwrap();
+            let mut text = super::super::Fsm.oracle(&instance);
+            for (at, junk, what) in edits {
+                let at = text.floor_char_boundary(at.index(text.len() + 1));
+                match what {
+                    0 => text.insert_str(at, JUNK[junk]),
+                    1 => text.truncate(at.max(text.len() / 2)),
+                    _ if at < text.len() => drop(text.remove(at)),
+                    _ => {}
+                }
+            }
+            let expected = targets.rows();
+            let (mut rows, mut noise) = (Vec::new(), 0);
+            for (start, line) in lines(&text) {
+                if let Some(row) = parse_row(line) {
+                    let right = expected.get(rows.len()).is_some_and(|fields| *fields == row);
+                    rows.push((right, start as u32..(start + line.len()) as u32));
+                } else {
+                    noise += usize::from(!line.trim().is_empty() && !is_frame(line));
+                }
+            }
+            let found = trace(targets, &text);
+            prop_assert_eq!((found.rows, found.noise), (rows, noise), "{}", text);
+        }
+    }
+
+    /// Rows as they are written are right, and nothing else that says the same is taken for another row.
+    #[test]
+    fn right_rows_are_right_in_every_form() {
+        for difficulty in 0..=3 {
+            let instance = instance(difficulty);
+            let targets = targets(&instance).unwrap();
+            let oracle = super::super::Fsm.oracle(&instance);
+            let written: Vec<String> = (targets.steps().enumerate())
+                .map(|(i, fields)| {
+                    let mut text = String::new();
+                    targets.write_row(i + 1, fields, &mut text);
+                    text
+                })
+                .collect();
+            assert_eq!(written.join("\n"), oracle);
+            for other in
+                [oracle.replace(" | ", "|"), oracle.replace('\n', " |\n| "), oracle.replace('|', "|\t")]
+            {
+                let right = trace(targets, &other).rows.into_iter().map(|row| row.0).collect::<Vec<_>>();
+                assert_eq!(right, vec![true; written.len()], "{other}");
+                assert_eq!(super::super::Fsm.verify(&instance, &Intake::from(other.as_str())).score, 1.0);
+            }
         }
     }
 }

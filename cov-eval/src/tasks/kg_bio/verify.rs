@@ -9,7 +9,7 @@ use super::relations::RELATIONS;
 use super::{KgTargets, functional, is_year, targets};
 use crate::aggregate::{Outcome, harmonic, unknown_kind};
 use crate::evidence::Evidence;
-use crate::model::{Gate, Instance, Reason};
+use crate::model::{Gate, Instance, Reason, Spans};
 use crate::names::NameKind;
 use crate::numbers::{Unit, numbers};
 use crate::sentence::is_listing;
@@ -355,9 +355,9 @@ pub(super) fn analyse<'a>(instance: &'a Instance, visible: &'a str) -> Outcome<'
                     let reason = if credit == 0.0 { Reason::Missing } else { Reason::Wrong };
                     (credit, reason, spans[i].clone().into_iter().collect())
                 }
-                ("no_unsupported", _) => (supported, Reason::Extra, Vec::new()),
-                ("prose", _) => (prose, Reason::Format, Vec::new()),
-                ("length", _) => (length, Reason::Count, Vec::new()),
+                ("no_unsupported", _) => (supported, Reason::Extra, Spans::new()),
+                ("prose", _) => (prose, Reason::Format, Spans::new()),
+                ("length", _) => (length, Reason::Count, Spans::new()),
                 _ => unknown_kind(),
             }
         }),

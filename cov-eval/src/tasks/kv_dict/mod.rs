@@ -5,12 +5,12 @@
 
 mod parse;
 mod plant;
+mod quick;
 mod random;
 mod verify;
 
 use std::collections::HashSet;
 
-use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
 
 use crate::aggregate;
@@ -80,8 +80,8 @@ impl KvDictTargets {
     }
 
     /// Keys that no filler may have.
-    fn reserved(&self) -> HashSet<&str, FixedState> {
-        self.pinned.iter().map(|p| p.key.as_str()).chain(self.forbidden.iter().map(String::as_str)).collect()
+    fn reserved_keys(&self) -> impl Iterator<Item = &str> {
+        self.pinned.iter().map(|p| p.key.as_str()).chain(self.forbidden.iter().map(String::as_str))
     }
 
     /// Random fillers that are valid and look random, with the pinned entries in their places.

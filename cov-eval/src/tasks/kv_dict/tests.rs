@@ -144,3 +144,107 @@ fn places_follow_from_credits() {
         assert_eq!(targets.places_off(0.0), None);
     }
 }
+
+/// Both readings of an answer; the quick one may know nothing, and else says the same.
+fn both_readings(instance: &Instance, answer: &str) -> bool {
+    let targets = targets(instance).unwrap();
+    let quick = quick::read(targets, answer);
+    let known = quick.is_some();
+    if known {
+        assert_eq!(quick, verify::thorough(targets, answer), "{}: {answer}", instance.id);
+    }
+    known
+}
+
+/// Instances of every difficulty and of short and long answers, one in two with forbidden keys.
+fn any_instance(index: u64) -> Instance {
+    let key = InstanceKey {
+        task: TaskId::KvDict,
+        version: VERSION,
+        split: Split::Test,
+        length: [256, 1024, 8192][index as usize / 4 % 3],
+        difficulty: (index % 4) as u8,
+        base_seed: 17,
+        index,
+    };
+    let in_tokens = (index % 2 == 1).then_some(3000);
+    KvDict.generate(&key, &TaskConfig { in_tokens, ..TaskConfig::default() }).unwrap()
+}
+
+#[test]
+fn quick_reading_knows_what_is_right() {
+    let mut missed = 0;
+    for index in 0..600 {
+        let instance = any_instance(index);
+        let mut pairs = oracle(&instance);
+        missed += usize::from(!both_readings(&instance, &render(&pairs, '"')));
+        // Also where given entries are in other places, or absent, and in any layout.
+        let (first, n) = (targets(&instance).unwrap().pinned[0].index, pairs.len());
+        pairs.swap(first, (first + 2) % n);
+        let text = render(&pairs, '"');
+        for text in [
+            text.replace(",\n", ","),
+            text.replace(": ", " :\t"),
+            format!("```json\n{text}\n```"),
+            format!("Here it is:\n{text}\nDone {{}}."),
+        ] {
+            missed += usize::from(!both_readings(&instance, &text));
+        }
+        pairs.remove((first + 2) % n);
+        missed += usize::from(!both_readings(&instance, &render(&pairs, '"')));
+    }
+    // Hashes may be the same by accident.
+    assert!(missed < 40, "{missed} of 3600");
+}
+
+#[test]
+fn quick_reading_never_says_otherwise() {
+    let junk =
+        ["", "\"", "{", "}", ",", ":", " ", "\\", "A", "a", "\u{b}", "é", "\\u0041", "'", "null", "[]"];
+    let mut known = 0;
+    for index in 0..3000 {
+        let instance = any_instance(index % 48);
+        let mut rng = crate::key::DetRng::from_seed(
+            [(index % 251) as u8, (index / 251) as u8].repeat(16).try_into().unwrap(),
+        );
+        let mut pairs = oracle(&instance);
+        let (n, forbidden) = (pairs.len(), &targets(&instance).unwrap().forbidden);
+        let (i, j) = (rng.index(n), rng.index(n));
+        let pin = targets(&instance).unwrap().pinned[0].clone();
+        match rng.index(14) {
+            0 => pairs[i].0 = pairs[j].0.clone(),
+            1 => pairs[i].1 = pairs[j].1.clone(),
+            2 => pairs[i] = pairs[j].clone(),
+            3 => pairs[i].0 = pin.key,
+            4 => pairs[i].1 = pin.value,
+            5 => pairs.push((pin.key, pin.value)),
+            6 if !forbidden.is_empty() => pairs[i].0 = rng.pick(forbidden).clone(),
+            7 => pairs[i].0.make_ascii_lowercase(),
+            8 => pairs[i].1.truncate(5),
+            9 => pairs[i].0 = "ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEF"[..pairs[j].0.len()].to_owned(),
+            10 => {
+                // The same beginning, or end.
+                let half = pairs[i].1.len() / 2;
+                let other = pairs[j].1.clone();
+                let range = if rng.coin(1, 2) { 0..half } else { half..other.len() };
+                pairs[i].1.replace_range(range.clone(), &other[range]);
+            }
+            11 => pairs[i].1 = "7".repeat(pairs[i].1.len()),
+            12 => pairs.truncate(i),
+            _ => {}
+        }
+        let mut text = render(&pairs, '"');
+        for _ in 0..rng.index(4) {
+            let at = text.floor_char_boundary(rng.index(text.len() + 1));
+            match rng.index(3) {
+                0 => text.insert_str(at, rng.pick::<&str>(&junk)),
+                1 => text.truncate(at),
+                _ if at < text.len() => drop(text.remove(at)),
+                _ => {}
+            }
+        }
+        known += usize::from(both_readings(&instance, &text));
+    }
+    // Most changes leave something wrong, which that reading does not know.
+    assert!(known > 100, "{known} of 3000");
+}

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{ParaOrderTargets, distance, targets, tau};
 use crate::aggregate::{Outcome, unknown_kind};
 use crate::flags::FlagSet;
-use crate::model::{Gate, Instance, Reason};
+use crate::model::{Gate, Instance, Reason, Spans};
 
 /// A tag at the start of `text`: the number in it and its length. `[[ segment 12 ]]`, in any case.
 pub(super) fn read_tag(text: &str) -> Option<(usize, usize)> {
@@ -55,7 +55,7 @@ pub(super) fn analyse<'a>(instance: &'a Instance, visible: &'a str) -> Outcome<'
     let blocks = read_blocks(visible);
     let mut times = vec![0usize; n];
     let mut fidelity = vec![0.0; n];
-    let mut spans = vec![Vec::new(); n];
+    let mut spans = vec![Spans::new(); n];
     let mut order = Vec::new();
     for (number, text, span) in &blocks {
         let Some(segment) = numbers.iter().position(|x| x == number) else { continue };
@@ -88,14 +88,14 @@ pub(super) fn analyse<'a>(instance: &'a Instance, visible: &'a str) -> Outcome<'
             let i = c.target as usize;
             let span = || spans.get(i).cloned().unwrap_or_default();
             match (&*c.kind, times.get(i)) {
-                ("exactly_once", Some(0)) => (0.0, Reason::Missing, Vec::new()),
+                ("exactly_once", Some(0)) => (0.0, Reason::Missing, Spans::new()),
                 ("exactly_once", Some(&times)) => (f64::from(times == 1), Reason::Repeated, span()),
                 ("verbatim", Some(&times)) => {
                     let loss = if times == 0 { Reason::Missing } else { Reason::Wrong };
                     (fidelity[i], loss, span())
                 }
                 ("adjacent", Some(_)) => (f64::from(adjacent[i]), Reason::Misplaced, span()),
-                ("global_order", _) => (concordant, Reason::Misplaced, Vec::new()),
+                ("global_order", _) => (concordant, Reason::Misplaced, Spans::new()),
                 _ => unknown_kind(),
             }
         }),

@@ -7,7 +7,7 @@ use super::{SalesTargets, targets};
 use crate::aggregate::{Outcome, harmonic, unknown_kind};
 use crate::evidence::Evidence;
 use crate::flags::FlagSet;
-use crate::model::{Gate, Instance, Reason};
+use crate::model::{Gate, Instance, Reason, Spans};
 
 /// Words of a sentence that answers, without its tags.
 const WORDS: std::ops::RangeInclusive<usize> = 5..=60;
@@ -79,7 +79,7 @@ pub(super) fn tagged(evidence: &Evidence) -> Vec<Tagged> {
 struct Found {
     answered: Result<(), Reason>,
     correct: bool,
-    span: Vec<Range<u32>>,
+    span: Spans,
 }
 
 fn judge(targets: &SalesTargets, evidence: &Evidence, all: &[Tagged]) -> Vec<Found> {
@@ -96,7 +96,8 @@ fn judge(targets: &SalesTargets, evidence: &Evidence, all: &[Tagged]) -> Vec<Fou
             let reason = if places.is_empty() { Reason::Missing } else { Reason::Repeated };
             return refuse(reason, places.iter().take(4).map(|t| evidence.span(&t.tag)).collect());
         };
-        let span = vec![evidence.span(&(tagged.sentence.start..tagged.tag.end.max(tagged.sentence.start)))];
+        let from = tagged.sentence.start;
+        let span = Spans::from_iter([evidence.span(&(from..tagged.tag.end.max(from)))]);
         let text = &evidence.text[tagged.sentence.clone()];
         // Longer texts are no sentences; they are not looked at.
         let fits = text.len() <= 4000 && WORDS.contains(&crate::text::words(text).len());
@@ -149,8 +150,8 @@ pub(super) fn analyse<'a>(instance: &'a Instance, visible: &'a str) -> Outcome<'
                 ("correct", Some(Found { answered, correct, span })) => {
                     (f64::from(correct), answered.err().unwrap_or(Reason::Wrong), span)
                 }
-                ("tags", _) => (tags, Reason::Count, Vec::new()),
-                ("length", _) => (length, Reason::Count, Vec::new()),
+                ("tags", _) => (tags, Reason::Count, Spans::new()),
+                ("length", _) => (length, Reason::Count, Spans::new()),
                 _ => unknown_kind(),
             }
         }),
