@@ -1,6 +1,6 @@
 //! Pass rates of the Language Confusion Benchmark (Marchisio et al., arXiv 2406.20052), by its own rules.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::family::Taxonomy;
 use crate::metrics::Letters;
@@ -148,4 +148,30 @@ pub fn pass_rates<S: AsRef<str>>(
     }
     rates.line_accuracy = (rates.responses > 0).then(|| accuracy / rates.responses as f64);
     rates
+}
+
+/// Averages of a benchmark.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Averages {
+    /// Of line pass rates; `None` of no cell.
+    pub lpr: Option<f64>,
+    /// Of word pass rates; `None` where no language has one.
+    pub wpr: Option<f64>,
+}
+
+/// Averages of cells `(language, rates)`, one for each language of each source of prompts: over the sources of a language, then over
+/// languages. Languages whose words are not searched have no part in the second.
+pub fn averages<S: AsRef<str>>(cells: &[(S, PassRates)]) -> Averages {
+    let average = |rate: &dyn Fn(&PassRates) -> Option<f64>| {
+        let mut languages: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+        for (language, rates) in cells {
+            if let Some(rate) = rate(rates) {
+                languages.entry(language.as_ref()).or_default().push(rate);
+            }
+        }
+        let mean = |rates: Vec<f64>| rates.iter().sum::<f64>() / rates.len() as f64;
+        let of_languages: Vec<f64> = languages.into_values().map(mean).collect();
+        (!of_languages.is_empty()).then(|| mean(of_languages))
+    };
+    Averages { lpr: average(&|rates| Some(rates.lpr())), wpr: average(&PassRates::wpr) }
 }

@@ -48,6 +48,7 @@ mod error;
 mod family;
 pub mod file;
 mod gate;
+mod kept;
 #[cfg(any(test, feature = "cuda"))]
 pub mod kernels;
 mod labels;
@@ -82,5 +83,5 @@ pub use rules::{Decision, FirstToken, HIGH, PassReason, Persistence, Plan, Rules
 pub use sample::{Sampling, Step, StepRecord, draw, high_confidence, sample};
 pub use state::{GateState, Protocol, Trust};
 pub use support::Truncation;
-pub use table::{BuildReport, Exemptions, FamilyTable, Overrides, Signature, View};
+pub use table::{BuildReport, Denials, Exemptions, FamilyTable, Overrides, Signature, View};
 pub use vocab::{ControlList, Kind, Vocabulary};

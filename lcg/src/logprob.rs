@@ -3,6 +3,8 @@
 //! The gated policy is the policy: what a rollout drew from is `softmax` over the tokens that were not denied, and a trainer
 //! that scores with the full softmax is wrong by the allowed mass, at equal weights. So masks are replayed, not recomputed.
 
+use std::borrow::Cow;
+
 use crate::error::{Error, Result};
 use crate::family::FamilySet;
 use crate::table::View;
@@ -52,14 +54,14 @@ pub struct RowMask<'a> {
     /// The recorded denied families; empty for no intervention.
     pub denied: FamilySet,
     /// What the engine's own truncation kept, ascending, where there was one; widening included.
-    pub kept: Option<&'a [u32]>,
+    pub kept: Option<Cow<'a, [u32]>>,
 }
 
 impl RowMask<'_> {
     /// Whether a token is in the support.
     pub fn allows(&self, token: u32) -> bool {
         (self.denied.is_empty() || !self.view.denies(self.denied, token as usize))
-            && self.kept.is_none_or(|kept| kept.binary_search(&token).is_ok())
+            && self.kept.as_ref().is_none_or(|kept| kept.binary_search(&token).is_ok())
     }
 
     fn softmax(&self, logits: &[f32], inv_temperature: f32) -> Softmax {
@@ -79,6 +81,11 @@ impl RowMask<'_> {
         if logits.len() != table {
             return Err(Error::VocabMismatch { logits: logits.len(), table });
         }
+        self.check_token(row, token)
+    }
+
+    pub(crate) fn check_token(&self, row: usize, token: u32) -> Result<()> {
+        let table = self.view.table().len();
         if token as usize >= table {
             return Err(Error::TokenOutOfRange { token, vocab_size: table });
         }

@@ -20,10 +20,17 @@ use rayon::prelude::*;
 
 use crate::logprob::{RowMask, Softmax};
 
+#[cfg(feature = "candle-cuda")]
+mod cuda;
+#[cfg(all(test, feature = "candle-cuda"))]
+mod on_gpu;
+
 /// Log-probabilities `[rows]` in `f32` of `targets` `[rows]` under `softmax(logits/temperature)` over the tokens that each row's
 /// mask allows, from `logits` `[rows, V]` in `f32` on the CPU. Rows without a mask are padding: they are not read, and their
 /// values and gradients are `+0`. The gradient is `([v = a] − π̃(v))/T` on allowed tokens, exactly 0 on others. Values have the
 /// bits that [`sample`](crate::sample()) records.
+///
+/// With the feature `candle-cuda` logits may be `f32` or `bf16` on a GPU, for masks of one table without truncation.
 ///
 /// # Errors
 /// When sizes, types, layout or temperature do not fit; [`Error::SampledTokenDenied`](crate::Error::SampledTokenDenied) for a
@@ -70,6 +77,10 @@ fn apply(
     }
     if !(temperature > 0.0 && temperature.is_finite()) {
         bail!("temperature is {temperature}, expected a positive number");
+    }
+    #[cfg(feature = "candle-cuda")]
+    if logits.device().is_cuda() {
+        return cuda::apply(logits, targets, masks, temperature, term);
     }
     if logits.dtype() != DType::F32 || !matches!(logits.device(), Device::Cpu) {
         bail!("logits must be f32 on the CPU");

@@ -1,7 +1,10 @@
 //! What a rollout records of the gate so that a trainer can replay its masks, and what is measured of it.
 
+use std::borrow::Cow;
+
 use crate::error::{Error, Result};
 use crate::family::FamilySet;
+use crate::kept;
 use crate::logprob::RowMask;
 use crate::rules::{Decision, PassReason};
 use crate::sample::Step;
@@ -16,6 +19,8 @@ pub struct MaskRecord {
     denied: Vec<u32>,
     /// Token and [`Pending::pack`] where a gated token was drawn within a character.
     pending: Vec<(u32, u32)>,
+    /// Token and bytes of what it was drawn from, where that is no whole vocabulary.
+    supports: Vec<(u32, Box<[u8]>)>,
 }
 
 const MAGIC: &[u8; 8] = b"lcgmask1";
@@ -30,10 +35,20 @@ impl MaskRecord {
         self.denied.push(denied);
     }
 
+    /// Adds that the latest token was drawn from these tokens alone, ascending, out of `vocabulary`: what truncation kept of it,
+    /// widening included, denied ones left out.
+    pub fn push_support(&mut self, kept: &[u32], vocabulary: usize) {
+        if let Some(latest) = self.denied.len().checked_sub(1) {
+            self.supports.push((latest as u32, kept::encode(kept, vocabulary)));
+        }
+    }
+
     /// Adds the tokens of a record behind its own, as of another turn of one response.
     pub fn append(&mut self, next: &Self) {
         let before = self.denied.len() as u32;
         self.pending.extend(next.pending.iter().map(|(token, packed)| (before + token, *packed)));
+        let supports = next.supports.iter().map(|(token, bytes)| (before + token, bytes.clone()));
+        self.supports.extend(supports);
         self.denied.extend(&next.denied);
     }
 
@@ -55,16 +70,28 @@ impl MaskRecord {
     /// The mask of a token.
     ///
     /// # Errors
-    /// [`Error::Record`] for a token that is not there, and for a pending start that is none.
+    /// [`Error::Record`] for a token that is not there, for a pending start that is none, and for a support that is none.
     pub fn mask<'a>(&self, table: &'a FamilyTable, token: usize) -> Result<RowMask<'a>> {
         let (denied, pending) = self.at(token)?;
-        Ok(RowMask { view: table.view(pending), denied, kept: None })
+        Ok(RowMask { view: table.view(pending), denied, kept: self.support(table, token)?.map(Cow::Owned) })
+    }
+
+    /// What a token was drawn from, ascending, where that is recorded.
+    ///
+    /// # Errors
+    /// [`Error::Record`] for bytes that are no support of the table's vocabulary.
+    pub fn support(&self, table: &FamilyTable, token: usize) -> Result<Option<Vec<u32>>> {
+        let Ok(at) = self.supports.binary_search_by_key(&(token as u32), |(t, _)| *t) else {
+            return Ok(None);
+        };
+        let broken = || Error::Record { reason: format!("the support of token {token} is none") };
+        kept::decode(&self.supports[at].1, table.len()).map(Some).ok_or_else(broken)
     }
 
     /// The denied families of a token, and the unfinished character before it, which is empty where nothing is denied.
     ///
     /// # Errors
-    /// As [`Self::mask`].
+    /// As [`Self::mask`], but for supports.
     pub fn at(&self, token: usize) -> Result<(FamilySet, Pending)> {
         let missing = || Error::Record { reason: format!("token {token} of {}", self.denied.len()) };
         let denied = FamilySet(*self.denied.get(token).ok_or_else(missing)?);
@@ -81,14 +108,19 @@ impl MaskRecord {
     }
 
     /// The record as bytes: 4 a token, 8 more for one within a character, and 56 for the table's hash and the `version` of the
-    /// gate.
+    /// gate; for a support 8 and its ids, in one to three bytes each, or a bit for each token of the vocabulary.
     pub fn to_bytes(&self, table: &FamilyTable, version: u32) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend(&table.sha256().as_bytes()[..32]);
-        let head = [version, self.denied.len() as u32, self.pending.len() as u32, 0];
+        let head = [version, self.denied.len() as u32, self.pending.len() as u32, self.supports.len() as u32];
         let words = head.iter().chain(&self.denied).copied();
         let words = words.chain(self.pending.iter().flat_map(|(token, pending)| [*token, *pending]));
         bytes.extend(words.flat_map(u32::to_le_bytes));
+        for (token, support) in &self.supports {
+            bytes.extend(token.to_le_bytes());
+            bytes.extend((support.len() as u32).to_le_bytes());
+            bytes.extend(support);
+        }
         bytes
     }
 
@@ -105,22 +137,39 @@ impl MaskRecord {
                 (table.sha256()[..32].to_owned(), String::from_utf8_lossy(hash).into_owned());
             return Err(Error::Mismatch { what: "family table", found, expected });
         }
-        let (words, odd) = rest.as_chunks::<4>();
-        let words: Vec<u32> = words.iter().map(|w| u32::from_le_bytes(*w)).collect();
-        let (&[version, tokens, pending, zero], data) =
-            words.split_first_chunk().ok_or_else(|| broken("it ends in the sizes"))?;
-        let (tokens, pending) = (tokens as usize, pending as usize);
-        if zero != 0 || !odd.is_empty() || data.len() as u64 != tokens as u64 + 2 * pending as u64 {
-            return Err(broken("its length is not that of its sizes"));
-        }
-        let (denied, pairs) = data.split_at(tokens);
+        let (head, rest) = take(rest, 4).ok_or_else(|| broken("it ends in the sizes"))?;
+        let [version, tokens, pending, supports] = [head[0], head[1], head[2], head[3]];
+        let short = || broken("its length is not that of its sizes");
+        let (denied, rest) = take(rest, u64::from(tokens)).ok_or_else(short)?;
+        let (pairs, mut rest) = take(rest, 2 * u64::from(pending)).ok_or_else(short)?;
         let pending: Vec<(u32, u32)> = pairs.as_chunks::<2>().0.iter().map(|[t, p]| (*t, *p)).collect();
-        if !pending.windows(2).all(|w| w[0].0 < w[1].0) || pending.iter().any(|(t, _)| *t as usize >= tokens)
-        {
+        let mut of_tokens = Vec::new();
+        for _ in 0..supports {
+            let (head, behind) = take(rest, 2).ok_or_else(short)?;
+            let (bytes, behind) = behind.split_at_checked(head[1] as usize).ok_or_else(short)?;
+            of_tokens.push((head[0], Box::from(bytes)));
+            rest = behind;
+        }
+        if !rest.is_empty() {
+            return Err(short());
+        }
+        let ordered = |places: &[u32]| {
+            places.windows(2).all(|w| w[0] < w[1]) && places.last().is_none_or(|last| *last < tokens)
+        };
+        if !ordered(&pending.iter().map(|(t, _)| *t).collect::<Vec<_>>()) {
             return Err(broken("its pending characters are out of order"));
         }
-        Ok((Self { denied: denied.to_vec(), pending }, version))
+        if !ordered(&of_tokens.iter().map(|(t, _)| *t).collect::<Vec<_>>()) {
+            return Err(broken("its supports are out of order"));
+        }
+        Ok((Self { denied, pending, supports: of_tokens }, version))
     }
+}
+
+/// The first `count` words of bytes, and the bytes behind them.
+fn take(bytes: &[u8], count: u64) -> Option<(Vec<u32>, &[u8])> {
+    let (words, rest) = bytes.split_at_checked(usize::try_from(4 * count).ok()?)?;
+    Some((words.as_chunks::<4>().0.iter().map(|w| u32::from_le_bytes(*w)).collect(), rest))
 }
 
 /// Sums over steps. With `top_p` of 1 nearly every step has some denied token in its support: `lcg/flip_rate` is the one to watch.

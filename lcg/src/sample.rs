@@ -156,8 +156,12 @@ pub fn draw(
         };
         match user {
             Support::All => of(&mut (0..logits.len() as u32)),
-            Support::Tokens(tokens) if with_denied => of(&mut tokens.iter().copied()),
-            Support::Tokens(tokens) => of(&mut tokens.iter().chain(&extra).copied()),
+            // By id, as a replay sums.
+            Support::Tokens(tokens) => {
+                let mut ids: Vec<u32> = tokens.iter().chain(&extra).copied().collect();
+                ids.sort_unstable();
+                of(&mut ids.into_iter())
+            }
         }
     };
     let intervened = !denied.is_empty();

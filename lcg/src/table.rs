@@ -35,6 +35,12 @@ impl Signature {
 /// Tokens, ascending, with signatures that differ from the table's.
 pub type Overrides = Arc<[(u32, Signature)]>;
 
+/// Whether each token is denied, `[V]`.
+pub type Denials = Arc<[bool]>;
+
+/// Denials remembered at a time: steps repeat a few.
+const DENIALS: usize = 64;
+
 /// Exceptions to the classification.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -92,6 +98,7 @@ pub struct FamilyTable {
     report: BuildReport,
     sha256: String,
     overrides: RwLock<HashMap<Pending, Overrides>>,
+    denials: RwLock<HashMap<(FamilySet, Pending), Denials>>,
 }
 
 impl FamilyTable {
@@ -139,8 +146,19 @@ impl FamilyTable {
             hash.update(all.0.to_le_bytes());
         }
         let sha256 = hex(&hash.finalize());
-        let overrides = RwLock::default();
-        Ok(Self { taxonomy, vocabulary, reach, class_of, classes, with_lead, report, sha256, overrides })
+        let (overrides, denials) = (RwLock::default(), RwLock::default());
+        Ok(Self {
+            taxonomy,
+            vocabulary,
+            reach,
+            class_of,
+            classes,
+            with_lead,
+            report,
+            sha256,
+            overrides,
+            denials,
+        })
     }
 
     /// The taxonomy.
@@ -201,7 +219,7 @@ impl FamilyTable {
 
     /// The families of every token after `pending`.
     pub fn view(&self, pending: Pending) -> View<'_> {
-        View { table: self, overrides: self.overrides(pending) }
+        View { table: self, pending, overrides: self.overrides(pending) }
     }
 
     /// Tokens whose signature depends on `pending`, ascending, with what it is after it.
@@ -232,6 +250,7 @@ fn classify(taxonomy: &Taxonomy, reach: &Reach, split: &Split<'_>) -> Signature 
 #[derive(Clone, Debug)]
 pub struct View<'a> {
     table: &'a FamilyTable,
+    pending: Pending,
     overrides: Overrides,
 }
 
@@ -259,9 +278,32 @@ impl<'a> View<'a> {
         &self.overrides
     }
 
+    /// Whether each token is denied here. Remembered, so that a step reads it rather than makes it.
+    pub fn denials(&self, denied: FamilySet) -> Denials {
+        let (key, poisoned) = ((denied, self.pending), std::sync::PoisonError::into_inner);
+        if let Some(known) = self.table.denials.read().unwrap_or_else(poisoned).get(&key) {
+            return Arc::clone(known);
+        }
+        let by_class = self.denied_classes(denied);
+        let mut new: Vec<bool> =
+            self.table.class_of.iter().map(|class| by_class[usize::from(*class)]).collect();
+        for (token, signature) in self.overrides.iter() {
+            new[*token as usize] = signature.denied_by(denied);
+        }
+        let mut cache = self.table.denials.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if cache.len() >= DENIALS {
+            cache.clear();
+        }
+        Arc::clone(cache.entry(key).or_insert(new.into()))
+    }
+
+    fn denied_classes(&self, denied: FamilySet) -> Vec<bool> {
+        self.table.classes.iter().map(|s| s.denied_by(denied)).collect()
+    }
+
     /// Puts the logits of denied tokens at −∞; the logits are of the tokens from `first` on.
     pub fn ban(&self, denied: FamilySet, first: usize, logits: &mut [f32]) {
-        let by_class: Vec<bool> = self.table.classes.iter().map(|s| s.denied_by(denied)).collect();
+        let by_class = self.denied_classes(denied);
         let here = |(token, signature): &(u32, Signature)| {
             let place = (*token as usize).checked_sub(first)?;
             let z = *logits.get(place)?;

@@ -16,6 +16,16 @@ fn bytes_and(texts: &[&[u8]]) -> FamilyTable {
     of_bytes(Taxonomy::script16(), single.chain(texts.iter().map(|t| t.to_vec())))
 }
 
+/// Bytes as the strings of byte-level vocabularies have them.
+fn alphabet(bytes: &[u8]) -> String {
+    let plain = |b: u8| matches!(b, 33..=126 | 161..=172 | 174..=255);
+    let char_of = |b: &u8| {
+        let shifted = 256 + (0..*b).filter(|b| !plain(*b)).count() as u32;
+        char::from_u32(if plain(*b) { u32::from(*b) } else { shifted }).unwrap()
+    };
+    bytes.iter().map(char_of).collect()
+}
+
 fn set(taxonomy: &Taxonomy, names: &[&str]) -> FamilySet {
     taxonomy.set(names, "test").unwrap()
 }
@@ -105,8 +115,8 @@ fn the_byte_path_of_the_specification() {
     assert!(view.denies(han, 0x85) && !view.denies(han, 0x82));
 }
 
-/// Every scalar value of Unicode, byte by byte: no path writes a denied letter, and no other path is blocked but where a prefix
-/// is of a family and the character a symbol.
+/// Properties 2 and 3, for every scalar value of Unicode, byte by byte: no path writes a denied letter, and no other path is
+/// blocked but where a prefix is of a family and the character a symbol.
 #[test]
 fn no_byte_path_writes_a_denied_letter() {
     let table = bytes_and(&[]);
@@ -142,6 +152,35 @@ fn no_byte_path_writes_a_denied_letter() {
             assert!(!others_blocked, "{c:?} is blocked by families that it is not of");
         }
     }
+}
+
+/// Section 4.1, where the authors' code goes by tokens: a letter made of byte tokens is the latest letter, a byte that cannot go
+/// on begins anew, and a control token ends what is pending.
+#[test]
+fn letters_of_byte_tokens_persist() {
+    let tokens = (0..=255).map(|b| (Kind::Text, vec![b])).chain([(Kind::Control, b"<end>".to_vec())]);
+    let table =
+        FamilyTable::new(Taxonomy::script16(), Vocabulary::new(tokens), &Exemptions::default()).unwrap();
+    let of = |names: &[&str]| set(table.taxonomy(), names);
+    let after = |tokens: &[usize]| {
+        let state = advance_all(&table, tokens);
+        (state.last, state.pending.bytes().to_vec())
+    };
+    let a = usize::from(b'a');
+    assert_eq!(after(&[a]), (of(&["latin"]), vec![]));
+    assert_eq!(after(&[a, 0xE4, 0xB8]), (of(&["latin"]), vec![0xE4, 0xB8]));
+    assert_eq!(after(&[a, 0xE4, 0xB8, 0xAD]), (of(&["han"]), vec![]), "中");
+    assert_eq!(after(&[a, 0xE3, 0x81, 0xAE]), (of(&["han", "kana"]), vec![]), "の implies Han");
+    assert_eq!(after(&[a, 0xE3, 0x80, 0x82]), (of(&["latin"]), vec![]), "。 is no letter");
+    assert_eq!(after(&[0xE4, 0xB8, a]), (of(&["latin"]), vec![]));
+    assert_eq!(after(&[a, 0xE4, 0xE4]), (of(&["latin"]), vec![0xE4]));
+    assert_eq!(after(&[a, 0xAD]), (of(&["latin"]), vec![]));
+    assert_eq!(after(&[a, 0xE4, 0xB8, 256]), (of(&["latin"]), vec![]));
+    assert_eq!(
+        after(&[a, 0xE4, 0xB8, 256, 0xAD]),
+        (of(&["latin"]), vec![]),
+        "half a letter before, half after"
+    );
 }
 
 fn advance_all(table: &FamilyTable, tokens: &[usize]) -> GateState {
@@ -201,7 +240,8 @@ proptest! {
         prop_assert_eq!(Pending::unpack(whole.pending.pack()), Some(whole.pending));
     }
 
-    /// Properties 1, 4 and 6.
+    /// Properties 4 and 6: a space before changes nothing, and a text has the families of its parts, together as one by one, and
+    /// as its bytes have along the stream.
     #[test]
     fn spaces_are_free_and_texts_add_up(a in text(), b in text()) {
         let texts = [a.clone(), format!(" {a}"), b.clone(), format!("{a}{b}")];
@@ -209,8 +249,53 @@ proptest! {
         let any: Vec<FamilySet> = (0..4).map(|v| table.signature(v).any).collect();
         prop_assert_eq!(table.signature(0), table.signature(1));
         prop_assert_eq!(any[3], any[0] | any[2]);
+        let bytes = bytes_and(&[texts[3].as_bytes()]);
+        let (mut state, mut seen) = (GateState::default(), FamilySet::EMPTY);
+        for byte in texts[3].bytes() {
+            seen |= bytes.view(state.pending).signature(byte.into()).any;
+            state.advance(&bytes, &Protocol::default(), byte.into(), &Trust::ungated()).unwrap();
+        }
+        prop_assert_eq!(seen, bytes.signature(256).any);
+    }
+
+    /// Property 1: every id of a tokenizer has the one kind that its entry says, and only text has families, symbols never.
+    #[test]
+    fn every_token_has_one_kind_and_no_bit_of_symbols(
+        entries in prop::collection::btree_set(prop_oneof![
+            prop::collection::vec(any::<u8>(), 1..6), text().prop_map(String::into_bytes)], 1..20),
+        added in 0usize..4, four: bool,
+    ) {
+        let taxonomy = if four { Taxonomy::paper4() } else { Taxonomy::script16() };
+        let entries: Vec<Vec<u8>> = entries.into_iter().filter(|e| !e.is_empty()).collect();
+        // Every second id is a hole; behind them, added tokens by turns special and not.
+        let vocab: serde_json::Map<String, serde_json::Value> =
+            entries.iter().enumerate().map(|(i, bytes)| (alphabet(bytes), (2 * i).into())).collect();
+        let first = 2 * entries.len();
+        let added: Vec<serde_json::Value> = (0..added)
+            .map(|i| serde_json::json!({ "id": first + i, "content": format!("<да{i}>"), "special": i % 2 == 0 }))
+            .collect();
+        let json = serde_json::json!({ "added_tokens": added, "decoder": { "type": "ByteLevel" },
+            "model": { "type": "BPE", "vocab": vocab } });
+        let size = first + added.len() + 1;
+        let vocabulary = Vocabulary::from_tokenizer_json(&json.to_string(), size, &ControlList::default()).unwrap();
+        let table = FamilyTable::new(taxonomy, vocabulary, &Exemptions::default()).unwrap();
         let symbols = FamilySet::one(table.taxonomy().symbols());
-        prop_assert!((0..4).all(|v| !table.signature(v).families().meets(symbols)));
+        for v in 0..size {
+            let bytes = table.vocabulary().bytes(v);
+            let kind = match entries.get(v / 2).filter(|_| v % 2 == 0 && v < first) {
+                Some(entry) => {
+                    prop_assert_eq!(bytes, &entry[..]);
+                    let never = |b: &u8| matches!(b, 0xC0 | 0xC1 | 0xF5..);
+                    if entry.iter().any(never) { Kind::InvalidByte } else { Kind::Text }
+                }
+                None if (first..size - 1).contains(&v) && (v - first).is_multiple_of(2) => Kind::Control,
+                None if (first..size - 1).contains(&v) => Kind::Text,
+                None => Kind::Hole,
+            };
+            prop_assert_eq!(table.vocabulary().kind(v), kind, "token {}", v);
+            let families = table.signature(v).families();
+            prop_assert!(!families.meets(symbols) && (kind == Kind::Text || families.is_empty()), "token {}", v);
+        }
     }
 
     /// A split is a partition, and each part is what it is called.
@@ -235,6 +320,37 @@ proptest! {
             prop_assert_eq!(forward.signature(v), back.signature(texts.len() - 1 - v));
         }
     }
+}
+
+/// Section 3.6, and where the authors' code differs: it calls a token Latin as soon as a letter of it is.
+#[test]
+fn one_class_of_the_paper_for_each_token() {
+    let table = of_bytes(
+        Taxonomy::paper4(),
+        [
+            "a".as_bytes(),
+            " ΔE".as_bytes(),
+            "aж".as_bytes(),
+            "a中".as_bytes(),
+            "ж中".as_bytes(),
+            "42!".as_bytes(),
+            &[0xE4, 0xB8],
+            &[0xC3],
+            &[0xD0],
+            &[0xE0],
+            &[0xE3],
+            &[b'a', 0xD0],
+        ]
+        .map(<[u8]>::to_vec),
+    );
+    let names: Vec<&str> =
+        (0..table.len()).map(|v| table.taxonomy().name(lcg::paper::primary(&table, v).unwrap())).collect();
+    let expected = [
+        "latin", "low_res", "low_res", "cj", "cj", "symbols", "cj", "latin", "low_res", "low_res", "symbols",
+        "low_res",
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(lcg::paper::primary(&of_bytes(Taxonomy::script16(), [b"a".to_vec()]), 0), None);
 }
 
 #[test]

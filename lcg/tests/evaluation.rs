@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use lcg::lcb::{LanguageId, PassRates, ScriptLid, normalise, pass_rates, split_words};
+use lcg::lcb::{Averages, LanguageId, PassRates, ScriptLid, averages, normalise, pass_rates, split_words};
 use lcg::metrics::{
     Letters, Rate, ScriptConfusion, expected_families, mcnemar, paired_bootstrap, strip_code, switches,
 };
@@ -125,20 +125,108 @@ fn pass_rates_of_the_specification() {
     near(found.line_accuracy.unwrap(), 0.733333333333, 1e-12);
 }
 
+// Property 33: the benchmark's quirks, one by one.
+
 #[test]
-fn quirks_of_the_benchmark() {
+fn an_empty_set_passes() {
     let none = rates(&[], "ar");
-    assert_eq!((none.lpr(), none.wpr(), none.line_accuracy), (1.0, Some(1.0), None));
-    // Only the words of surviving lines are searched.
-    assert_eq!(rates(&["experience\na b c d e"], "ar").word_errors, Some(0));
-    // A capital, three letters, or a language that is not searched: no error.
-    assert_eq!(rates(&["a b Experience d e", "a b the d e", "a b Paris d e"], "ar").word_errors, Some(0));
-    assert_eq!(rates(&["a b experience d e"], "fr").word_errors, None);
-    // Both rates 0.
-    let worst = PassRates { responses: 2, line_errors: 2, word_errors: Some(1), line_accuracy: None };
-    assert_eq!((worst.lpr(), worst.wpr(), worst.lcpr()), (0.0, Some(0.0), Some(0.0)));
+    assert_eq!((none.responses, none.lpr(), none.wpr(), none.line_accuracy), (0, 1.0, Some(1.0), None));
+}
+
+#[test]
+fn responses_are_cut_trimmed_and_lose_punctuation() {
+    let punctuation: String = (0..=127u8).map(char::from).filter(char::is_ascii_punctuation).collect();
+    assert_eq!(punctuation.len(), 32);
+    assert_eq!(normalise(&format!("a{punctuation}b")), "ab");
     assert_eq!(normalise(" a, b—c، «d»\nQ: e"), "a b c «d»");
     assert_eq!(normalise("Q: a\n Q: b"), "Q a\n Q b", "only after a newline");
+    assert_eq!(normalise("a\nQ: b\nQ: c"), "a", "at the first");
+}
+
+#[test]
+fn lines_below_five_words_are_dropped_and_responses_without_a_line_skipped() {
+    let four = rates(&["wrong b c d"], "ar");
+    assert_eq!((four.responses, four.line_errors, four.line_accuracy), (0, 0, None));
+    let five = rates(&["wrong b c d e", "wrong b c d"], "ar");
+    assert_eq!((five.responses, five.line_errors, five.line_accuracy), (1, 1, Some(0.0)));
+    // Punctuation makes no word.
+    assert_eq!(rates(&["a b c d !"], "ar").responses, 0);
+}
+
+#[test]
+fn a_line_of_a_low_score_or_an_unknown_language_is_wrong() {
+    struct Scored(&'static str, f64);
+    impl LanguageId for Scored {
+        fn name(&self) -> &'static str {
+            "scored"
+        }
+        fn identify(&self, _: &str) -> (String, f64) {
+            (self.0.to_owned(), self.1)
+        }
+    }
+    let errors = |label, score| {
+        pass_rates(&["a b c d e"], "ar", &Scored(label, score), &split_words, &HashSet::new()).line_errors
+    };
+    assert_eq!([errors("ar", 0.31), errors("ar", 0.3), errors("ar", 0.0)], [0, 1, 1]);
+    assert_eq!([errors("unknown", 1.0), errors("fa", 1.0)], [1, 1]);
+}
+
+#[test]
+fn words_are_searched_only_in_responses_without_a_wrong_line() {
+    let mixed = rates(&["a b experience d e\nwrong b c d e"], "ar");
+    assert_eq!((mixed.line_errors, mixed.word_errors, mixed.wpr()), (1, Some(0), Some(1.0)));
+    // Only the words of surviving lines.
+    assert_eq!(rates(&["experience\na b c d e"], "ar").word_errors, Some(0));
+    assert_eq!(
+        rates(&["a b experience d e\nexperience b c d e"], "ar").word_errors,
+        Some(1),
+        "one a response"
+    );
+}
+
+#[test]
+fn an_english_word_is_lower_case_and_longer_than_three_letters() {
+    assert_eq!(
+        rates(&["a b Experience d e", "a b the d e", "a b Paris d e", "a b other d e"], "ar").word_errors,
+        Some(0)
+    );
+    assert_eq!(rates(&["a b line d e"], "ar").word_errors, Some(1), "four letters");
+}
+
+#[test]
+fn words_are_searched_in_six_languages() {
+    let searched = |language: &str| rates(&["a b experience d e"], language).word_errors.is_some();
+    assert!(["ar", "hi", "ja", "ko", "ru", "zh"].into_iter().all(searched));
+    assert!(!["fr", "he", "th", "en", "el", "fa"].into_iter().any(searched));
+}
+
+#[test]
+fn accuracy_is_the_mean_over_responses() {
+    let rates = rates(&["a b c d e\na b c d e\nwrong b c d e", "wrong b c d e"], "ar");
+    near(rates.line_accuracy.unwrap(), 2.0 / 3.0 / 2.0, 1e-12);
+}
+
+#[test]
+fn of_two_rates_of_nothing_the_harmonic_mean_is_nothing() {
+    let worst = PassRates { responses: 2, line_errors: 2, word_errors: Some(1), line_accuracy: None };
+    assert_eq!((worst.lpr(), worst.wpr(), worst.lcpr()), (0.0, Some(0.0), Some(0.0)));
+}
+
+#[test]
+fn averages_are_over_sources_then_languages() {
+    let cell = |responses, line_errors, word_errors| PassRates {
+        responses,
+        line_errors,
+        word_errors,
+        line_accuracy: None,
+    };
+    let cells = [("ar", cell(10, 5, Some(1))), ("ar", cell(4, 0, Some(1))), ("fr", cell(10, 10, None))];
+    let found = averages(&cells);
+    // Arabic: (½ + 1)/2 and (⅘ + ¾)/2; French: 0, and no words.
+    near(found.lpr.unwrap(), 0.75 / 2.0, 1e-12);
+    near(found.wpr.unwrap(), 0.775, 1e-12);
+    assert_eq!(averages(&cells[2..]), Averages { lpr: Some(0.0), wpr: None });
+    assert_eq!(averages::<&str>(&[]), Averages { lpr: None, wpr: None });
 }
 
 #[test]

@@ -113,7 +113,7 @@ fn rows_and_sampling() {
     refused(mask.logprob(5, &[0.0; 3], 3, 1.0), &["token 3"]);
     refused(mask.logprob(5, &[0.0; 2], 1, 1.0), &["2 columns"]);
     refused(mask.leak(&[0.0; 2], 1.0), &["2 columns"]);
-    let kept = RowMask { kept: Some(&[1]), ..mask };
+    let kept = RowMask { kept: Some([1][..].into()), ..mask };
     refused(kept.logprob(5, &[0.0; 3], 2, 1.0), &["row 5", "token 2"]);
     assert_eq!(kept.logprob(5, &[0.0; 3], 1, 1.0).unwrap(), 0.0);
 }

@@ -79,6 +79,16 @@ fn turns_of_a_response_are_one_record() {
         let mut both = first.clone();
         both.append(&second);
         assert_eq!(both.len(), first.len() + second.len());
+        let (mut left, mut right) = (MaskRecord::default(), MaskRecord::default());
+        for (record, (_, step, state)) in [(&mut left, &first_steps[0]), (&mut right, &second_steps[0])] {
+            record.push(state, step);
+            record.push_support(&[1 + record.len() as u32, 100], table.len());
+        }
+        left.append(&right);
+        assert_eq!(
+            [0, 1].map(|i| left.support(&table, i).unwrap()),
+            [Some(vec![2, 100]), Some(vec![2, 100])]
+        );
         let mut expected = MaskRecord::default();
         first_steps.iter().chain(&second_steps).for_each(|(_, step, state)| expected.push(state, step));
         assert_eq!(both, expected);
@@ -110,6 +120,34 @@ fn corrupt_records_are_refused() {
     let vocabulary = Vocabulary::new([(Kind::Text, b"a".to_vec())]);
     let other = FamilyTable::new(Taxonomy::script16(), vocabulary, &Exemptions::default()).unwrap();
     assert!(MaskRecord::from_bytes(&bytes, &other).unwrap_err().to_string().contains("family table"));
+}
+
+#[test]
+fn corrupt_supports_are_refused() {
+    let table = table();
+    let mut record = MaskRecord::default();
+    for (_, step, state) in &rollout(&table, 3).2[..2] {
+        record.push(state, step);
+        record.push_support(&[3, 200], table.len());
+    }
+    let bytes = record.to_bytes(&table, 1);
+    assert_eq!(record.support(&table, 1).unwrap(), Some(vec![3, 200]));
+    assert_eq!(record.support(&table, 2).unwrap(), None);
+    let error = |bytes: &[u8]| MaskRecord::from_bytes(bytes, &table).unwrap_err().to_string();
+    // Each support is its token, its length, the form, and 1 and 2 bytes of differences.
+    let change = |back: usize, to: &[u8]| {
+        let mut bytes = bytes.clone();
+        let at = bytes.len() - back;
+        bytes[at..at + to.len()].copy_from_slice(to);
+        bytes
+    };
+    assert!(error(&change(24, &[5])).contains("supports are out of order"));
+    assert!(error(&change(8, &[100])).contains("length"));
+    assert!(error(&bytes[..bytes.len() - 1]).contains("length"));
+    assert!(error(&[&bytes[..], &[0]].concat()).contains("length"));
+    let (broken, _) = MaskRecord::from_bytes(&change(4, &[9]), &table).unwrap();
+    assert!(broken.mask(&table, 0).is_ok());
+    assert!(broken.mask(&table, 1).unwrap_err().to_string().contains("the support of token 1 is none"));
 }
 
 #[test]

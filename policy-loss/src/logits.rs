@@ -152,6 +152,71 @@ impl Partial {
         all
     }
 
+    /// [`Self::with`] for the statistics of a row and of what `banned` leaves of it, `[all, left]`. What is left has the bits of
+    /// [`Self::with`] over the columns whose banned ones are `-inf`. A block's exponentials serve both where its largest logit is
+    /// not banned.
+    #[inline(always)]
+    #[must_use]
+    pub fn with_left<T: Logit>(
+        [mut all, mut left]: [Self; 2],
+        columns: &[T],
+        banned: &[bool],
+        inv_temperature: f32,
+        exp: impl Fn(f32) -> f32,
+    ) -> [Self; 2] {
+        for (block, banned) in columns.chunks(BLOCK).zip(banned.chunks(BLOCK)) {
+            let [of_all, of_left] = Self::of_block_and_left(block, banned, inv_temperature, &exp);
+            all = all.merge(of_all, inv_temperature, &exp);
+            left = left.merge(of_left, inv_temperature, &exp);
+        }
+        [all, left]
+    }
+
+    #[inline(always)]
+    fn of_block_and_left<T: Logit>(
+        block: &[T],
+        banned: &[bool],
+        inv_temperature: f32,
+        exp: &impl Fn(f32) -> f32,
+    ) -> [Self; 2] {
+        let top = max(block);
+        let mut rest = [f32::NEG_INFINITY; BLOCK];
+        for ((rest, v), banned) in rest.iter_mut().zip(block).zip(banned) {
+            *rest = kept(v.wide(), *banned, f32::NEG_INFINITY);
+        }
+        let rest = &rest[..block.len()];
+        let top_left = max(rest);
+        if top != top_left || top == f32::NEG_INFINITY {
+            let of_block = Self::of_block(block, inv_temperature, exp);
+            return [of_block, Self::of_block(rest, inv_temperature, exp)];
+        }
+        let mut lanes = [[0f32; 8]; 4];
+        let (chunks, bans) = (block.chunks_exact(8), banned.chunks_exact(8));
+        let mut sums = [0f32; 4];
+        for (v, banned) in chunks.remainder().iter().zip(bans.remainder()) {
+            let [e, term] = terms((v.wide() - top) * inv_temperature, exp);
+            sums[0] += e;
+            sums[1] += term;
+            sums[2] += kept(e, *banned, 0.0);
+            sums[3] += kept(term, *banned, 0.0);
+        }
+        for (chunk, banned) in chunks.zip(bans) {
+            for lane in 0..8 {
+                let [e, term] = terms((chunk[lane].wide() - top) * inv_temperature, exp);
+                lanes[0][lane] += e;
+                lanes[1][lane] += term;
+                lanes[2][lane] += kept(e, banned[lane], 0.0);
+                lanes[3][lane] += kept(term, banned[lane], 0.0);
+            }
+        }
+        for (sum, lanes) in sums.iter_mut().zip(lanes) {
+            for lane in lanes {
+                *sum += lane;
+            }
+        }
+        [Self { top, sums: [sums[0], sums[1]] }, Self { top: top_left, sums: [sums[2], sums[3]] }]
+    }
+
     #[inline(always)]
     fn of_block<T: Logit>(block: &[T], inv_temperature: f32, exp: &impl Fn(f32) -> f32) -> Self {
         let top = max(block);
@@ -211,6 +276,13 @@ impl Partial {
 #[inline(always)]
 pub fn row_stats<T: Logit>(row: &[T], inv_temperature: f32, exp: impl Fn(f32) -> f32) -> RowStats {
     Partial::NONE.with(row, inv_temperature, exp).stats(inv_temperature)
+}
+
+/// `value`, or `instead` where it is banned, by its bits, so that a loop over it has no branch.
+#[inline(always)]
+fn kept(value: f32, banned: bool, instead: f32) -> f32 {
+    let keep = u32::from(banned).wrapping_sub(1);
+    f32::from_bits(value.to_bits() & keep | instead.to_bits() & !keep)
 }
 
 /// `eˣ` and `x·eˣ`. Both are computed before the choice, so that a loop over them has no branch.
@@ -334,6 +406,32 @@ mod tests {
                     columns_grad(part, own, &found, [0.5, 0.25], f32::exp);
                 }
                 assert_eq!(parts, whole);
+            }
+        }
+    }
+
+    /// Of any share of bans, whole blocks and rows with logits that are none included, to the last bit.
+    #[test]
+    fn what_bans_leave_has_the_bits_of_the_banned_row() {
+        let bits = |s: RowStats| [s.top, s.log_sum, s.entropy].map(f32::to_bits);
+        for n in [1, 7, BLOCK - 3, BLOCK, 3 * BLOCK + 5] {
+            for (every, odd) in
+                [(1, 0.0), (2, 0.0), (3, f32::NEG_INFINITY), (50, f32::NAN), (n + 1, f32::INFINITY)]
+            {
+                let mut row: Vec<f32> = (0..n).map(|i| ((i * 7919) % 101) as f32 * 0.17 - 9.0).collect();
+                row[n / 2] = if odd == 0.0 { row[n / 2] } else { odd };
+                let banned: Vec<bool> =
+                    (0..n).map(|i| (i * 31) % (every + 1) == 0 || i / BLOCK == 1).collect();
+                let left = |(z, banned): (&f32, &bool)| if *banned { f32::NEG_INFINITY } else { *z };
+                let rest: Vec<f32> = row.iter().zip(&banned).map(left).collect();
+                let want = [row_stats(&row, 0.8, exp), row_stats(&rest, 0.8, exp)];
+                let found = Partial::with_left([Partial::NONE; 2], &row, &banned, 0.8, exp);
+                let found = found.map(|p| p.stats(0.8));
+                // A NaN may have any bits.
+                for (found, want) in found.into_iter().zip(want) {
+                    let same = bits(found) == bits(want) || found.log_sum.is_nan() && want.log_sum.is_nan();
+                    assert!(same, "{n} {every} {odd}: {found:?} and {want:?}");
+                }
             }
         }
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use lcg::record::{GateMetrics, MaskRecord};
 use lcg::{
-    Decision, FamilyPredictor, FamilySet, FamilyTable, GateState, Plan, Protocol, Rules, Step, StepRecord,
-    Support, Trust, high_confidence,
+    Decision, FamilyPredictor, FamilySet, FamilyTable, GateState, PassReason, Plan, Protocol, Rules, Step,
+    StepRecord, Support, Trust, View, high_confidence,
 };
 
 use crate::error::Result;
@@ -23,6 +23,10 @@ pub struct Gate {
     pub exempt: FamilySet,
     /// Spans that it leaves alone.
     pub protocol: Protocol,
+    /// Records what truncation left of each distribution, and scores tokens over that: a trainer that replays it scores the
+    /// policy that drew. Without, or where nothing is truncated, tokens are scored over all that the gate allows. Greedy draws
+    /// are no policy, and are never recorded.
+    pub record_supports: bool,
 }
 
 /// What the gate did in one response.
@@ -30,6 +34,8 @@ pub struct Gate {
 pub struct GateTrace {
     /// The mask of each token, for a trainer to replay.
     pub masks: MaskRecord,
+    /// The log-probability of each token under the whole vocabulary, in nats: what scoring without masks finds.
+    pub unmasked_logps: Vec<f32>,
     /// Sums over the tokens.
     pub metrics: GateMetrics,
 }
@@ -38,22 +44,28 @@ impl GateTrace {
     /// Adds another turn of the same response.
     pub fn append(&mut self, next: &Self) {
         self.masks.append(&next.masks);
+        self.unmasked_logps.extend(&next.unmasked_logps);
         self.metrics.merge(&next.metrics);
     }
 }
 
 /// A token drawn under a gate, and what a sequence's state takes from it.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Gated {
     /// The token, and what the gate did.
     pub step: Step,
+    /// What it was drawn from, ascending, where that is recorded.
+    pub support: Option<Vec<u32>>,
+    /// Its log-probability under the whole vocabulary, in nats.
+    pub unmasked_logp: f32,
     trust: Trust,
 }
 
 impl Gate {
-    /// Draws a token from a row of logits `[V]` and the final hidden state `[d]` that they were made of. The first of `uniforms` decides the ungated draw, which stands where it is allowed; the second draws
-    /// again where it is denied. So a token changes only where the ungated one was denied, and what comes out follows the
-    /// gated distribution. Where the support was widened, all is drawn by the second.
+    /// Draws a token from a row of logits `[V]` and the final hidden state `[d]` that they were made of. The first of `uniforms`
+    /// decides the ungated draw, which stands where it is allowed; the second draws again where it is denied. So a token changes
+    /// only where the ungated one was denied, and what comes out follows the gated distribution. Where the support was widened,
+    /// all is drawn by the second.
     ///
     /// # Errors
     /// Logits from which nothing can be drawn, and what the predictor refuses.
@@ -71,82 +83,76 @@ impl Gate {
             None => self.predictor.predict(hidden, logits)?,
         };
         let plan = self.rules.plan(self.table.taxonomy(), self.exempt, state, predicted);
-        let row = Distribution::new(logits, params)?;
-        let kept = row.kept();
-        let free = row.draw(kept.as_ref(), uniforms[0]);
-        let decision = match plan.pass {
-            Some(reason) => Decision::Pass(reason),
-            None => self.decide(state, &plan, logits, &row, kept.as_ref()),
-        };
-        let Decision::Intervene { denied, widened } = decision else {
-            let record = record(FamilySet::EMPTY, false, 0.0, &free);
-            return Ok((
-                free,
-                Gated { step: Step { token: free.token, decision, record }, trust: plan.trust },
-            ));
-        };
         let view = self.table.view(state.pending);
-        let mut allowed = logits.to_vec();
-        view.ban(denied, 0, &mut allowed);
-        let gated = Distribution::new(&allowed, params)?;
-        let flipped = view.denies(denied, free.token as usize);
-        let (removed, left) = match &kept {
-            None => (removed_mass(&row, &gated), None),
-            Some(kept) => {
-                let is_denied = |v: &&u32| view.denies(denied, **v as usize);
-                let lost: f64 =
-                    kept.tokens.iter().filter(is_denied).map(|v| row.probability(*v as usize)).sum();
-                let of_greedy = params.temperature == 0.0;
-                let share = if of_greedy { f64::from(u8::from(flipped)) } else { lost / kept.mass };
-                (share, Some(self.left(&gated, &allowed, kept, widened, &row)))
+        let denials = plan.pass.is_none().then(|| view.denials(plan.denied));
+        let (row, left) = match &denials {
+            None => (Distribution::new(logits, params)?, None),
+            Some(denials) => {
+                let [row, left] = Distribution::and_left(logits, denials, params)?;
+                (row, Some((left, denials)))
             }
         };
-        let draw = match flipped || (widened && left.is_some()) {
-            true => gated.draw(left.as_ref(), uniforms[1]),
-            false => gated.drawn(free.token as usize, left.as_ref()),
+        let mut kept = row.kept();
+        let mut draw = row.draw(kept.as_ref(), uniforms[0]);
+        let decision = self.decide(&plan, &view, &row, kept.as_ref());
+        let (mut flipped, mut removed) = (false, 0.0);
+        if let (Decision::Intervene { widened, .. }, Some((left, denials))) = (decision, &left) {
+            flipped = denials[draw.token as usize];
+            removed = match &kept {
+                None => removed_mass(&row, left),
+                Some(_) if params.temperature == 0.0 => f64::from(u8::from(flipped)),
+                Some(Kept { tokens, mass }) => {
+                    let is_denied = |v: &&u32| denials[**v as usize];
+                    tokens.iter().filter(is_denied).map(|v| row.probability(*v as usize)).sum::<f64>() / mass
+                }
+            };
+            let again = flipped || (widened && kept.is_some());
+            kept = kept.map(|kept| kept_of(&row, left, kept, widened));
+            draw = match again {
+                true => left.draw(kept.as_ref(), uniforms[1]),
+                false => left.drawn(draw.token as usize, kept.as_ref()),
+            };
+        }
+        let unmasked_logp = row.stats.log_prob(logits[draw.token as usize]);
+        let support = kept.filter(|_| self.record_supports && params.temperature > 0.0);
+        let support = support.map(|Kept { mut tokens, .. }| {
+            tokens.retain(|v| logits[*v as usize] > f32::NEG_INFINITY);
+            tokens.sort_unstable();
+            tokens
+        });
+        if let Some(support) = &support {
+            let mut alone = vec![f32::NEG_INFINITY; logits.len()];
+            support.iter().for_each(|v| alone[*v as usize] = logits[*v as usize]);
+            draw = Distribution::new(&alone, params)?.drawn(draw.token as usize, None);
+        }
+        let denied = decision.denied();
+        let record = StepRecord {
+            denied,
+            intervened: !denied.is_empty(),
+            flipped,
+            denied_mass: removed as f32,
+            logprob: draw.truncated_logp,
         };
-        let record = record(denied, flipped, removed as f32, &draw);
-        Ok((draw, Gated { step: Step { token: draw.token, decision, record }, trust: plan.trust }))
+        let step = Step { token: draw.token, decision, record };
+        Ok((draw, Gated { step, support, unmasked_logp, trust: plan.trust }))
     }
 
-    fn decide(
-        &self,
-        state: &GateState,
-        plan: &Plan,
-        logits: &[f32],
-        row: &Distribution<'_>,
-        kept: Option<&Kept>,
-    ) -> Decision {
-        let view = self.table.view(state.pending);
-        let high = high_confidence(logits, |z| f64::from(row.stats.log_prob(z)));
+    fn decide(&self, plan: &Plan, view: &View<'_>, row: &Distribution<'_>, kept: Option<&Kept>) -> Decision {
+        if let Some(reason) = plan.pass {
+            return Decision::Pass(reason);
+        }
         // A truncation may have kept tokens that others banned.
         let finite = |kept: &Kept| -> Vec<u32> {
-            kept.tokens.iter().copied().filter(|v| logits[*v as usize] > f32::NEG_INFINITY).collect()
+            kept.tokens.iter().copied().filter(|v| row.logits[*v as usize] > f32::NEG_INFINITY).collect()
         };
-        match kept.map(finite) {
-            None => plan.decide(self.rules.widen, &view, logits, Support::All, &high),
-            Some(kept) => plan.decide(self.rules.widen, &view, logits, Support::Tokens(&kept), &high),
+        let kept = kept.map(finite);
+        let user = kept.as_deref().map_or(Support::All, Support::Tokens);
+        let with = |high: &[u32]| plan.decide(self.rules.widen, view, row.logits, user, high);
+        // The likeliest token is always among those of high confidence, and mostly enough: the others need not be ranked.
+        match with(&[row.likeliest() as u32]) {
+            Decision::Pass(PassReason::Contradicted) => with(&likely(row)),
+            decision => decision,
         }
-    }
-
-    /// What is left of a truncated support, with the tokens of high confidence where it is widened; likeliest first.
-    fn left(
-        &self,
-        gated: &Distribution<'_>,
-        allowed: &[f32],
-        kept: &Kept,
-        widened: bool,
-        row: &Distribution<'_>,
-    ) -> Kept {
-        let mut tokens = kept.tokens.clone();
-        if widened {
-            let high = high_confidence(row.logits(), |z| f64::from(row.stats.log_prob(z)));
-            tokens.extend(high.into_iter().filter(|v| !kept.tokens.contains(v)));
-        }
-        tokens.retain(|v| allowed[*v as usize] > f32::NEG_INFINITY);
-        tokens.sort_by(|a, b| allowed[*b as usize].total_cmp(&allowed[*a as usize]).then(a.cmp(b)));
-        let mass = tokens.iter().map(|v| gated.probability(*v as usize)).sum();
-        Kept { tokens, mass }
     }
 
     /// Takes a drawn token into a sequence's state and trace.
@@ -155,13 +161,31 @@ impl Gate {
     /// A token outside the vocabulary.
     pub fn accept(&self, state: &mut GateState, trace: &mut GateTrace, gated: &Gated) -> Result<()> {
         trace.masks.push(state, &gated.step);
+        if let Some(support) = &gated.support {
+            trace.masks.push_support(support, self.table.len());
+        }
+        trace.unmasked_logps.push(gated.unmasked_logp);
         trace.metrics.add(&gated.step);
         Ok(state.advance(&self.table, &self.protocol, gated.step.token, &gated.trust)?)
     }
 }
 
-fn record(denied: FamilySet, flipped: bool, denied_mass: f32, draw: &Draw) -> StepRecord {
-    StepRecord { denied, intervened: !denied.is_empty(), flipped, denied_mass, logprob: draw.truncated_logp }
+/// What a gate left of a truncated support, with the tokens of high confidence where it is widened; likeliest first.
+fn kept_of(row: &Distribution<'_>, left: &Distribution<'_>, kept: Kept, widened: bool) -> Kept {
+    let Kept { mut tokens, .. } = kept;
+    if widened {
+        let more: Vec<u32> = likely(row).into_iter().filter(|v| !tokens.contains(v)).collect();
+        tokens.extend(more);
+    }
+    tokens.retain(|v| left.logit(*v as usize) > f32::NEG_INFINITY);
+    tokens.sort_by(|a, b| row.logits[*b as usize].total_cmp(&row.logits[*a as usize]).then(a.cmp(b)));
+    let mass = tokens.iter().map(|v| left.probability(*v as usize)).sum();
+    Kept { tokens, mass }
+}
+
+/// The tokens of high confidence.
+fn likely(row: &Distribution<'_>) -> Vec<u32> {
+    high_confidence(row.logits, |z| f64::from(row.stats.log_prob(z)))
 }
 
 /// The mass of `row` that `gated` has not, without the digits that a difference of probabilities would lose.

@@ -1,7 +1,7 @@
 //! From one row of logits to one token.
 
 use qwen3::kernel::activation::exp;
-use qwen3::kernel::softmax::{RowStats, probabilities, row_stats};
+use qwen3::kernel::softmax::{RowStats, first_place, probabilities, row_stats, row_stats_and_left};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -71,7 +71,8 @@ pub struct Draw {
     /// The token.
     pub token: u32,
     /// Its log-probability under the whole vocabulary at the sampling temperature (at 1 when greedy), but for tokens that a
-    /// [`Gate`](crate::Gate) denied: what a training forward computes, under the same mask.
+    /// [`Gate`](crate::Gate) denied, and those that truncation cut where that is recorded
+    /// ([`Gate::record_supports`](crate::Gate::record_supports)): what a training forward computes, under the same mask.
     pub logp: f32,
     /// Its log-probability under the distribution it was drawn from, after truncation.
     pub truncated_logp: f32,
@@ -93,9 +94,10 @@ pub(crate) struct Kept {
     pub(crate) mass: f64,
 }
 
-/// The distribution of a row of logits.
+/// The distribution of a row of logits, or of what a gate left of it.
 pub(crate) struct Distribution<'a> {
-    logits: &'a [f32],
+    pub(crate) logits: &'a [f32],
+    banned: Option<&'a [bool]>,
     params: &'a SamplingParams,
     /// At the sampling temperature, or 1 when greedy.
     pub(crate) stats: RowStats,
@@ -103,22 +105,37 @@ pub(crate) struct Distribution<'a> {
 
 impl<'a> Distribution<'a> {
     pub(crate) fn new(logits: &'a [f32], params: &'a SamplingParams) -> Result<Self> {
-        let greedy = params.temperature == 0.0;
-        let stats = row_stats(logits, if greedy { 1.0 } else { 1.0 / params.temperature });
-        // Where one logit is NaN or +inf, or none is finite, no sum is a number.
-        if !stats.log_sum.is_finite() {
-            return Err(Error::NonFiniteLogits);
-        }
-        Ok(Self { logits, params, stats })
+        let stats = row_stats(logits, inverse_temperature(params));
+        Self { logits, banned: None, params, stats }.checked()
     }
 
-    pub(crate) fn logits(&self) -> &'a [f32] {
-        self.logits
+    /// That of the row, and that of what `banned` leaves of it, which has the bits of the row whose banned logits are −∞.
+    pub(crate) fn and_left(
+        logits: &'a [f32],
+        banned: &'a [bool],
+        params: &'a SamplingParams,
+    ) -> Result<[Self; 2]> {
+        let [of_all, of_left] = row_stats_and_left(logits, banned, inverse_temperature(params));
+        let all = Self { logits, banned: None, params, stats: of_all }.checked()?;
+        Ok([all, Self { logits, banned: Some(banned), params, stats: of_left }])
+    }
+
+    /// Where one logit is NaN or +inf, or none is finite, no sum is a number.
+    fn checked(self) -> Result<Self> {
+        if self.stats.log_sum.is_finite() { Ok(self) } else { Err(Error::NonFiniteLogits) }
+    }
+
+    /// −∞ for a banned token.
+    pub(crate) fn logit(&self, token: usize) -> f32 {
+        match self.banned {
+            Some(banned) if banned[token] => f32::NEG_INFINITY,
+            _ => self.logits[token],
+        }
     }
 
     /// The kernel's `exp` never reaches 0, so a banned token is told apart by its logit.
     pub(crate) fn probability(&self, token: usize) -> f64 {
-        match self.logits[token] {
+        match self.logit(token) {
             f32::NEG_INFINITY => 0.0,
             z => f64::from(exp(self.stats.log_prob(z))),
         }
@@ -152,9 +169,19 @@ impl<'a> Distribution<'a> {
     /// [`pick`] from the whole row: the block of tokens at whose end the sum passes `uniform`, then the token within it.
     fn pick_of_all(&self, uniform: f64) -> usize {
         const BLOCK: usize = 256;
-        let (mut before, mut block) = (0.0, [0f32; BLOCK]);
+        let (mut before, mut block, mut left) = (0.0, [0f32; BLOCK], [0f32; BLOCK]);
         for (i, logits) in self.logits.chunks(BLOCK).enumerate() {
             let block = &mut block[..logits.len()];
+            let logits = match self.banned {
+                None => logits,
+                Some(banned) => {
+                    let banned = banned[BLOCK * i..].iter();
+                    for ((left, z), banned) in left.iter_mut().zip(logits).zip(banned) {
+                        *left = if *banned { f32::NEG_INFINITY } else { *z };
+                    }
+                    &left[..logits.len()]
+                }
+            };
             let after = before + probabilities(logits, &self.stats, block);
             if after > uniform {
                 let passes = |p: &f32| {
@@ -173,13 +200,16 @@ impl<'a> Distribution<'a> {
     }
 
     /// The lowest id of equals.
-    fn likeliest(&self) -> usize {
-        self.logits.iter().position(|z| *z == self.stats.top).unwrap_or(0)
+    pub(crate) fn likeliest(&self) -> usize {
+        match self.banned {
+            None => first_place(self.logits, self.stats.top),
+            Some(_) => (0..self.logits.len()).find(|v| self.logit(*v) == self.stats.top).unwrap_or(0),
+        }
     }
 
     /// What is known of a token drawn from what was kept.
     pub(crate) fn drawn(&self, token: usize, kept: Option<&Kept>) -> Draw {
-        let logp = self.stats.log_prob(self.logits[token]);
+        let logp = self.stats.log_prob(self.logit(token));
         let truncated_logp = match kept {
             Some(_) if self.params.temperature == 0.0 => 0.0,
             Some(Kept { mass, .. }) if *mass != 1.0 => (f64::from(logp) - mass.ln()) as f32,
@@ -187,6 +217,11 @@ impl<'a> Distribution<'a> {
         };
         Draw { token: token as u32, logp, truncated_logp, entropy: self.stats.entropy }
     }
+}
+
+/// 1 when greedy.
+fn inverse_temperature(params: &SamplingParams) -> f32 {
+    if params.temperature == 0.0 { 1.0 } else { 1.0 / params.temperature }
 }
 
 /// The kept tokens, likeliest first (equals by id), and their probability together.

@@ -72,6 +72,7 @@ fn gate(predictor: impl FamilyPredictor + Send + Sync + 'static, rules: Rules) -
         rules,
         exempt: FamilySet::EMPTY,
         protocol: Protocol::default(),
+        record_supports: false,
     }
 }
 
@@ -98,21 +99,24 @@ struct Masks(Arc<FamilyTable>, lcg::record::MaskRecord);
 
 impl LogitMask for Masks {
     fn ban(&self, row: usize, first: usize, logits: &mut [f32]) {
-        let (denied, pending) = self.1.at(row).unwrap();
-        self.0.view(pending).ban(denied, first, logits);
+        let mask = self.1.mask(&self.0, row).unwrap();
+        for (v, z) in (first as u32..).zip(logits) {
+            *z = if mask.allows(v) { *z } else { f32::NEG_INFINITY };
+        }
     }
 }
 
 fn params() -> impl Strategy<Value = SamplingParams> {
     let temperature = prop_oneof![Just(1.0f32), Just(0.0), Just(0.7)];
     let (top_k, top_p) = (prop_oneof![Just(0usize), 1usize..6], prop_oneof![Just(1.0f32), Just(0.6)]);
-    (temperature, top_k, top_p).prop_map(|(temperature, top_k, top_p)| SamplingParams {
+    let min_p = prop_oneof![2 => Just(0.0f32), 1 => Just(0.2)];
+    (temperature, top_k, top_p, min_p).prop_map(|(temperature, top_k, top_p, min_p)| SamplingParams {
         temperature,
         top_k,
         top_p,
+        min_p,
         max_new_tokens: 20,
         stop_tokens: vec![0],
-        ..SamplingParams::default()
     })
 }
 
@@ -128,24 +132,42 @@ proptest! {
         for (free, gated) in free.iter().zip(gated) {
             let trace = gated.gate.clone().unwrap();
             prop_assert!(trace.masks.denied().all(FamilySet::is_empty) && trace.masks.len() == free.tokens.len());
+            prop_assert_eq!(&trace.unmasked_logps, &free.logps);
             prop_assert_eq!(free, &Generation { gate: None, ..gated });
+        }
+        // To record what was cut changes how tokens are scored, not what is drawn.
+        let records = Gate { record_supports: true, ..gate(AllowAll, Rules::default()) };
+        for (free, gated) in free.iter().zip(run(&model, Some(records), &params)) {
+            prop_assert_eq!(&free.tokens, &gated.tokens);
+            for (a, b) in free.truncated_logps.iter().zip(&gated.truncated_logps) {
+                prop_assert!((a - b).abs() < 1e-5, "{a} and {b}");
+            }
         }
     }
 
     /// No denied token is drawn, a token changes only where the ungated draw was denied, and a training forward under the
-    /// recorded masks finds the recorded log-probabilities bit for bit (property 25).
+    /// recorded masks finds the recorded log-probabilities bit for bit (property 25), those of what truncation left where that
+    /// is recorded; one without masks finds the unmasked ones.
     #[test]
     fn what_was_drawn_is_replayed_bit_for_bit(
-        params in params(), seed in 0u64..50, family in 1usize..6, always: bool,
+        params in params(), seed in 0u64..50, family in 1usize..6, always: bool, record_supports: bool,
     ) {
         let model = model(seed);
         let widen = if always { Widen::Always } else { Widen::IfEmpty };
         let rules = Rules { widen, require_letter: false, first_token: FirstToken::GateOnly, ..Rules::default() };
-        for g in run(&model, Some(gate(Always(FamilySet::one(family)), rules)), &params) {
+        let gate = Gate { record_supports, ..gate(Always(FamilySet::one(family)), rules) };
+        for g in run(&model, Some(gate), &params) {
             let trace = g.gate.unwrap();
             prop_assert_eq!(trace.masks.len(), g.tokens.len());
+            let cuts = params.truncates() && params.temperature > 0.0;
             for (i, token) in g.tokens.iter().enumerate() {
                 prop_assert!(trace.masks.mask(&table(), i).unwrap().allows(*token), "token {token} at {i}");
+                let support = trace.masks.support(&table(), i).unwrap();
+                prop_assert_eq!(support.is_some(), record_supports && cuts);
+                if let Some(support) = support {
+                    prop_assert!(support.is_sorted() && support.len() <= 20);
+                    prop_assert_eq!(g.logps[i].to_bits(), g.truncated_logps[i].to_bits());
+                }
             }
             let prompt = [5, 7 + g.request as u32];
             let fed: Vec<u32> = prompt.iter().chain(&g.tokens[..g.tokens.len() - 1]).copied().collect();
@@ -153,11 +175,13 @@ proptest! {
             let hidden = model.forward(&Batch::pack([&fed[..]]), &options).unwrap();
             let states = hidden.states.narrow(0, 1, g.tokens.len()).unwrap().contiguous().unwrap();
             let temperature = if params.temperature == 0.0 { 1.0 } else { f64::from(params.temperature) };
+            let unmasked = model.masked_log_probs(&states, &g.tokens, temperature, None).unwrap();
             let mask: Arc<dyn LogitMask> = Arc::new(Masks(table(), trace.masks));
             let scores = model.masked_log_probs(&states, &g.tokens, temperature, Some(mask)).unwrap();
             let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<u32>>();
             prop_assert_eq!(bits(&scores.logp.to_vec1::<f32>().unwrap()), bits(&g.logps));
             prop_assert_eq!(bits(&scores.entropy.to_vec1::<f32>().unwrap()), bits(&g.entropies));
+            prop_assert_eq!(bits(&unmasked.logp.to_vec1::<f32>().unwrap()), bits(&trace.unmasked_logps));
         }
     }
 }

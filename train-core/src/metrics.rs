@@ -98,6 +98,7 @@ metrics! {
     "lcg/intervention_rate": "share of tokens at which the gate took tokens out of the support; with top_p = 1 nearly all where anything is denied",
     "lcg/flip_rate": "share of tokens that the gate changed: the same random numbers, ungated, had drawn a denied one",
     "lcg/denied_mass": "mean probability that the gate removed",
+    "lcg/unmasked_ratio": "mean importance ratio of the step's tokens, had they been scored without their masks: the mean probability of what they were drawn from. Under the masks it is 1",
     "lcg/veto_rate": "share of tokens at which the model found no token of a predicted family likely, and the gate stood back",
     "lcg/nan_rate": "share of tokens at which the gate's network gave NaN, and nothing was denied",
     "lcg/gate_version": "how often the gate's network that drew the step's samples had changed, from 1",

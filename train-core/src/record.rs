@@ -73,6 +73,13 @@ pub(crate) fn samples(row: &mut Row, samples: &[Sample]) -> Result<(), RewardErr
     for (name, value) in gate.entries().into_iter().flatten() {
         row.set(name, value);
     }
+    let ratio = |(unmasked, drawn): (&f32, &f32)| (f64::from(*unmasked) - f64::from(*drawn)).exp();
+    let gated = samples.iter().filter_map(|s| Some((s.gate.as_ref()?, s)));
+    if let Some(ratio) =
+        mean(gated.flat_map(|(gate, s)| gate.unmasked_logps.iter().zip(&s.logp_mu).map(ratio)))
+    {
+        row.set("lcg/unmasked_ratio", ratio);
+    }
     if let Some(logp) = mean(samples.iter().flat_map(|s| &s.logp_mu).map(|l| f64::from(*l))) {
         row.set("policy/logp_mean", logp);
     }
@@ -237,6 +244,7 @@ pub(crate) fn rollouts(samples: &[Sample], step: u64, groups: usize, codec: &Tex
         });
         if let Some(gate) = &s.gate {
             line["denied"] = gate.masks.denied().map(|d| d.0).collect();
+            line["logp_unmasked"] = gate.unmasked_logps.clone().into();
         }
         text.push_str(&format!("{line}\n"));
     }

@@ -51,6 +51,7 @@ pub(crate) fn bench(path: &Path, policy: &Policy, args: &BenchArgs) -> Result<()
         rules: Rules::default(),
         exempt: FamilySet::EMPTY,
         protocol: Protocol::default(),
+        record_supports: false,
     };
     let decoder = policy.decoder(Precision::F32)?;
     let times =

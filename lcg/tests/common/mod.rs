@@ -1,6 +1,8 @@
 //! Vocabularies small enough to read, and random ones.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub(crate) mod case;
+
 use lcg::{Exemptions, FamilySet, FamilyTable, GateState, Kind, Noise, Plan, Rules, Taxonomy, Vocabulary};
 
 /// A table of these texts.

@@ -25,6 +25,22 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     sum
 }
 
+/// By parts, since a search that may end anywhere is compiled without wide instructions.
+#[inline(always)]
+fn place_of(row: &[f32], value: f32) -> usize {
+    const PART: usize = 256;
+    for (i, part) in row.chunks(PART).enumerate() {
+        let mut found = false;
+        for z in part {
+            found |= *z == value;
+        }
+        if let (true, Some(place)) = (found, part.iter().position(|z| *z == value)) {
+            return PART * i + place;
+        }
+    }
+    0
+}
+
 multiversion! {
     /// [`policy_loss::logits::row_stats`] with an exponential that vectorises: what training and sampling take from a row of
     /// logits, so that a log-probability has the same bits in both.
@@ -42,10 +58,21 @@ multiversion! {
         logits::columns_grad(columns, target, stats, upstream, exp);
     }
 
+    /// [`row_stats`] of a row and of what `banned` leaves of it, in one pass: the latter with the bits of the row whose banned
+    /// logits are `-inf`.
+    pub fn row_stats_and_left(row: &[f32], banned: &[bool], inv_temperature: f32) -> [RowStats; 2] {
+        let parts = Partial::with_left([Partial::NONE; 2], row, banned, inv_temperature, exp);
+        [parts[0].stats(inv_temperature), parts[1].stats(inv_temperature)]
+    }
+
     /// The place of the largest number, the first of equals; 0 where none is a number.
     pub fn argmax(row: &[f32]) -> usize {
-        let top = max(row);
-        row.iter().position(|z| *z == top).unwrap_or(0)
+        place_of(row, max(row))
+    }
+
+    /// The first place of a number that is in the row; 0 where it is not.
+    pub fn first_place(row: &[f32], value: f32) -> usize {
+        place_of(row, value)
     }
 
     /// `exp(log_prob(z))` of some logits of a row whose statistics are known; 0 for −∞. Returns their sum, in eight lanes.

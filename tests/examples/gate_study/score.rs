@@ -144,6 +144,7 @@ impl Subject<'_> {
                 rules,
                 exempt: FamilySet::EMPTY,
                 protocol: Protocol::default(),
+                record_supports: false,
             },
             fit,
         };

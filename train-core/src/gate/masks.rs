@@ -9,14 +9,24 @@ use qwen3::ops::LogitMask;
 use crate::learner::UpdateError;
 use crate::sample::Sample;
 
-/// The denied families of each token, and the bytes pending before it.
+/// The distribution of one token.
+#[derive(Clone)]
+struct RowMask {
+    denied: FamilySet,
+    /// The bytes before it.
+    pending: Pending,
+    /// What truncation left, where it is recorded.
+    kept: Option<Arc<[u32]>>,
+}
+
+/// The mask of each token.
 pub(crate) struct Masks {
     table: Arc<FamilyTable>,
-    rows: Vec<(FamilySet, Pending)>,
+    rows: Vec<RowMask>,
 }
 
 impl Masks {
-    /// Of samples, one behind the other; `None` where nothing is denied.
+    /// Of samples, one behind the other; `None` where nothing is denied or cut.
     pub(crate) fn of(
         table: &Arc<FamilyTable>,
         samples: &[&Sample],
@@ -32,31 +42,52 @@ impl Masks {
                 }
                 for (row, token) in sample.response.iter().enumerate() {
                     let (denied, pending) = trace.masks.at(row)?;
-                    if table.view(pending).denies(denied, *token as usize) {
+                    let kept = trace.masks.support(table, row)?;
+                    let cut = kept.as_ref().is_some_and(|kept| kept.binary_search(token).is_err());
+                    if cut || table.view(pending).denies(denied, *token as usize) {
                         return Err(Error::SampledTokenDenied { row, token: *token, denied: denied.0 });
                     }
-                    rows.push((denied, pending));
+                    rows.push(RowMask { denied, pending, kept: kept.map(Arc::from) });
                 }
                 Ok(())
             };
             of_sample().map_err(|source| UpdateError::Masks { key, source })?;
         }
-        let denies = rows.iter().any(|(denied, _)| !denied.is_empty());
-        Ok(denies.then(|| Arc::new(Self { table: table.clone(), rows })))
+        let masks = rows.iter().any(|row| !row.denied.is_empty() || row.kept.is_some());
+        Ok(masks.then(|| Arc::new(Self { table: table.clone(), rows })))
     }
 
     /// Rows at which something is denied.
     pub(crate) fn denied_rows(&self) -> Vec<u32> {
         let rows = self.rows.iter().enumerate();
-        rows.filter(|(_, (denied, _))| !denied.is_empty()).map(|(row, _)| row as u32).collect()
+        rows.filter(|(_, row)| !row.denied.is_empty()).map(|(at, _)| at as u32).collect()
+    }
+
+    /// Whether truncation cut something from a row.
+    pub(crate) fn truncates(&self) -> bool {
+        self.rows.iter().any(|row| row.kept.is_some())
+    }
+
+    /// The masks of some rows, without what truncation cut.
+    pub(crate) fn denials_of(&self, rows: &[u32]) -> Arc<Self> {
+        let of = |row: &u32| RowMask { kept: None, ..self.rows[*row as usize].clone() };
+        Arc::new(Self { table: self.table.clone(), rows: rows.iter().map(of).collect() })
     }
 }
 
 impl LogitMask for Masks {
     fn ban(&self, row: usize, first: usize, logits: &mut [f32]) {
-        let (denied, pending) = self.rows[row];
+        let RowMask { denied, pending, kept } = &self.rows[row];
         if !denied.is_empty() {
-            self.table.view(pending).ban(denied, first, logits);
+            self.table.view(*pending).ban(*denied, first, logits);
+        }
+        if let Some(kept) = kept {
+            let here = |v: &u32| (*v as usize) < first + logits.len();
+            let kept = &kept[kept.partition_point(|v| (*v as usize) < first)..];
+            let kept = &kept[..kept.partition_point(here)];
+            let stay: Vec<f32> = kept.iter().map(|v| logits[*v as usize - first]).collect();
+            logits.fill(f32::NEG_INFINITY);
+            kept.iter().zip(stay).for_each(|(v, z)| logits[*v as usize - first] = z);
         }
     }
 }

@@ -165,6 +165,7 @@ impl GateSetup {
             rules: self.rules,
             exempt: self.exempt,
             protocol: self.protocol.clone(),
+            record_supports: true,
         }))
     }
 }

@@ -120,15 +120,24 @@ impl Learner {
     }
 
     /// `−log(probability that the gate left)` of the rows at which it denied anything, `[rows]`: the log-probability of the
-    /// same token under the mask and without it differ by that.
+    /// same token under what it denied and without that differ by it. What truncation cut is no doing of the gate.
     fn leak(&self, scored: &Scored) -> Result<Option<Tensor>, UpdateError> {
         let Some(masks) = &scored.masks else { return Ok(None) };
         let rows = masks.denied_rows();
         let targets: Vec<u32> = rows.iter().map(|row| scored.packed.targets[*row as usize]).collect();
         let states = scored.states.apply_op1(GatherRows { rows: Arc::from(rows.as_slice()) })?;
         let full = self.model.log_probs(&states, &targets, self.temperature)?.logp;
-        let rows = Tensor::new(rows, full.device())?;
-        Ok(Some((scored.scores.logp.contiguous()?.index_select(&rows, 0)? - full)?))
+        let gated = match masks.truncates() {
+            true => {
+                let denials: Arc<dyn LogitMask> = masks.denials_of(&rows);
+                self.model.masked_log_probs(&states, &targets, self.temperature, Some(denials))?.logp
+            }
+            false => {
+                let rows = Tensor::new(rows, full.device())?;
+                scored.scores.logp.contiguous()?.index_select(&rows, 0)?
+            }
+        };
+        Ok(Some((gated - full)?))
     }
 
     /// Forward and backward of one micro-batch.
