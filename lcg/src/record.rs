@@ -35,11 +35,17 @@ impl MaskRecord {
         self.denied.push(denied);
     }
 
-    /// Adds that the latest token was drawn from these tokens alone, ascending, out of `vocabulary`: what truncation kept of it,
-    /// widening included, denied ones left out.
+    /// Adds that the latest token was drawn from these tokens alone, in any order, out of `vocabulary`: what truncation kept of
+    /// it, widening included, denied ones left out. Replaces what was said of it before. No token, or none in the vocabulary, says
+    /// nothing.
     pub fn push_support(&mut self, kept: &[u32], vocabulary: usize) {
-        if let Some(latest) = self.denied.len().checked_sub(1) {
-            self.supports.push((latest as u32, kept::encode(kept, vocabulary)));
+        let Some(latest) = self.denied.len().checked_sub(1).map(|token| token as u32) else { return };
+        let mut kept: Vec<u32> = kept.iter().copied().filter(|v| (*v as usize) < vocabulary).collect();
+        kept.sort_unstable();
+        kept.dedup();
+        self.supports.pop_if(|(token, _)| *token == latest);
+        if !kept.is_empty() {
+            self.supports.push((latest, kept::encode(&kept, vocabulary)));
         }
     }
 

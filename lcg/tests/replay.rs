@@ -44,7 +44,10 @@ proptest! {
         let support: Vec<u32> = (0..kept.len() as u32).filter(|v| kept[*v as usize]).collect();
         let mut record = MaskRecord::default();
         record.push(&case.state, &step);
-        record.push_support(&support, case.table.len());
+        // In any order, and what was said before is forgotten.
+        let given: Vec<u32> = support.iter().rev().copied().chain([support[0], u32::MAX]).collect();
+        record.push_support(&[0, 1], case.table.len());
+        record.push_support(&given, case.table.len());
         let (back, found) = MaskRecord::from_bytes(&record.to_bytes(&case.table, version), &case.table).unwrap();
         prop_assert_eq!((&back, found), (&record, version));
         let mask = back.mask(&case.table, 0).unwrap();
@@ -90,5 +93,15 @@ proptest! {
             close(&[numeric(&masked), numeric(&leak)], &[slope[v], leak_slope[v]], 1e-6);
         }
         prop_assert!(logprob <= 1e-12);
+        // What truncation kept of it, as well.
+        let is_kept = |v: &u32| mask.allows(*v) && (*v == step.token || v % 3 != 0);
+        let kept: Vec<u32> = (0..z.len() as u32).filter(is_kept).collect();
+        let allowed: Vec<bool> = (0..z.len() as u32).map(|v| kept.contains(&v)).collect();
+        let cut = RowMask { kept: Some(kept.into()), ..mask };
+        let (logprob, slope) = reference::masked_logprob(&z, &allowed, token, t);
+        let mut d = vec![0f32; z.len()];
+        cut.add_gradient(0, &case.logits, step.token, temperature, 1.0, &mut d).unwrap();
+        close(&wide(&d), &slope, 2e-5);
+        close(&[f64::from(cut.logprob(0, &case.logits, step.token, temperature).unwrap())], &[logprob], 3e-5 * logprob.abs().max(1.0));
     }
 }
