@@ -94,7 +94,7 @@ proptest! {
         }
         prop_assert!(logprob <= 1e-12);
         // What truncation kept of it, as well.
-        let is_kept = |v: &u32| mask.allows(*v) && (*v == step.token || v % 3 != 0);
+        let is_kept = |v: &u32| mask.allows(*v) && (*v == step.token || !v.is_multiple_of(3));
         let kept: Vec<u32> = (0..z.len() as u32).filter(is_kept).collect();
         let allowed: Vec<bool> = (0..z.len() as u32).map(|v| kept.contains(&v)).collect();
         let cut = RowMask { kept: Some(kept.into()), ..mask };
