@@ -4,9 +4,7 @@
 # usage: bench/peers.sh [bench] [vllm]   (default: both)
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# The index of builds without CUDA, where it is in reach: pip asks it for every package in vain where it is not.
-cpu_index=https://download.pytorch.org/whl/cpu index=()
-if curl -sfo /dev/null --max-time 10 $cpu_index/; then index=(--extra-index-url $cpu_index); fi
+read -ra index <<<"$(scripts/torch-index.sh)"
 [ $# -gt 0 ] || set -- bench vllm
 
 has() { "$1/bin/python" -c "

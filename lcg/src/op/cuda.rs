@@ -91,16 +91,6 @@ impl Scores {
         let Some((start, _)) = layout.contiguous_offsets() else { bail!("logits must be contiguous") };
         Ok((rows, start))
     }
-
-    /// Replaces `logits`, which nothing else may hold, by the gradient of a loss with `upstream` `[rows]`.
-    pub(super) fn replace_by_gradient(
-        &self,
-        logits: &Tensor,
-        scores: &Tensor,
-        upstream: &Tensor,
-    ) -> Result<()> {
-        logits.inplace_op3(scores, upstream, self)
-    }
 }
 
 fn kernels(storage: &CudaStorage) -> Result<(Gpu, LogprobKernels)> {
@@ -146,7 +136,7 @@ impl CustomOp1 for Scores {
 
     fn bwd(&self, logits: &Tensor, scores: &Tensor, d_scores: &Tensor) -> Result<Option<Tensor>> {
         let gradient = logits.force_contiguous()?;
-        self.replace_by_gradient(&gradient, scores, &d_scores.narrow(1, 0, 1)?.contiguous()?)?;
+        gradient.inplace_op3(scores, &d_scores.narrow(1, 0, 1)?.contiguous()?, self)?;
         Ok(Some(gradient))
     }
 }

@@ -86,7 +86,7 @@ fn scores_and_gradients_are_those_of_the_cpu() -> Result<()> {
             let op = Scores::new(&device, &table, &targets, &masks, 0.7, denials)?;
             let scores = whole.apply_op1(Scores::new(&device, &table, &targets, &masks, 0.7, denials)?)?;
             let gradient = whole.force_contiguous()?;
-            op.replace_by_gradient(&gradient, &scores, &weights.to_device(&device)?)?;
+            gradient.inplace_op3(&scores, &weights.to_device(&device)?, &op)?;
             Ok(values(&gradient))
         };
         let relative = if dtype == DType::BF16 { 1.0 / 128.0 } else { 2e-5 };

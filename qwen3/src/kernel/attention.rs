@@ -352,3 +352,49 @@ pub fn attend(
         mix_panel(scores, n, panel.values, panel.len, start, seen, out, d);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::lanes::Portable;
+    use super::*;
+
+    /// Scores of a panel and their mixture with rows, by the instructions of `simd`.
+    #[inline(always)]
+    fn both<S: Simd>(simd: S, rows: &[f32], panel: &[f32], d: usize, len: usize) -> [Vec<f32>; 2] {
+        let (rows, keys) = (Rows { data: rows, stride: d }, panel.as_chunks::<PANEL>().0);
+        let (mut scores, mut out) = (vec![0f32; 4 * len], vec![0.5f32; 4 * d]);
+        match len <= LANES {
+            true => score_rows::<S, 4, 1>(simd, rows, keys, len, 0.3, &mut scores, len),
+            false => score_rows::<S, 4, 2>(simd, rows, keys, len, 0.3, &mut scores, len),
+        }
+        let weights = std::array::from_fn::<_, 4, _>(|row| &scores[row * len..][..len]);
+        mix(simd, weights, 1, Rows { data: panel, stride: d }, 0..len, &mut out, d);
+        [scores, out]
+    }
+
+    proptest! {
+        /// Every processor's instructions give the same bits.
+        #[test]
+        fn all_instructions_give_the_same_bits(
+            d in 1usize..80, len in 1usize..=PANEL, numbers in prop::collection::vec(-2f32..2.0, 84 * 80),
+        ) {
+            let (rows, panel) = numbers.split_at(4 * d);
+            let panel = &panel[..d * PANEL];
+            let wanted = both(Portable, rows, panel, d, len);
+            #[cfg(target_arch = "x86_64")]
+            {
+                use super::super::lanes::{Avx2, Avx512};
+                if let Some(simd) = Avx2::detect() {
+                    prop_assert_eq!(&both(simd, rows, panel, d, len), &wanted);
+                }
+                if let Some(simd) = Avx512::detect() {
+                    prop_assert_eq!(&both(simd, rows, panel, d, len), &wanted);
+                }
+            }
+            let plain: f32 = (0..d).fold(0.0, |sum, l| rows[l].mul_add(panel[l * PANEL + len - 1], sum));
+            prop_assert_eq!(wanted[0][len - 1], plain * 0.3);
+        }
+    }
+}
