@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::ControlFlow;
@@ -149,6 +150,16 @@ impl<C: Complete> Recorded<C> {
             at_a_time: 32,
             progress: None,
         })
+    }
+
+    /// [`Recorded::open`] on the file beside `output` that has its name and this `ending`.
+    ///
+    /// # Errors
+    /// As [`Recorded::open`].
+    pub fn beside(source: C, output: &Path, ending: &str, id_field: &str) -> Result<Self, FileError> {
+        let mut name = OsString::from(output);
+        name.push(ending);
+        Self::open(source, Path::new(&name), id_field)
     }
 
     /// The most completions that are written at one time (default 32), and that a source is asked for which cannot say how many it works

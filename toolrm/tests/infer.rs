@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use toolrm::critique::Variant;
 use toolrm::infer::{
     BestOf, BestOfReport, Contender, Context, CorrectionReport, InferError, Judge, Outcome, Strategy,
-    correct, majority, select_by_score,
+    best_by_score, correct, majority,
 };
 use toolrm::{Call, Val};
 
@@ -160,8 +160,24 @@ fn selections_without_a_judge() {
     // Equal calls are equal however they are written.
     let call = |v: Val| Contender { text: String::new(), calls: vec![Call::new("f", [("x", v)])] };
     assert_eq!(majority(&[says(1), call(Val::Int(1)), call(Val::Float(1.0))]), Some(1));
-    assert_eq!(select_by_score(&[0.5, 2.0, 2.0, -1.0]), Some(1));
-    assert_eq!(select_by_score(&[]), None);
+}
+
+#[test]
+fn numbers_of_a_reward_model_choose() {
+    let groups = [group(&[4, 5, 6, 7]), group(&[8, 9, 8])];
+    // The highest, the lower index of equals; what is said twice takes part once, with the number of the first.
+    let selected = best_by_score(&groups, &[vec![0.5, 2.0, 2.0, -1.0], vec![1.0, 2.0, 3.0]]).unwrap();
+    assert_eq!(selected.iter().map(|s| (s.index, s.distinct)).collect::<Vec<_>>(), [(1, 4), (1, 2)]);
+    let infinite = best_by_score(&groups[1..], &[vec![f64::NEG_INFINITY, f64::INFINITY, 0.0]]).unwrap();
+    assert_eq!(infinite[0].index, 1);
+    let message = |scores: &[Vec<f64>]| best_by_score(&groups[1..], scores).unwrap_err().to_string();
+    assert_eq!(message(&[vec![1.0, 2.0]]), "scores of q: 2 numbers for 3 responses");
+    assert_eq!(message(&[]), "scores of q: 0 numbers for 3 responses");
+    assert_eq!(message(&[vec![1.0, f64::NAN, 0.0]]), "scores of q: the number of response 1 is NaN");
+    assert!(matches!(best_by_score(&[group(&[])], &[vec![]]), Err(InferError::Nobody(_))));
+    assert_eq!(Outcome::of_scores(1.0, 0.5), Outcome::A);
+    assert_eq!(Outcome::of_scores(-0.0, 0.0), Outcome::Tie);
+    assert_eq!(Outcome::of_scores(0.5, 1.0), Outcome::B);
 }
 
 #[test]
@@ -236,5 +252,7 @@ proptest! {
             let selected = judge(largest).best_of(&[group(&numbers)], strategy).unwrap();
             prop_assert_eq!(selected[0].index, first);
         }
+        let scores = numbers.iter().map(|n| *n as f64).collect();
+        prop_assert_eq!(best_by_score(&[group(&numbers)], &[scores]).unwrap()[0].index, first);
     }
 }

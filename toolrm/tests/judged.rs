@@ -278,6 +278,58 @@ fn a_judge_chooses_among_the_responses_of_each_step() {
 }
 
 #[test]
+fn numbers_of_a_reward_model_choose_among_the_responses_of_each_step() {
+    let dir = made();
+    let dir = dir.path();
+    let all: Vec<Scored> = records(dir, "scored.jsonl");
+    let index =
+        |i: usize| all[..i].iter().filter(|s| s.candidate.step_id == all[i].candidate.step_id).count();
+    let write = |name: &str, score: &dyn Fn(usize) -> String| {
+        let line = |i: usize| {
+            let step = &all[i].candidate.step_id;
+            format!("{{\"step_id\": \"{step}\", \"index\": {}, \"score\": {}}}\n", index(i), score(i))
+        };
+        fs::write(dir.join(name), (0..all.len()).map(line).collect::<String>()).unwrap();
+    };
+    let bon = ["bon", "--steps", "steps.jsonl", "--scored", "scored.jsonl", "--strategy", "scalar"];
+    let run = |scores: &str, output: &str, exit: i32| {
+        code(dir, &[&bon[..], &["--scores", scores, "-o", output]].concat(), exit)
+    };
+    // The rule score itself is a perfect reward model.
+    write("rule.jsonl", &|i| all[i].score.to_f64().to_string());
+    let err = run("rule.jsonl", "rule-out.jsonl", 0);
+    assert!(err.contains("selected     100.0 % right") && err.contains("judge calls  0"), "{err}");
+    // Its negative chooses a wrong one wherever there is one.
+    write("worst.jsonl", &|i| (-all[i].score.to_f64()).to_string());
+    let err = run("worst.jsonl", "worst-out.jsonl", 0);
+    assert!(err.contains("selected     0.0 % right"), "{err}");
+    // A response without a number, one too many, a second one, and what is no number are errors that name it.
+    let text = text(dir, "rule.jsonl");
+    let lines: Vec<&str> = text.lines().collect();
+    let err_of = |name: &str, lines: &[&str], exit: i32| {
+        fs::write(dir.join(name), lines.join("\n")).unwrap();
+        run(name, "no-out.jsonl", exit)
+    };
+    let err = err_of("few.jsonl", &lines[1..], 3);
+    assert!(err.contains("field.missing: few.jsonl has no number of response 0 of step \"s1\""), "{err}");
+    let more = "{\"step_id\": \"s1\", \"index\": 99, \"score\": 1}";
+    let err = err_of("more.jsonl", &[&lines[..], &[more]].concat(), 3);
+    assert!(err.contains("id.unknown: there is no response 99 of step \"s1\""), "{err}");
+    let err = err_of("twice.jsonl", &[&lines[..], &[lines[0]]].concat(), 3);
+    assert!(err.contains("id.duplicate: response 0 of step \"s1\" has two numbers"), "{err}");
+    let err = err_of("text.jsonl", &["{\"step_id\": \"s1\", \"index\": 0, \"score\": \"1\"}"], 3);
+    assert!(err.contains("text.jsonl:1") && err.contains("a number"), "{err}");
+    // The two arguments go together; a judge needs a backend.
+    let err = code(dir, &[&bon[..], &["-o", "no-out.jsonl"]].concat(), 2);
+    assert!(err.contains("--strategy scalar and --scores need each other"), "{err}");
+    let bon = ["bon", "--steps", "steps.jsonl", "--scored", "scored.jsonl", "-o", "no-out.jsonl"];
+    let err = code(dir, &[&bon[..], &["--scores", "rule.jsonl"]].concat(), 2);
+    assert!(err.contains("need each other"), "{err}");
+    assert!(code(dir, &bon, 2).contains("expected --backend"));
+    assert!(!dir.join("no-out.jsonl").exists());
+}
+
+#[test]
 fn a_policy_corrects_its_responses() {
     let dir = made();
     let dir = dir.path();

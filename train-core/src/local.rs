@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use completion::{Answer, Complete, Completion, CompletionError};
-use qwen3::{Decoder, Precision};
+use qwen3::Precision;
+use qwen3::decode::{Context, Decoder, Row};
 use rollout_engine::{Engine, EngineOptions, Finish, SamplingParams};
 use serde_json::Map;
 use sha2::{Digest, Sha256};
@@ -46,6 +47,7 @@ impl Default for LocalOptions {
 
 /// A model with its tokenizer. A completion depends on its request and the weights alone: what else is asked at the same time
 /// changes nothing. Draws are keyed by the request's id and seed (0 when absent).
+#[derive(Clone)]
 pub struct LocalModel {
     name: String,
     codec: TextCodec,
@@ -75,6 +77,56 @@ impl LocalModel {
             codec,
             options,
         })
+    }
+
+    /// The log-probability of each continuation, its tokens as they follow the prompt, at temperature 1: `[requests][continuations]`,
+    /// in nats. A request that cannot be scored fails alone.
+    pub fn log_probs(
+        &self,
+        requests: &[completion::Request],
+        continuations: &[&str],
+    ) -> Vec<Result<Vec<f64>, CompletionError>> {
+        let one = |request: &completion::Request| {
+            let scored = self.tokens(request).and_then(|prompt| self.continued(&prompt, continuations));
+            scored.map_err(|reason| CompletionError::Other(format!("{}: {reason}", request.id)))
+        };
+        requests.iter().map(one).collect()
+    }
+
+    fn continued(&self, prompt: &[u32], continuations: &[&str]) -> Result<Vec<f64>, String> {
+        let vocabulary = self.decoder.config().vocab_size;
+        let step = |tokens: &[u32], context: &mut Context| {
+            let rows: Vec<Row> = tokens.iter().map(|token| Row { context: 0, token: *token }).collect();
+            self.decoder.step(&rows, &mut [context]).map(|step| step.states).map_err(|e| e.to_string())
+        };
+        let mut context = Context::default();
+        let mut states = Vec::new();
+        for tokens in prompt.chunks(self.options.rows.max(1)) {
+            states = step(tokens, &mut context)?;
+        }
+        let last = states.split_off(states.len() - self.decoder.config().hidden_size);
+        let first = self.decoder.logits(&last);
+        let prefix = context.into_prefix().ok_or("the prompt is not a prefix")?;
+        let one = |text: &&str| {
+            let tokens = self.codec.encode(text).map_err(|e| e.to_string())?;
+            let Some((_, fed)) = tokens.split_last() else {
+                return Err("a continuation is empty".to_owned());
+            };
+            if prompt.len() + tokens.len() > self.context {
+                let (length, new, context) = (prompt.len(), tokens.len(), self.context);
+                return Err(format!(
+                    "{length} tokens and {new} new ones are more than the context of {context}"
+                ));
+            }
+            let mut logits = first.clone();
+            if !fed.is_empty() {
+                let mut context = Context::after(prefix.clone());
+                logits.extend(self.decoder.logits(&step(fed, &mut context)?));
+            }
+            let each = logits.chunks_exact(vocabulary).zip(&tokens);
+            Ok(each.map(|(row, token)| log_softmax(row, *token as usize)).sum())
+        };
+        continuations.iter().map(one).collect()
     }
 
     fn tokens(&self, request: &completion::Request) -> Result<Vec<u32>, String> {
@@ -191,6 +243,13 @@ impl Complete for LocalModel {
             }
         }
     }
+}
+
+/// The log-probability of an index under the softmax of logits.
+fn log_softmax(logits: &[f32], index: usize) -> f64 {
+    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|z| f64::from(z - top).exp()).sum();
+    f64::from(logits[index] - top) - sum.ln()
 }
 
 fn failed(id: &str, reason: &str) -> Answer {

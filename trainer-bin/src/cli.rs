@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use train_core::data::MediaFile;
 
 use crate::cov::CovArgs;
-use crate::judge::{JudgeArgs, StrategyName};
+use crate::judge::{JudgeArgs, ScoredArgs, StrategyName};
 use crate::{
     bench, configs, convert, cov, describe, doctor, experiment, gate, generate, inspect, judge, run, what_if,
 };
@@ -109,20 +109,24 @@ enum Verb {
     /// Choose the best response to each step (`toolrm`), and say how often the choice is right.
     Bon {
         #[command(flatten)]
-        args: JudgeArgs,
-        /// Steps, as JSON lines.
-        steps: PathBuf,
-        /// Scored candidates of the steps.
-        scored: PathBuf,
+        args: ScoredArgs,
         /// How the best is found.
         #[arg(long, value_enum, default_value = "knockout")]
         strategy: StrategyName,
-        /// The prompts' variant: `think`, `no_think` or `bare`.
-        #[arg(long, default_value = "no_think")]
-        variant: String,
         /// Draws the bracket.
         #[arg(long, default_value_t = 0)]
         seed: u64,
+    },
+    /// Let a judge criticise responses (`toolrm`) and a policy answer again, and say how many became right and how many wrong.
+    Correct {
+        #[command(flatten)]
+        args: ScoredArgs,
+        /// The policy, where it is not the judge: a run directory, a Hugging Face directory or a GGUF file.
+        #[arg(long)]
+        policy: Option<PathBuf>,
+        /// The most answers of the policy to one response.
+        #[arg(long, default_value_t = 1)]
+        rounds: usize,
     },
     /// Ask for long answers that rules verify (`cov-eval`), and score them: tables, pictures and a report. Stopped, it goes on
     /// where it was.
@@ -448,8 +452,9 @@ impl Cli {
                 generate::chat(&model, &system, &variables, &media, &sampling).map(done)
             }
             Some(Verb::Judge { args, tasks, output }) => judge::judge(&args, &tasks, &output).map(done),
-            Some(Verb::Bon { args, steps, scored, strategy, variant, seed }) => {
-                judge::best_of(&args, &steps, &scored, strategy, &variant, seed).map(done)
+            Some(Verb::Bon { args, strategy, seed }) => judge::best_of(&args, strategy, seed).map(done),
+            Some(Verb::Correct { args, policy, rounds }) => {
+                judge::correct(&args, policy.as_deref(), rounds).map(done)
             }
             Some(Verb::Cov(args)) => cov::cov(&args),
             Some(Verb::Convert { model, output, dtype, max_shard_size }) => {

@@ -53,6 +53,17 @@ impl Console {
         }
     }
 
+    /// After a supervised step.
+    pub(crate) fn supervised(&self, done: u64, of: u64, loss: f64) {
+        match &self.bar {
+            Some(bar) => bar.set_message(format!("supervised step {done} of {of}, loss {loss:.3}")),
+            None if done.is_multiple_of((of / 10).max(1)) => {
+                self.say(&format!("supervised step {done:>4} of {of}  loss {loss:.3}"));
+            }
+            None => {}
+        }
+    }
+
     pub(crate) fn held_out(&self, row: &Row) {
         if let Some(exact) = row.get("eval/heldout/exact") {
             self.say(&format!(

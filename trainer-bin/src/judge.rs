@@ -1,4 +1,4 @@
-//! `judge` and `bon`: a model of this machine as a judge of tool calls.
+//! `judge`, `bon` and `correct`: a model of this machine as a judge of tool calls.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
-use completion::{Complete, Completion, Recorded, Sampling};
-use toolrm::Rational;
-use toolrm::critique::Variant;
-use toolrm::infer::{BestOf, BestOfReport, Judge, Strategy, pair_report, scored_groups, task_requests};
+use completion::{Complete, Completion, Recorded, Request, Sampling};
+use toolrm::critique::{Variant, point_prompt};
+use toolrm::infer::{
+    BestOf, Judge, Strategy, Usage, best_by_score, chosen_responses, correct_responses, pair_report,
+    scored_groups, task_requests,
+};
 use toolrm::record::{self, Record, Scored, Step, Task};
 use train_core::local::{LocalModel, LocalOptions};
+use train_core::rundir::write_whole;
 
 use crate::cli::ProductType;
 
@@ -39,6 +42,53 @@ impl JudgeArgs {
     }
 }
 
+/// Scored responses to the steps of conversations, and where what comes of them goes.
+#[derive(Args, Clone)]
+pub(crate) struct ScoredArgs {
+    #[command(flatten)]
+    model: JudgeArgs,
+    /// Steps, as JSON lines.
+    steps: PathBuf,
+    /// Scored responses to the steps.
+    scored: PathBuf,
+    /// The prompts' variant: `think`, `no_think` or `bare`.
+    #[arg(long, default_value = "no_think", value_parser = variant)]
+    variant: Variant,
+    /// Where responses go, scored; models' answers stand beside it (OUTPUT.judge.jsonl, OUTPUT.policy.jsonl), and the same command goes on
+    /// with them. Without it nothing is kept.
+    #[arg(long, short)]
+    output: Option<PathBuf>,
+}
+
+fn variant(name: &str) -> Result<Variant, String> {
+    Variant::from_name(name).ok_or_else(|| "expected think, no_think or bare".to_owned())
+}
+
+impl ScoredArgs {
+    fn judge(&self, model: &LocalModel) -> Result<Judge<Box<dyn Complete>>> {
+        let model = self.kept(model.clone(), ".judge.jsonl")?;
+        Ok(Judge::new(model, self.variant, self.model.max_tokens))
+    }
+
+    /// The model, whose answers are kept when there is an output to keep them beside.
+    fn kept(&self, model: LocalModel, ending: &str) -> Result<Box<dyn Complete>> {
+        let Some(output) = &self.output else { return Ok(Box::new(model)) };
+        let kept = Recorded::beside(model, output, ending, "task_id")?;
+        let (output, ending) = (output.display().to_string(), ending.to_owned());
+        Ok(Box::new(kept.on_progress(move |done, all| eprintln!("{output}{ending}: {done} of {all}"))))
+    }
+
+    fn write(&self, rows: &[Scored]) -> Result<()> {
+        let Some(output) = &self.output else { return Ok(()) };
+        let mut text = String::new();
+        for row in rows {
+            text += &record::line(row)?;
+            text.push('\n');
+        }
+        Ok(write_whole(output, text.as_bytes())?)
+    }
+}
+
 /// How the best is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum StrategyName {
@@ -48,6 +98,8 @@ pub(crate) enum StrategyName {
     Knockout,
     /// Everybody against everybody.
     RoundRobin,
+    /// The response whose verdict is `correct` rather than `revise` with the highest odds, each read alone, once and without an answer.
+    Scalar,
 }
 
 /// Records of a file.
@@ -87,33 +139,75 @@ pub(crate) fn judge(args: &JudgeArgs, tasks: &Path, output: &Path) -> Result<()>
 }
 
 /// Chooses among the responses of each step, and says how often the choice is right.
-pub(crate) fn best_of(
-    args: &JudgeArgs,
-    steps: &Path,
-    scored: &Path,
-    strategy: StrategyName,
-    variant: &str,
-    seed: u64,
-) -> Result<()> {
-    let Some(variant) = Variant::from_name(variant) else {
-        bail!("variant is {variant:?}, expected think, no_think or bare");
-    };
+pub(crate) fn best_of(args: &ScoredArgs, strategy: StrategyName, seed: u64) -> Result<()> {
     let strategy = match strategy {
-        StrategyName::Listwise => Strategy::Listwise { limit: 16 },
-        StrategyName::Knockout => Strategy::Knockout { seed },
-        StrategyName::RoundRobin => Strategy::RoundRobin,
+        StrategyName::Listwise => Some(Strategy::Listwise { limit: 16 }),
+        StrategyName::Knockout => Some(Strategy::Knockout { seed }),
+        StrategyName::RoundRobin => Some(Strategy::RoundRobin),
+        StrategyName::Scalar => None,
     };
-    let (steps, scored): (Vec<Step>, Vec<Scored>) = (read(steps)?, read(scored)?);
+    let (steps, scored): (Vec<Step>, Vec<Scored>) = (read(&args.steps)?, read(&args.scored)?);
     let (groups, places): (Vec<BestOf<'_>>, Vec<Vec<usize>>) =
         scored_groups(&steps, &scored).into_iter().unzip();
-    let mut judge = Judge::new(args.open()?, variant, args.max_tokens);
-    let mut report = BestOfReport::default();
-    for (selected, (group, places)) in
-        judge.best_of(&groups, strategy)?.iter().zip(groups.iter().zip(&places))
-    {
-        let right: Vec<bool> = places.iter().map(|i| scored[*i].score == Rational::ONE).collect();
-        report.add(&group.contenders, &right, selected.index);
+    let model = args.model.open()?;
+    let (selected, usage) = match strategy {
+        Some(strategy) => {
+            let mut judge = args.judge(&model)?;
+            (judge.best_of(&groups, strategy)?, judge.usage())
+        }
+        None => {
+            let scores = verdict_odds(&model, args.variant, &groups)?;
+            (best_by_score(&groups, &scores)?, Usage::default())
+        }
+    };
+    let (rows, report) = chosen_responses(&scored, &groups, &places, &selected);
+    args.write(&rows)?;
+    write!(std::io::stdout().lock(), "{}", report.to_text(&usage))?;
+    Ok(())
+}
+
+/// Of each response the logarithm of the odds of `correct` against `revise` as the judge's whole answer.
+fn verdict_odds(model: &LocalModel, variant: Variant, groups: &[BestOf<'_>]) -> Result<Vec<Vec<f64>>> {
+    let answers = match variant {
+        Variant::Bare => ["correct", "revise"].map(str::to_owned),
+        Variant::NoThink => ["correct", "revise"].map(|v| format!("<verdict>\n{v}\n</verdict>")),
+        Variant::Think => {
+            bail!("a judge that thinks first gives no number: the variant is to be no_think or bare")
+        }
+    };
+    let mut requests = Vec::new();
+    for BestOf { context, contenders } in groups {
+        for (i, response) in contenders.iter().enumerate() {
+            let prompt = point_prompt(context.tools, context.history, response.shown(), variant)?;
+            // The answers are given: none is drawn.
+            requests.push(Request::user(format!("{}/{i}", context.id), prompt.text, Sampling::greedy(0)));
+        }
     }
-    write!(std::io::stdout().lock(), "{}", report.to_text(&judge.usage()))?;
+    let answers: Vec<&str> = answers.iter().map(String::as_str).collect();
+    let mut odds = Vec::with_capacity(requests.len());
+    for scored in model.log_probs(&requests, &answers) {
+        let scored = scored?;
+        odds.push(scored[0] - scored[1]);
+    }
+    let mut odds = odds.into_iter();
+    Ok(groups.iter().map(|g| odds.by_ref().take(g.contenders.len()).collect()).collect())
+}
+
+/// Lets a policy answer again where the judge finds its responses wrong, and says what that did.
+pub(crate) fn correct(args: &ScoredArgs, policy: Option<&Path>, rounds: usize) -> Result<()> {
+    let (steps, scored): (Vec<Step>, Vec<Scored>) = (read(&args.steps)?, read(&args.scored)?);
+    let model = args.model.open()?;
+    let policy = match policy {
+        Some(path) => JudgeArgs { model: path.to_path_buf(), ..args.model.clone() }.open()?,
+        None => model.clone(),
+    };
+    let (mut judge, mut policy) = (args.judge(&model)?, args.kept(policy, ".policy.jsonl")?);
+    let sampling = Sampling::greedy(args.model.max_tokens);
+    let done = correct_responses(&mut judge, &mut policy, &sampling, &steps, &scored, rounds)?;
+    args.write(&done.rows)?;
+    if done.without_step > 0 {
+        eprintln!("{} responses are of steps that {} has not", done.without_step, args.steps.display());
+    }
+    write!(std::io::stdout().lock(), "{}", done.report.to_text())?;
     Ok(())
 }

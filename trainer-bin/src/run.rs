@@ -42,7 +42,9 @@ pub(crate) fn start(args: &RunArgs) -> Result<ExitCode> {
     if config.warm_start.steps > 0 {
         console.say(&format!("{} supervised steps first.", config.warm_start.steps));
     }
-    let trainer = Trainer::create(config, dir)?;
+    let supervised = config.warm_start.steps;
+    let trainer =
+        Trainer::create_telling(config, dir, &mut |done, loss| console.supervised(done, supervised, loss))?;
     write_facts(&trainer)?;
     drive(trainer, console)
 }

@@ -1,16 +1,14 @@
 //! The best of several responses.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use completion::Complete;
 
 use super::judge::{Contender, Context, InferError, Judge, Outcome, Usage};
 use crate::bench::wilson;
-use crate::canon::{canon_calls, canon_hash};
+use crate::canon::canon_calls;
 use crate::random::{below, bits};
-use crate::record::{Scored, Step};
 use crate::value::Val;
 
 /// How the best is found.
@@ -39,26 +37,6 @@ pub struct BestOf<'a> {
     pub context: Context<'a>,
     /// The responses.
     pub contenders: Vec<Contender>,
-}
-
-/// The scored responses of each step that has some, as a group, with the places of its responses in `scored`. A hash decides their order:
-/// nothing of it tells which response is right.
-pub fn scored_groups<'a>(steps: &'a [Step], scored: &[Scored]) -> Vec<(BestOf<'a>, Vec<usize>)> {
-    let mut of: HashMap<&str, Vec<usize>> = HashMap::new();
-    for (i, s) in scored.iter().enumerate() {
-        of.entry(&s.candidate.step_id).or_default().push(i);
-    }
-    let contender = |i: &usize| {
-        let s = &scored[*i];
-        Contender { text: s.content.clone(), calls: s.calls.clone().unwrap_or_default() }
-    };
-    let group = |step: &'a Step| {
-        let mut places = of.remove(step.id.as_str())?;
-        places.sort_by_key(|i| canon_hash(&format!("{}/{}", step.id, scored[*i].candidate.origin).into()));
-        let context = Context { id: &step.id, tools: &step.tools, history: &step.history };
-        Some((BestOf { context, contenders: places.iter().map(contender).collect() }, places))
-    };
-    steps.iter().filter_map(group).collect()
 }
 
 /// The response that was selected.
@@ -96,9 +74,35 @@ pub fn majority(contenders: &[Contender]) -> Option<usize> {
         .map(|(first, _)| first)
 }
 
-/// The first index with the highest score, for reward models that give a number.
-pub fn select_by_score(scores: &[f32]) -> Option<usize> {
-    (0..scores.len()).rev().max_by(|a, b| scores[*a].total_cmp(&scores[*b]))
+/// The best of each group by the numbers of a reward model, `scores[group][response]`: the highest, the lower index of equal ones.
+/// Identical responses take part once, with the number of the first.
+///
+/// # Errors
+/// [`InferError::Nobody`] for a group without responses, [`InferError::Scores`] for one that has not a number for each.
+pub fn best_by_score(groups: &[BestOf<'_>], scores: &[Vec<f64>]) -> Result<Vec<Selected>, InferError> {
+    let refuse =
+        |group: &BestOf<'_>, reason: String| InferError::Scores { id: group.context.id.to_owned(), reason };
+    let one = |(g, group): (usize, &BestOf<'_>)| {
+        let scores = scores.get(g).map_or(&[][..], Vec::as_slice);
+        if scores.len() != group.contenders.len() {
+            return Err(refuse(
+                group,
+                format!("{} numbers for {} responses", scores.len(), group.contenders.len()),
+            ));
+        }
+        if let Some(i) = scores.iter().position(|s| s.is_nan()) {
+            return Err(refuse(group, format!("the number of response {i} is NaN")));
+        }
+        let classes = classes(&group.contenders);
+        let better = |best: usize, (i, _): &(usize, usize)| match Outcome::of_scores(scores[best], scores[*i])
+        {
+            Outcome::B => *i,
+            Outcome::A | Outcome::Tie => best,
+        };
+        let (first, _) = classes.first().ok_or_else(|| InferError::Nobody(group.context.id.to_owned()))?;
+        Ok(Selected { index: classes.iter().fold(*first, better), distinct: classes.len() })
+    };
+    groups.iter().enumerate().map(one).collect()
 }
 
 impl<C: Complete> Judge<C> {

@@ -1,5 +1,7 @@
 //! A judge of pairs and of single responses.
 
+use std::cmp::Ordering;
+
 use completion::{Complete, Completion, CompletionError, Request, Sampling};
 
 use crate::critique::{
@@ -27,6 +29,14 @@ pub enum InferError {
     /// A group without responses, of which none can be the best.
     #[error("{0} has no responses")]
     Nobody(String),
+    /// Numbers of a reward model that do not fit the responses.
+    #[error("scores of {id}: {reason}")]
+    Scores {
+        /// The group.
+        id: String,
+        /// What is wrong with them.
+        reason: String,
+    },
 }
 
 /// The conversation that responses answer.
@@ -55,7 +65,8 @@ impl Contender {
         Contender { text: text.into(), calls: Vec::new() }
     }
 
-    pub(super) fn shown(&self) -> Shown<'_> {
+    /// As a judge sees it.
+    pub fn shown(&self) -> Shown<'_> {
         Shown { text: &self.text, calls: &self.calls }
     }
 }
@@ -69,6 +80,17 @@ pub enum Outcome {
     B,
     /// Nobody: the judge contradicted itself, or could not be read.
     Tie,
+}
+
+impl Outcome {
+    /// That of a reward model's numbers: the higher wins, equal ones tie.
+    pub fn of_scores(a: f64, b: f64) -> Self {
+        match a.partial_cmp(&b) {
+            Some(Ordering::Greater) => Outcome::A,
+            Some(Ordering::Less) => Outcome::B,
+            _ => Outcome::Tie,
+        }
+    }
 }
 
 /// A comparison with what the judge said.

@@ -26,9 +26,11 @@
 mod best_of;
 mod correct;
 mod judge;
+mod scored;
 mod tasks;
 
-pub use best_of::{BestOf, BestOfReport, Selected, Strategy, majority, scored_groups, select_by_score};
+pub use best_of::{BestOf, BestOfReport, Selected, Strategy, best_by_score, majority};
 pub use correct::{Corrected, CorrectionReport, correct};
 pub use judge::{Comparison, Contender, Context, Critique, InferError, Judge, Outcome, Usage};
+pub use scored::{CorrectedResponses, chosen_responses, correct_responses, scored_groups};
 pub use tasks::{Oracle, pair_report, task_requests, task_verdict};

@@ -5,7 +5,9 @@
 mod calls;
 mod critique;
 mod judged;
+mod scalar;
 
 pub use calls::{CallPart, CallTask, RewardIn, RewardOut, reward_calls};
 pub use critique::{CritiqueReward, CritiqueScore, group_advantages};
 pub use judged::{Match, judged_rewards, pair_up};
+pub use scalar::bradley_terry_loss;

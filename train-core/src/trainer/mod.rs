@@ -82,11 +82,24 @@ impl Trainer {
     /// # Errors
     /// When a part cannot be built or a file cannot be written.
     pub fn create(config: Config, dir: RunDir) -> Result<Self, TrainError> {
+        Self::create_telling(config, dir, &mut |_, _| ())
+    }
+
+    /// [`Trainer::create`], which tells how many supervised steps are done after each, and its loss: the mean negative log-probability of
+    /// a token of the right answers, in nats.
+    ///
+    /// # Errors
+    /// As [`Trainer::create`].
+    pub fn create_telling(
+        config: Config,
+        dir: RunDir,
+        tell: &mut dyn FnMut(u64, f64),
+    ) -> Result<Self, TrainError> {
         let (codec, architecture) = setup::codec_and_model(&config)?;
         let model = setup::initial_model(&config, &architecture)?;
         let mut trainer = Self::assemble(config, dir, codec, model)?;
         trainer.dir.write("config.toml", &trainer.config.to_toml())?;
-        trainer.warm_start()?;
+        trainer.warm_start(tell)?;
         if trainer.penalises_kl() {
             trainer.learner.model.save(&trainer.dir.file(REFERENCE), qwen3::SaveType::F32)?;
             trainer.load_reference()?;
@@ -361,12 +374,12 @@ impl Trainer {
     }
 
     /// Supervised steps on right answers before the first rollout.
-    fn warm_start(&mut self) -> Result<(), TrainError> {
+    fn warm_start(&mut self, tell: &mut dyn FnMut(u64, f64)) -> Result<(), TrainError> {
         let settings = self.config.warm_start.clone();
-        for _ in 0..settings.steps {
+        for step in 1..=settings.steps {
             let prompts = self.stages.source.next(settings.prompts)?;
             let samples = record::demonstrations(prompts, &self.codec)?;
-            self.learner.imitate(&samples, settings.lr)?;
+            tell(step, self.learner.imitate(&samples, settings.lr)?);
         }
         if settings.steps > 0 {
             self.learner.optimizer = crate::optim::AdamW::new(&self.learner.model, &self.config.update);

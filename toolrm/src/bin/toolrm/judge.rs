@@ -1,20 +1,20 @@
 //! `judge`, `bon`, `correct`: what asks a model.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use completion::{Complete, Completion, Recorded, Replay, Sampling, Server, ServerOptions};
 use toolrm::infer::{
-    BestOf, BestOfReport, Contender, CorrectionReport, Oracle, Strategy, correct, pair_report, scored_groups,
-    task_requests, task_verdict,
+    self, BestOf, Oracle, Strategy, best_by_score, chosen_responses, correct_responses, pair_report,
+    scored_groups, task_requests, task_verdict,
 };
 use toolrm::io::{Control, LineError, Lines, Output, RunError, Summary};
-use toolrm::record::{self, Candidate, GOLD_ORIGIN, Record, Scored, Step, Task};
+use toolrm::json::{self, Dialect};
+use toolrm::record::{self, Record, Scored, Step, Task};
 use toolrm::reward::CritiqueReward;
-use toolrm::{Format, Map, Rational, ScoreOptions, Val, infer, rule_score};
+use toolrm::{SchemaError, Val};
 
 use crate::common::{Outcome, Usage};
 use crate::critique::VariantArg;
@@ -25,7 +25,7 @@ pub(crate) struct Backend {
     /// `replay:FILE` (completions by `task_id`) or a server, such as `http://localhost:8000/v1`; `judge` also takes `oracle`, which
     /// answers with the labels.
     #[arg(long)]
-    backend: String,
+    backend: Option<String>,
     /// The model's name on the server.
     #[arg(long, default_value = "")]
     model: String,
@@ -60,6 +60,15 @@ impl Backend {
         }
     }
 
+    /// The model that `--backend` names.
+    fn judge(&self) -> Result<Box<dyn Complete>> {
+        self.open(self.address()?, &self.model)
+    }
+
+    fn address(&self) -> Result<&str> {
+        self.backend.as_deref().ok_or_else(|| Usage("expected --backend".into()).into())
+    }
+
     /// The model at `address`.
     fn open(&self, address: &str, model: &str) -> Result<Box<dyn Complete>> {
         if let Some(file) = address.strip_prefix("replay:") {
@@ -76,10 +85,7 @@ impl Backend {
 
 /// A source whose answers are kept beside an output, under its name and this ending.
 fn kept(source: Box<dyn Complete>, output: &Path, ending: &str) -> Result<Recorded<Box<dyn Complete>>> {
-    let mut name = OsString::from(output);
-    name.push(ending);
-    let path = PathBuf::from(name);
-    Recorded::open(source, &path, "task_id").with_context(|| path.display().to_string())
+    Ok(Recorded::beside(source, output, ending, "task_id")?)
 }
 
 /// Tasks to answers of a model elsewhere, and how well it tells pairs apart.
@@ -99,9 +105,9 @@ impl Judge {
         let lines = Lines::read(&self.tasks)?;
         let (tasks, summary) = lines.map(&self.output, control, |line| line.record::<Task>())?;
         let tasks: Vec<Task> = tasks.into_iter().map(|(task, _)| task).collect();
-        let source: Box<dyn Complete> = match self.backend.backend.as_str() {
+        let source: Box<dyn Complete> = match self.backend.address()? {
             "oracle" => Box::new(Oracle::new(&tasks)),
-            address => self.backend.open(address, &self.backend.model)?,
+            _ => self.backend.judge()?,
         };
         let requests = task_requests(&tasks, &self.backend.sampling(seed));
         let mut model = kept(source, &self.output, "")?;
@@ -131,27 +137,58 @@ impl Judge {
     }
 }
 
-/// Steps and scored responses to them, both of whose bad lines count.
-fn read(
-    steps: &Path,
-    scored: &Path,
-    output: &Path,
-    control: &Control,
-) -> Result<(Vec<Step>, Vec<Scored>, Summary)> {
-    fn records<R: Record + Send>(
-        path: &Path,
-        output: &Path,
-        control: &Control,
-    ) -> Result<(Vec<R>, Summary), RunError> {
-        let lines = Lines::read(path)?;
-        let (all, summary) = lines.map(output, control, |line| -> Result<R, LineError> { line.record() })?;
-        Ok((all.into_iter().map(|(record, _)| record).collect(), summary))
+/// Scored responses, the judge that reads them, and where what comes of it goes.
+#[derive(Args, Debug)]
+pub(crate) struct Judged {
+    /// Steps.
+    #[arg(long)]
+    steps: PathBuf,
+    /// Scored responses to the steps.
+    #[arg(long)]
+    scored: PathBuf,
+    #[command(flatten)]
+    backend: Backend,
+    /// How the judge is to answer.
+    #[arg(long, value_enum, default_value = "no-think")]
+    variant: VariantArg,
+    /// Where the responses go, scored; models' answers stand beside it (OUTPUT.judge.jsonl, OUTPUT.policy.jsonl), and the same command
+    /// goes on with them.
+    #[arg(short, long, value_name = "OUTPUT")]
+    output: PathBuf,
+}
+
+impl Judged {
+    /// The steps and the responses, both of whose bad lines count.
+    fn read(&self, control: &Control) -> Result<(Vec<Step>, Vec<Scored>, Summary)> {
+        fn records<R: Record + Send>(
+            path: &Path,
+            output: &Path,
+            control: &Control,
+        ) -> Result<(Vec<R>, Summary), RunError> {
+            let lines = Lines::read(path)?;
+            let (all, summary) =
+                lines.map(output, control, |line| -> Result<R, LineError> { line.record() })?;
+            Ok((all.into_iter().map(|(record, _)| record).collect(), summary))
+        }
+        let (steps, mut summary) = records::<Step>(&self.steps, Path::new("-"), control)?;
+        let (scored, more) = records::<Scored>(&self.scored, &self.output, control)?;
+        summary.lines += more.lines;
+        summary.rejected += more.rejected;
+        Ok((steps, scored, summary))
     }
-    let (steps, mut summary) = records::<Step>(steps, Path::new("-"), control)?;
-    let (scored, more) = records::<Scored>(scored, output, control)?;
-    summary.lines += more.lines;
-    summary.rejected += more.rejected;
-    Ok((steps, scored, summary))
+
+    fn judge(&self, seed: u64) -> Result<infer::Judge<impl Complete>> {
+        let model = kept(self.backend.judge()?, &self.output, ".judge.jsonl")?;
+        let judge = infer::Judge::new(model, self.variant.into(), self.backend.max_tokens);
+        Ok(judge.sampling(self.backend.sampling(seed)))
+    }
+}
+
+fn write(output: &mut Output, rows: &[Scored]) -> Result<()> {
+    for row in rows {
+        output.write(format!("{}\n", record::line(row)?).as_bytes())?;
+    }
+    Ok(())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -162,80 +199,121 @@ pub(crate) enum StrategyArg {
     Knockout,
     /// Everybody against everybody.
     RoundRobin,
+    /// The highest number of a reward model (`--scores`).
+    Scalar,
 }
 
-/// The best of the responses to each step, by a judge.
+/// The best of the responses to each step, by a judge or a reward model's numbers. All responses of a step compete, the gold one too
+/// where it is among them; rule scores only tell how good the choice is. Choices have their `index` among those of their step in the file.
 #[derive(Args, Debug)]
 pub(crate) struct Bon {
-    /// Steps.
-    #[arg(long)]
-    steps: PathBuf,
-    /// Scored responses. All of a step compete, the gold response too where it is among them; scores only tell how good the choice is.
-    #[arg(long)]
-    scored: PathBuf,
     #[command(flatten)]
-    judge: Backend,
+    judged: Judged,
     /// How the best is found.
     #[arg(long, value_enum, default_value = "listwise")]
     strategy: StrategyArg,
+    /// Numbers of a reward model, for `scalar`: `{step_id, index, score}`, one for each response.
+    #[arg(long)]
+    scores: Option<PathBuf>,
     /// Responses of one prompt, listwise.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(2..=64))]
     limit: u64,
-    /// How the judge is to answer.
-    #[arg(long, value_enum, default_value = "no-think")]
-    variant: VariantArg,
-    /// Where the choices go, as scored responses with their `index` among those of their step in the file; the judge's answers stand in
-    /// OUTPUT.judge.jsonl, with which the same command goes on.
-    #[arg(short, long, value_name = "OUTPUT")]
-    output: PathBuf,
 }
 
 impl Bon {
     pub(crate) fn run(&self, control: &Control, seed: u64) -> Result<Outcome> {
-        let mut output = Output::create(&self.output, control.force)?;
-        let (steps, scored, mut summary) = read(&self.steps, &self.scored, &self.output, control)?;
+        let mut output = Output::create(&self.judged.output, control.force)?;
+        let (steps, scored, mut summary) = self.judged.read(control)?;
         let (groups, places): (Vec<BestOf<'_>>, Vec<Vec<usize>>) =
             scored_groups(&steps, &scored).into_iter().unzip();
-        let model =
-            kept(self.judge.open(&self.judge.backend, &self.judge.model)?, &self.output, ".judge.jsonl")?;
-        let mut judge = infer::Judge::new(model, self.variant.into(), self.judge.max_tokens)
-            .sampling(self.judge.sampling(seed));
         let strategy = match self.strategy {
-            StrategyArg::Listwise => Strategy::Listwise { limit: self.limit as usize },
-            StrategyArg::Knockout => Strategy::Knockout { seed },
-            StrategyArg::RoundRobin => Strategy::RoundRobin,
+            StrategyArg::Listwise => Some(Strategy::Listwise { limit: self.limit as usize }),
+            StrategyArg::Knockout => Some(Strategy::Knockout { seed }),
+            StrategyArg::RoundRobin => Some(Strategy::RoundRobin),
+            StrategyArg::Scalar => None,
         };
-        let mut report = BestOfReport::default();
-        for (selected, (group, places)) in
-            judge.best_of(&groups, strategy)?.into_iter().zip(groups.iter().zip(&places))
-        {
-            let right: Vec<bool> = places.iter().map(|i| scored[*i].score == Rational::ONE).collect();
-            report.add(&group.contenders, &right, selected.index);
-            let place = places[selected.index];
-            let index = places.iter().filter(|i| **i < place).count();
-            let mut chosen = scored[place].clone();
-            chosen.candidate.meta.insert("index".into(), Val::Int(index as i64));
-            chosen.candidate.meta.insert("distinct".into(), Val::Int(selected.distinct as i64));
-            output.write(format!("{}\n", record::line(&chosen)?).as_bytes())?;
-        }
+        let (selected, usage) = match (strategy, &self.scores) {
+            (Some(strategy), None) => {
+                let mut judge = self.judged.judge(seed)?;
+                (judge.best_of(&groups, strategy)?, judge.usage())
+            }
+            (None, Some(file)) => {
+                let scores = scores(file, &groups, &places, &mut summary, control)?;
+                (best_by_score(&groups, &scores)?, infer::Usage::default())
+            }
+            _ => return Err(Usage("--strategy scalar and --scores need each other".into()).into()),
+        };
+        let (rows, report) = chosen_responses(&scored, &groups, &places, &selected);
+        write(&mut output, &rows)?;
         output.finish()?;
         summary.tally.insert("steps".into(), groups.len() as u64);
-        let more = vec![("report", report.to_val())];
-        Ok(Outcome { text: report.to_text(&judge.usage()), more, ..summary.into() })
+        Ok(Outcome {
+            text: report.to_text(&usage),
+            more: vec![("report", report.to_val())],
+            ..summary.into()
+        })
     }
 }
 
-/// Critiques of responses by a judge, and other answers of a policy to what it finds wrong.
+/// The numbers of a file, by group and response.
+fn scores(
+    file: &Path,
+    groups: &[BestOf<'_>],
+    places: &[Vec<usize>],
+    summary: &mut Summary,
+    control: &Control,
+) -> Result<Vec<Vec<f64>>> {
+    let lines = Lines::read(file)?;
+    let (rows, more) = lines.map(Path::new("-"), control, |line| Ok(number(line.text)?))?;
+    summary.lines += more.lines;
+    summary.rejected += more.rejected;
+    let mut of: HashMap<(String, usize), f64> = HashMap::new();
+    for ((key, score), _) in rows {
+        if of.insert(key.clone(), score).is_some() {
+            bail!("id.duplicate: response {} of step {:?} has two numbers", key.1, key.0);
+        }
+    }
+    let mut out = Vec::with_capacity(groups.len());
+    for (group, places) in groups.iter().zip(places) {
+        let mut numbers = Vec::with_capacity(places.len());
+        for place in places {
+            let index = places.iter().filter(|i| *i < place).count();
+            let id = group.context.id;
+            let number = of.remove(&(id.to_owned(), index));
+            numbers.push(number.with_context(|| {
+                format!("field.missing: {} has no number of response {index} of step {id:?}", file.display())
+            })?);
+        }
+        out.push(numbers);
+    }
+    if let Some((step, index)) = of.keys().min() {
+        bail!("id.unknown: there is no response {index} of step {step:?}");
+    }
+    Ok(out)
+}
+
+/// A line of numbers: which response of which step, and its score.
+fn number(line: &str) -> Result<((String, usize), f64), SchemaError> {
+    let v = json::parse(line, Dialect::Strict).map_err(SchemaError::from)?;
+    let wrong = |key: &str, want: &'static str| SchemaError::field(key, want, v.get(key));
+    let step = v.get("step_id").and_then(Val::as_str).ok_or_else(|| wrong("step_id", "a string"))?;
+    let index = match v.get("index") {
+        Some(Val::Int(i)) => usize::try_from(*i).ok(),
+        _ => None,
+    };
+    let score = v.get("score").filter(|x| !matches!(x, Val::Bool(_))).and_then(Val::to_f64);
+    Ok((
+        (step.to_owned(), index.ok_or_else(|| wrong("index", "a whole number"))?),
+        score.ok_or_else(|| wrong("score", "a number"))?,
+    ))
+}
+
+/// Critiques of responses by a judge, and other answers of a policy to what it finds wrong. Gold responses are passed over; what comes
+/// out has its critiques.
 #[derive(Args, Debug)]
 pub(crate) struct Correct {
-    /// Steps.
-    #[arg(long)]
-    steps: PathBuf,
-    /// Scored responses; gold ones are passed over.
-    #[arg(long)]
-    scored: PathBuf,
     #[command(flatten)]
-    judge: Backend,
+    judged: Judged,
     /// The policy: `replay:FILE` or a server.
     #[arg(long)]
     policy: String,
@@ -245,78 +323,23 @@ pub(crate) struct Correct {
     /// The most answers of the policy to one response.
     #[arg(long, default_value_t = 1)]
     rounds: usize,
-    /// How the judge is to answer.
-    #[arg(long, value_enum, default_value = "no-think")]
-    variant: VariantArg,
-    /// Where the last responses go, scored, with their critiques; answers stand in OUTPUT.judge.jsonl and OUTPUT.policy.jsonl, with which
-    /// the same command goes on.
-    #[arg(short, long, value_name = "OUTPUT")]
-    output: PathBuf,
 }
 
 impl Correct {
     pub(crate) fn run(&self, control: &Control, seed: u64) -> Result<Outcome> {
-        let mut output = Output::create(&self.output, control.force)?;
-        let (steps, scored, mut summary) = read(&self.steps, &self.scored, &self.output, control)?;
-        let of: HashMap<&str, &Step> = steps.iter().map(|s| (s.id.as_str(), s)).collect();
-        let mut asked: Vec<(&Step, &Scored)> = Vec::new();
-        for s in scored.iter().filter(|s| s.candidate.origin != GOLD_ORIGIN) {
-            match of.get(s.candidate.step_id.as_str()) {
-                Some(step) => asked.push((step, s)),
-                None => *summary.tally.entry("without_step".into()).or_default() += 1,
-            }
-        }
-        let responses: Vec<_> = asked
-            .iter()
-            .map(|(step, s)| {
-                let context = infer::Context { id: &step.id, tools: &step.tools, history: &step.history };
-                let calls = s.calls.clone().unwrap_or_default();
-                (context, Contender { text: s.content.clone(), calls })
-            })
-            .collect();
-        let sampling = self.judge.sampling(seed);
-        let judge =
-            kept(self.judge.open(&self.judge.backend, &self.judge.model)?, &self.output, ".judge.jsonl")?;
-        let mut judge =
-            infer::Judge::new(judge, self.variant.into(), self.judge.max_tokens).sampling(sampling.clone());
-        let mut policy =
-            kept(self.judge.open(&self.policy, &self.policy_model)?, &self.output, ".policy.jsonl")?;
-        let done = correct(&mut judge, &mut policy, &sampling, &responses, self.rounds)?;
-        let mut report = CorrectionReport::default();
-        for ((step, before), corrected) in asked.into_iter().zip(&done) {
-            let after = scored_again(step, before, &corrected.response);
-            report.add(before.score == Rational::ONE, after.score == Rational::ONE, corrected);
-            let mut after = after;
-            let critiques = corrected.critiques.iter().map(|c| Val::from(c.as_str())).collect();
-            after.candidate.meta.insert("critiques".into(), Val::List(critiques));
-            after.candidate.meta.insert("accepted".into(), Val::Bool(corrected.accepted));
-            output.write(format!("{}\n", record::line(&after)?).as_bytes())?;
-        }
+        let Judged { backend, output: path, .. } = &self.judged;
+        let mut output = Output::create(path, control.force)?;
+        let (steps, scored, mut summary) = self.judged.read(control)?;
+        let mut judge = self.judged.judge(seed)?;
+        let mut policy = kept(backend.open(&self.policy, &self.policy_model)?, path, ".policy.jsonl")?;
+        let sampling = backend.sampling(seed);
+        let done = correct_responses(&mut judge, &mut policy, &sampling, &steps, &scored, self.rounds)?;
+        write(&mut output, &done.rows)?;
         output.finish()?;
-        let more = vec![("report", report.to_val())];
-        Ok(Outcome { text: report.to_text(), more, ..summary.into() })
-    }
-}
-
-/// A response in the place of another, with its own score.
-fn scored_again(step: &Step, before: &Scored, response: &Contender) -> Scored {
-    // What could not be parsed before and stands as it was still cannot be.
-    let same = before.calls.is_none() && response.calls.is_empty() && response.text == before.content;
-    let calls = (!same).then(|| response.calls.clone());
-    let out = rule_score(&step.calls, calls.as_deref(), &ScoreOptions::default());
-    Scored {
-        candidate: Candidate {
-            step_id: step.id.clone(),
-            origin: before.candidate.origin.clone(),
-            text: response.text.clone(),
-            format: Format::Auto,
-            meta: Map::default(),
-        },
-        source: step.source.clone(),
-        content: response.text.clone(),
-        calls,
-        score: out.ratio,
-        message: out.message.to_owned(),
-        per_gold: out.per_gold.iter().map(|(i, sim)| (i.map(|i| i as u64), *sim)).collect(),
+        if done.without_step > 0 {
+            summary.tally.insert("without_step".into(), done.without_step);
+        }
+        let more = vec![("report", done.report.to_val())];
+        Ok(Outcome { text: done.report.to_text(), more, ..summary.into() })
     }
 }
