@@ -7,16 +7,16 @@
 
 mod cache;
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use moe_routing::Dispatch;
 use rayon::prelude::*;
 
+use crate::buffer::{Buffer, pooled};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kernel::activation::swiglu_row;
-use crate::kernel::attention::{HeadShape, Rows, attend};
+use crate::kernel::attention::{HeadShape, PANEL, Rows, attend};
 use crate::kernel::norm::rms_norm_row;
 use crate::kernel::rope::RopeTable;
 pub use crate::kernel::stored::Precision;
@@ -57,20 +57,9 @@ pub struct Row {
 #[derive(Clone, Debug, Default)]
 pub struct Step {
     /// States after the final norm: `[rows, hidden_size]`.
-    pub states: Vec<f32>,
+    pub states: Buffer,
     /// The experts that ran, by MoE layer: `[rows · top_k]` each.
     pub routes: Routes,
-}
-
-impl Step {
-    /// The rows of `self`, then those of `next`.
-    fn append(mut self, next: Self) -> Self {
-        self.states.extend(next.states);
-        for (routes, next) in self.routes.iter_mut().zip(next.routes) {
-            routes.extend(next);
-        }
-        self
-    }
 }
 
 /// A frozen copy of a model for generation.
@@ -82,7 +71,8 @@ pub struct Decoder {
     layers: Vec<Layer>,
     norm: Vec<f32>,
     head: Option<Stored>,
-    rope: Arc<RopeTable>,
+    /// Norms and rotation of text.
+    prepare: QkNormRope,
     max_len: usize,
     vision: Option<FrozenVision>,
     /// For the caches of its sequences.
@@ -181,13 +171,16 @@ impl Decoder {
         }
         let norm = vector(next()?);
         let head = if config.tie_word_embeddings { tied_head } else { Some(matrix(next()?, format)) };
+        let shape = HeadShape {
+            query_heads: config.num_attention_heads,
+            kv_heads: config.num_key_value_heads,
+            head_dim: config.head_dim,
+        };
+        let eps = config.rms_norm_eps as f32;
+        let prepare = QkNormRope { shape, eps, table: rope(max_len), positions: Arc::default() };
         Ok(Self {
-            shape: HeadShape {
-                query_heads: config.num_attention_heads,
-                kv_heads: config.num_key_value_heads,
-                head_dim: config.head_dim,
-            },
-            rope: rope(max_len),
+            shape,
+            prepare,
             config,
             precision,
             embedding,
@@ -239,62 +232,92 @@ impl Decoder {
 
     /// Feeds `rows` and extends their contexts. Prompt rows and single new tokens may be mixed freely.
     ///
-    /// Rows that come in the order of their contexts are run in blocks, several at a time.
+    /// Rows that come in the order of their contexts are run in blocks, several at a time. Once as many rows have run, steps of a model
+    /// without experts allocate nothing but pages of caches, as long as their result is dropped where they ran.
     pub fn step(&self, rows: &[Row], contexts: &mut [&mut Context]) -> Result<Step> {
         let places = self.place(rows, contexts)?;
-        if rows.len() <= BLOCK_ROWS {
-            return self.run(rows, &places, contexts);
-        }
-        let steps: Vec<Step> = blocks(rows, contexts)
-            .into_par_iter()
-            .map(|Block { rows: range, first_context, contexts }| {
-                let relative = |row: &Row| Row { context: row.context - first_context, ..*row };
-                let block: Vec<Row> = rows[range.clone()].iter().map(relative).collect();
-                self.run(&block, &places[range], contexts)
-            })
-            .collect::<Result<_>>()?;
-        Ok(steps.into_iter().reduce(Step::append).unwrap_or_default())
+        let mut states = Buffer::of(rows.len() * self.config.hidden_size);
+        let block = Block { rows, places: &places, first_context: 0, contexts, states: &mut states };
+        let routes = self.run_blocks(block, rows.is_sorted_by_key(|row| row.context))?;
+        Ok(Step { states, routes })
     }
 
-    fn run(&self, rows: &[Row], places: &[Place], contexts: &mut [&mut Context]) -> Result<Step> {
+    /// Halves the rows where a context ends, until there are few. The bits of a row do not depend on the cut.
+    fn run_blocks(&self, block: Block<'_, '_>, sorted: bool) -> Result<Routes> {
+        let Block { rows, places, first_context, contexts, states } = block;
+        let mut cut = rows.len().div_ceil(2);
+        while cut < rows.len() && rows[cut].context == rows[cut - 1].context {
+            cut += 1;
+        }
+        if rows.len() <= BLOCK_ROWS || cut == rows.len() || !sorted {
+            return self.run(Block { rows, places, first_context, contexts, states });
+        }
+        let next_context = rows[cut - 1].context + 1;
+        let (rows, later_rows) = rows.split_at(cut);
+        let (places, later_places) = places.split_at(cut);
+        let (contexts, later_contexts) = contexts.split_at_mut(next_context - first_context);
+        let (states, later_states) = states.split_at_mut(cut * self.config.hidden_size);
+        let first = Block { rows, places, first_context, contexts, states };
+        let later = Block {
+            rows: later_rows,
+            places: later_places,
+            first_context: next_context,
+            contexts: later_contexts,
+            states: later_states,
+        };
+        let (first, later) = rayon::join(|| self.run_blocks(first, true), || self.run_blocks(later, true));
+        let mut routes = first?;
+        for (routes, later) in routes.iter_mut().zip(later?) {
+            routes.extend(later);
+        }
+        Ok(routes)
+    }
+
+    fn run(&self, block: Block<'_, '_>) -> Result<Routes> {
+        let Block { rows, places, first_context, contexts, states } = block;
+        let of = |row: &Row| row.context - first_context;
         let config = &self.config;
         let (hidden, width) = (config.hidden_size, self.shape.kv_width());
         let eps = config.rms_norm_eps as f32;
         // Under a vision model the table has a line for each row.
-        let (table, positions): (_, Vec<usize>) = match &self.vision {
-            None => (self.rope.clone(), places.iter().map(|p| p.position).collect()),
+        let of_rows = match &self.vision {
+            None => None,
             Some(vision) => {
-                let of_row = |(row, place): (&Row, &Place)| (contexts[row.context].prompt(), place.position);
-                (vision.rotation(rows.iter().zip(places).map(of_row))?, (0..rows.len()).collect())
+                let of_row = |(row, place): (&Row, &Place)| (contexts[of(row)].prompt(), place.position);
+                let table = vision.rotation(rows.iter().zip(places).map(of_row))?;
+                Some(QkNormRope { table, ..self.prepare.clone() })
             }
         };
-        let prepare = QkNormRope { shape: self.shape, eps, table, positions: Vec::new().into() };
-        let mut x = Vec::with_capacity(rows.len() * hidden);
-        for (row, place) in rows.iter().zip(places) {
-            let visual = contexts[row.context].prompt().and_then(|p| p.embedding(place.position, hidden));
+        let prepare = of_rows.as_ref().unwrap_or(&self.prepare);
+        let line = |row: usize| if of_rows.is_some() { row } else { places[row].position };
+        let mut x = Buffer::of(rows.len() * hidden);
+        for ((row, place), x) in rows.iter().zip(places).zip(x.chunks_exact_mut(hidden)) {
+            let visual = contexts[of(row)].prompt().and_then(|p| p.embedding(place.position, hidden));
             match visual {
-                Some(visual) => x.extend_from_slice(visual),
+                Some(visual) => x.copy_from_slice(visual),
                 None => {
-                    let (token, start) = (row.token as usize, x.len());
-                    x.resize(start + hidden, 0.0);
-                    self.embedding.widen(token..token + 1, hidden, &mut x[start..]);
+                    let token = row.token as usize;
+                    self.embedding.widen(token..token + 1, hidden, x);
                 }
             }
         }
         self.precision.round(&mut x);
-        let norm_rows = |x: &[f32], w: &[f32]| {
+        let norm_to = |x: &[f32], w: &[f32], u: &mut [f32]| {
             let _span = span!("norm", bytes = 8 * x.len());
-            let mut u = vec![0f32; x.len()];
             let each = u.par_chunks_mut(hidden).zip(x.par_chunks(hidden)).with_min_len(least_rows(hidden));
             each.for_each(|(u, x)| {
                 rms_norm_row(x, w, eps, u);
             });
+        };
+        let norm_rows = |x: &[f32], w: &[f32]| {
+            let mut u = Buffer::of(x.len());
+            norm_to(x, w, &mut u);
             u
         };
         let linear = |x: &[f32], w: &Stored| {
             let (k, n) = (x.len() / rows.len(), w.len() / (x.len() / rows.len()));
             let _span = span!("linear", flops = 2 * rows.len() * n * k, bytes = w.bytes());
-            let mut y = vec![0f32; rows.len() * n];
+            let mut y = Buffer::of(rows.len() * n);
             w.times(x, &mut y, rows.len(), 0..n, k);
             y
         };
@@ -313,10 +336,10 @@ impl Decoder {
             self.precision.round(&mut projected);
             let norms = layer.qk_norms.as_ref().map(|(q, k)| (q.as_slice(), k.as_slice()));
             let prepared = span!("norm and rope", bytes = 8 * projected.len());
-            let mut qkv = vec![0f32; projected.len()];
+            let mut qkv = Buffer::of(projected.len());
             let each = qkv.par_chunks_mut(qkv_width).with_min_len(least_rows(qkv_width)).enumerate();
             each.for_each(|(row, qkv)| {
-                prepare.row(&projected[row * qkv_width..][..qkv_width], norms, positions[row], qkv);
+                prepare.row(&projected[row * qkv_width..][..qkv_width], norms, line(row), qkv);
             });
             self.precision.round(&mut qkv);
             drop(prepared);
@@ -324,26 +347,28 @@ impl Decoder {
             let attention = span!("attention", flops = 4 * pairs * query_width, bytes = 8 * pairs * width);
             for ((row, place), qkv) in rows.iter().zip(places).zip(qkv.chunks_exact(qkv_width)) {
                 let (key, value) = qkv[query_width..].split_at(width);
-                contexts[row.context].own.put(index, place.own_len - 1, key, value);
+                contexts[of(row)].own.put(index, place.own_len - 1, key, value);
             }
-            let mut attended = vec![0f32; rows.len() * query_width];
-            let contexts_seen: Vec<&Context> = contexts.iter().map(|c| &**c).collect();
+            let mut attended = Buffer::of(rows.len() * query_width);
+            let contexts_seen: &[&mut Context] = contexts;
             let group = self.shape.group() * self.shape.head_dim;
             // Short contexts are not worth another thread.
             let each = pairs * group / rows.len();
             let together = (MIN_ATTENTION / each.max(1)).max(1);
             let (d, heads) = (self.shape.head_dim, self.shape.group());
+            // Scores, with room for contexts to grow.
+            let longest =
+                places.iter().map(|p| p.position + 1).max().unwrap_or(0).next_power_of_two() * heads;
             attended.par_chunks_mut(group).with_min_len(together).enumerate().for_each_init(
-                || (Vec::new(), Vec::new(), vec![0f32; heads]),
-                |(packed, scores, lse), (i, out)| {
+                || (Buffer::of(2 * d * PANEL), Buffer::of(longest), Buffer::of(heads), Buffer::of(heads)),
+                |(spare, scores, lse, seen), (i, out)| {
                     let (row, kv_head) = (i / self.shape.kv_heads, i % self.shape.kv_heads);
-                    let context = contexts_seen[rows[row].context];
-                    let head = [kv_head * d, d];
-                    let panels = context.panels(index, head, places[row].own_len, packed);
-                    let seen = vec![panels.iter().map(|p| p.len).sum(); heads];
+                    let context = &*contexts_seen[of(&rows[row])];
+                    seen.fill(places[row].position + 1);
+                    let panels = context.panels(index, [kv_head * d, d], places[row].own_len, spare);
                     let queries =
                         Rows { data: &qkv[row * qkv_width + kv_head * group..][..group], stride: d };
-                    attend(queries, &panels, &seen, self.shape.scale(), out, lse, scores);
+                    attend(queries, panels, seen, self.shape.scale(), out, lse, scores);
                 },
             );
             drop(attention);
@@ -353,7 +378,7 @@ impl Decoder {
                 Mlp::Dense { gate_up, down } => {
                     let (pre, inner) = (linear(&u, gate_up), config.intermediate_size);
                     let swiglu = span!("swiglu", bytes = 6 * pre.len());
-                    let mut h = vec![0f32; rows.len() * inner];
+                    let mut h = Buffer::of(rows.len() * inner);
                     let each = h.par_chunks_mut(inner).zip(pre.par_chunks(2 * inner));
                     each.with_min_len(least_rows(inner)).for_each(|(h, pre)| swiglu_row(pre, h));
                     drop(swiglu);
@@ -373,41 +398,42 @@ impl Decoder {
                     let o = experts::down(&h, down, &dispatch, hidden, inner);
                     drop(ran);
                     routes.push(ids);
-                    experts::combine(&o, &gates, &dispatch, hidden)
+                    experts::combine(&o, &gates, &dispatch, hidden).into()
                 }
             };
             add(&mut x, &out);
             for ((row, place), x) in rows.iter().zip(places).zip(x.chunks_exact_mut(hidden)) {
-                let prompt = contexts[row.context].prompt();
+                let prompt = contexts[of(row)].prompt();
                 if let Some(level) = prompt.and_then(|p| p.level(place.position, index, hidden)) {
                     add(x, level);
                 }
             }
         }
         for row in rows {
-            contexts[row.context].own.len += 1;
+            contexts[of(row)].own.len += 1;
         }
-        Ok(Step { states: norm_rows(&x, &self.norm), routes })
+        norm_to(&x, &self.norm, states);
+        Ok(routes)
     }
 
     /// Logits of some rows of states: `[rows, hidden_size]` to `[rows, vocab_size]`.
-    pub fn logits(&self, states: &[f32]) -> Vec<f32> {
+    pub fn logits(&self, states: &[f32]) -> Buffer {
         let (rows, vocabulary) = (states.len() / self.config.hidden_size, self.config.vocab_size);
         let head = self.head.as_ref().unwrap_or(&self.embedding);
         let _span = span!("head", flops = 2 * states.len() * vocabulary, bytes = head.bytes());
-        let mut z = vec![0f32; rows * vocabulary];
+        let mut z = Buffer::of(rows * vocabulary);
         head.times(states, &mut z, rows, 0..vocabulary, self.config.hidden_size);
         z
     }
 
     /// Where each row stands in its context, and room in the caches.
-    fn place(&self, rows: &[Row], contexts: &mut [&mut Context]) -> Result<Vec<Place>> {
+    fn place(&self, rows: &[Row], contexts: &mut [&mut Context]) -> Result<Buffer<Place>> {
         if rows.is_empty() {
             return Err(Error::Batch("a decoding step needs at least one row".into()));
         }
-        let mut added = vec![0usize; contexts.len()];
-        let mut places = Vec::with_capacity(rows.len());
-        for (index, row) in rows.iter().enumerate() {
+        let mut added = Buffer::<usize>::zeroed(contexts.len());
+        let mut places = Buffer::of(rows.len());
+        for ((index, row), place) in rows.iter().enumerate().zip(places.iter_mut()) {
             let Some(context) = contexts.get_mut(row.context) else {
                 return Err(Error::Batch(format!("row of context {}, of {}", row.context, added.len())));
             };
@@ -435,17 +461,20 @@ impl Decoder {
             }
             context.own.prepare(self.layers.len(), &self.pages);
             added[row.context] += 1;
-            places.push(Place { position, own_len: context.own.len + added[row.context] });
+            *place = Place { position, own_len: context.own.len + added[row.context] };
         }
         Ok(places)
     }
 }
 
+/// Where a row stands.
+#[derive(Clone, Copy, Default)]
 struct Place {
     position: usize,
     /// How many of the context's own tokens the row sees, itself included.
     own_len: usize,
 }
+pooled!(Place);
 
 /// Multiply-adds of scores in the least task of attention.
 const MIN_ATTENTION: usize = 1 << 16;
@@ -459,30 +488,10 @@ fn least_rows(width: usize) -> usize {
 const BLOCK_ROWS: usize = 128;
 
 struct Block<'a, 'b> {
-    rows: Range<usize>,
+    rows: &'a [Row],
+    places: &'a [Place],
+    /// The rows' contexts, from this one on.
     first_context: usize,
     contexts: &'a mut [&'b mut Context],
-}
-
-/// Cuts rows at the ends of contexts, at about [`BLOCK_ROWS`]; into one block where they are not in the order of their
-/// contexts. The bits of a row do not depend on the cut.
-fn blocks<'a, 'b>(rows: &[Row], contexts: &'a mut [&'b mut Context]) -> Vec<Block<'a, 'b>> {
-    if !rows.is_sorted_by_key(|row| row.context) {
-        return vec![Block { rows: 0..rows.len(), first_context: 0, contexts }];
-    }
-    let count = rows.len().div_ceil(BLOCK_ROWS);
-    let aim = rows.len().div_ceil(count.max(1));
-    let (mut blocks, mut rest) = (Vec::with_capacity(count), contexts);
-    let (mut start, mut first_context) = (0, 0);
-    while start < rows.len() {
-        let mut end = (start + aim).min(rows.len());
-        while end < rows.len() && rows[end].context == rows[end - 1].context {
-            end += 1;
-        }
-        let next_context = rows[end - 1].context + 1;
-        let (mine, others) = rest.split_at_mut(next_context - first_context);
-        blocks.push(Block { rows: start..end, first_context, contexts: mine });
-        (rest, start, first_context) = (others, end, next_context);
-    }
-    blocks
+    states: &'a mut [f32],
 }

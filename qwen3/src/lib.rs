@@ -33,6 +33,7 @@
 //! # Ok(()) }
 //! ```
 
+mod buffer;
 pub mod config;
 pub mod decode;
 mod error;
@@ -48,6 +49,7 @@ mod sink;
 pub mod vision;
 pub mod weights;
 
+pub use buffer::{Buffer, Pooled};
 pub use config::{Architecture, Config, MoeConfig};
 pub use decode::{Decoder, Precision};
 pub use error::{Error, Result};

@@ -33,6 +33,8 @@ pub(crate) struct Draft {
 pub(crate) struct Want<'a> {
     /// What the drafting model has seen of it: all tokens but the last, or one fewer.
     pub(crate) context: &'a mut Context,
+    /// Where the drafted tokens go.
+    pub(crate) drafted: &'a mut Vec<u32>,
     /// Tokens of the prompt.
     pub(crate) prompt: usize,
     /// The response so far.
@@ -83,9 +85,9 @@ impl Draft {
     }
 
     /// Drafts for some sequences; as many tokens as each has room for.
-    pub(crate) fn propose(&self, mut wants: Vec<Want<'_>>) -> Result<Vec<Vec<u32>>> {
+    pub(crate) fn propose(&self, mut wants: Vec<Want<'_>>) -> Result<()> {
         let (hidden, vocabulary) = (self.decoder.config().hidden_size, self.decoder.config().vocab_size);
-        let mut drafted: Vec<Vec<u32>> = vec![Vec::new(); wants.len()];
+        wants.iter_mut().for_each(|want| want.drafted.clear());
         for round in 0..self.tokens {
             let active: Vec<usize> = (0..wants.len()).filter(|i| wants[*i].room > round).collect();
             if active.is_empty() {
@@ -95,7 +97,7 @@ impl Draft {
             for (context, i) in active.iter().enumerate() {
                 let want = &wants[*i];
                 let unseen = &want.tokens[(want.context.len() - want.prompt).min(want.tokens.len())..];
-                let feed = if round == 0 { unseen } else { &drafted[*i][round - 1..] };
+                let feed = if round == 0 { unseen } else { &want.drafted[round - 1..] };
                 rows.extend(feed.iter().map(|&token| Row { context, token }));
                 last.push(rows.len() - 1);
             }
@@ -113,8 +115,8 @@ impl Draft {
             };
             let tokens =
                 active.par_iter().zip(logits.par_chunks(vocabulary)).map(one).collect::<Result<Vec<_>>>()?;
-            active.iter().zip(tokens).for_each(|(i, token)| drafted[*i].push(token));
+            active.iter().zip(tokens).for_each(|(i, token)| wants[*i].drafted.push(token));
         }
-        Ok(drafted)
+        Ok(())
     }
 }

@@ -10,7 +10,7 @@ use qwen3::decode::{Context, Decoder, Row, Step};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::draft::{Draft, DraftStats, Want};
+use crate::draft::{Draft, DraftStats};
 use crate::error::{Error, Result};
 use crate::gate::{Gate, GateTrace};
 use crate::sampling::SamplingParams;
@@ -97,6 +97,16 @@ pub struct Engine {
     ready: VecDeque<Sequence>,
     running: Vec<Sequence>,
     ended: HashMap<(u64, usize), Ended>,
+    /// Empty between steps; their memory is used again.
+    rows: Vec<Row>,
+    contexts: Vec<&'static mut Context>,
+}
+
+/// The same memory, for references that live as long as the next step.
+fn emptied<'a>(mut contexts: Vec<&mut Context>) -> Vec<&'a mut Context> {
+    contexts.clear();
+    // Collected in place.
+    contexts.into_iter().map(|_| -> &'a mut Context { unreachable!("it was cleared") }).collect()
 }
 
 impl Engine {
@@ -114,6 +124,8 @@ impl Engine {
             ready: VecDeque::new(),
             running: Vec::new(),
             ended: HashMap::new(),
+            rows: Vec::new(),
+            contexts: Vec::new(),
         })
     }
 
@@ -260,12 +272,17 @@ impl Engine {
             let Some(sequence) = self.ready.pop_front() else { break };
             self.running.push(sequence);
         }
-        let drafted = self.propose()?;
-        let mut rows: Vec<Row> = Vec::with_capacity(self.options.max_rows);
-        for (context, (sequence, drafted)) in self.running.iter().zip(&drafted).enumerate() {
+        if let Some(draft) = &self.draft {
+            let max_len = self.decoder.max_len();
+            draft.propose(self.running.iter_mut().map(|s| s.want(max_len)).collect())?;
+        }
+        let mut rows = std::mem::take(&mut self.rows);
+        rows.clear();
+        for (context, sequence) in self.running.iter_mut().enumerate() {
+            sequence.row = rows.len();
             let token = sequence.generation.tokens[sequence.generation.tokens.len() - 1];
             rows.push(Row { context, token });
-            rows.extend(drafted.iter().map(|token| Row { context, token: *token }));
+            rows.extend(sequence.drafted.iter().map(|token| Row { context, token: *token }));
         }
         let (running, decoding) = (self.running.len(), rows.len());
         // New prompts enter only while their samples will find room soon.
@@ -288,11 +305,17 @@ impl Engine {
         let step = {
             let running = self.running.iter_mut().map(|s| &mut s.context);
             let prompts = self.waiting.iter_mut().take(chunks.len()).map(|p| &mut p.context);
-            let mut contexts: Vec<&mut Context> = running.chain(prompts).collect();
-            self.decoder.step(&rows, &mut contexts)?
+            let mut contexts = emptied(std::mem::take(&mut self.contexts));
+            contexts.extend(running.chain(prompts));
+            let step = self.decoder.step(&rows, &mut contexts);
+            self.contexts = emptied(contexts);
+            step?
         };
-        let mut finished = self.continue_running(&step, &drafted)?;
-        self.continue_prompts(&step, decoding, &chunks, &mut finished)?;
+        self.rows = rows;
+        let mut finished = self.continue_running(&step, decoding)?;
+        if !chunks.is_empty() {
+            self.continue_prompts(&step, decoding, &chunks, &mut finished)?;
+        }
         Ok(finished)
     }
 
@@ -311,40 +334,22 @@ impl Engine {
         Ok(all)
     }
 
-    /// Tokens drafted for each running sequence: none without a draft model.
-    fn propose(&mut self) -> Result<Vec<Vec<u32>>> {
-        let Some(draft) = &self.draft else { return Ok(vec![Vec::new(); self.running.len()]) };
-        let max_len = self.decoder.max_len();
-        let wants: Vec<Want<'_>> = self.running.iter_mut().map(|s| s.want(max_len)).collect();
-        draft.propose(wants)
-    }
-
-    fn continue_running(&mut self, step: &Step, drafted: &[Vec<u32>]) -> Result<Vec<Generation>> {
+    fn continue_running(&mut self, step: &Step, rows: usize) -> Result<Vec<Generation>> {
         let hidden = self.decoder.config().hidden_size;
-        let count: usize = drafted.iter().map(|d| d.len() + 1).sum();
-        let states = &step.states[..count * hidden];
         let fed = Fed {
             gate: self.gate.as_deref(),
             step,
-            logits: self.decoder.logits(states),
+            logits: self.decoder.logits(&step.states[..rows * hidden]),
             hidden,
             vocabulary: self.decoder.config().vocab_size,
             max_len: self.decoder.max_len(),
         };
-        let next = |end: &mut usize, d: &Vec<u32>| Some(std::mem::replace(end, *end + d.len() + 1));
-        let firsts: Vec<usize> = drafted.iter().scan(0, next).collect();
-        let verified = self.running.par_iter_mut().zip(drafted).zip(firsts);
-        let verified = verified.map(|((sequence, drafted), first)| sequence.verify(&fed, first, drafted));
-        let verified = verified.collect::<Result<Vec<(bool, usize)>>>()?;
+        self.running.par_iter_mut().try_for_each(|sequence| sequence.verify(&fed))?;
         if let Some(draft) = &mut self.draft {
-            draft.stats.drafted += drafted.iter().map(Vec::len).sum::<usize>() as u64;
-            draft.stats.accepted += verified.iter().map(|(_, stayed)| *stayed).sum::<usize>() as u64;
+            draft.stats.drafted += self.running.iter().map(|s| s.drafted.len()).sum::<usize>() as u64;
+            draft.stats.accepted += self.running.iter().map(|s| s.stayed).sum::<usize>() as u64;
         }
-        let mut ended = Vec::new();
-        for (sequence, (at_end, _)) in std::mem::take(&mut self.running).into_iter().zip(verified) {
-            let to = if at_end { &mut ended } else { &mut self.running };
-            to.push(sequence);
-        }
+        let ended: Vec<Sequence> = self.running.extract_if(.., |sequence| sequence.ended).collect();
         Ok(ended.into_iter().map(|sequence| self.end(sequence)).collect())
     }
 
@@ -378,8 +383,8 @@ impl Engine {
         let gate = self.gate.clone();
         for (prompt, prefill) in self.waiting.drain(..last_rows.len()).enumerate() {
             let draft = self.draft.as_ref().map(|draft| draft.read(&prefill.tokens)).transpose()?;
-            begun
-                .extend(start(prefill, gate.is_some(), draft).into_iter().map(|sequence| (prompt, sequence)));
+            let samples = start(prefill, gate.is_some(), draft, max_len);
+            begun.extend(samples.into_iter().map(|sequence| (prompt, sequence)));
         }
         let vocabulary = self.decoder.config().vocab_size;
         let first_token = |(prompt, sequence): &(usize, Sequence)| {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use lcg::GateState;
 use moe_routing::RouteTrace;
+use qwen3::Buffer;
 use qwen3::decode::{Context, KvCache, Step};
 
 use crate::draft::Want;
@@ -47,6 +48,14 @@ pub(crate) struct Sequence {
     /// What the draft model has seen, with one.
     pub(crate) draft: Context,
     pub(crate) generation: Generation,
+    /// The tokens drafted for this step.
+    pub(crate) drafted: Vec<u32>,
+    /// Its first row in this step.
+    pub(crate) row: usize,
+    /// Of the drafted tokens, how many stayed.
+    pub(crate) stayed: usize,
+    /// Whether it is at its end.
+    pub(crate) ended: bool,
 }
 
 /// A sample that ended and may go on. Its last token was not fed yet.
@@ -58,14 +67,15 @@ pub(crate) struct Ended {
 }
 
 impl Generation {
-    pub(crate) fn empty() -> Self {
+    /// With room for so many tokens.
+    fn of_at_most(tokens: usize) -> Self {
         Self {
             request: 0,
             sample: 0,
-            tokens: Vec::new(),
-            logps: Vec::new(),
-            truncated_logps: Vec::new(),
-            entropies: Vec::new(),
+            tokens: Vec::with_capacity(tokens),
+            logps: Vec::with_capacity(tokens),
+            truncated_logps: Vec::with_capacity(tokens),
+            entropies: Vec::with_capacity(tokens),
             finish: Finish::Length,
             routes: None,
             gate: None,
@@ -77,19 +87,18 @@ impl Generation {
 pub(crate) struct Fed<'a> {
     pub(crate) gate: Option<&'a Gate>,
     pub(crate) step: &'a Step,
-    pub(crate) logits: Vec<f32>,
+    pub(crate) logits: Buffer,
     pub(crate) hidden: usize,
     pub(crate) vocabulary: usize,
     pub(crate) max_len: usize,
 }
 
 impl Sequence {
-    /// Draws behind the last token and behind each drafted one, whose rows begin at `first`, up to the first draw that no
-    /// draft foresaw. Says whether the sample is at its end, and how many drafted tokens stayed.
-    pub(crate) fn verify(&mut self, fed: &Fed<'_>, first: usize, drafted: &[u32]) -> Result<(bool, usize)> {
-        let mut stayed = 0;
+    /// Draws behind the last token and behind each drafted one, up to the first draw that no draft foresaw.
+    pub(crate) fn verify(&mut self, fed: &Fed<'_>) -> Result<()> {
+        self.stayed = 0;
         loop {
-            let row = first + stayed;
+            let row = self.row + self.stayed;
             let Generation { routes, tokens, .. } = &mut self.generation;
             if let (Some(routes), Some(token)) = (routes, tokens.last()) {
                 routes.push_from(*token, &fed.step.routes, row)?;
@@ -97,15 +106,15 @@ impl Sequence {
             let state = &fed.step.states[row * fed.hidden..][..fed.hidden];
             let logits = &fed.logits[row * fed.vocabulary..][..fed.vocabulary];
             let drawn = next_token(fed.gate, state, logits, self)?;
-            let ended = self.accept(fed.gate, &drawn, fed.max_len)?;
-            let foreseen = drafted.get(stayed) == Some(&drawn.0.token);
-            stayed += usize::from(foreseen);
-            if ended || !foreseen {
+            self.ended = self.accept(fed.gate, &drawn, fed.max_len)?;
+            let foreseen = self.drafted.get(self.stayed) == Some(&drawn.0.token);
+            self.stayed += usize::from(foreseen);
+            if self.ended || !foreseen {
                 // What was fed beyond leaves both models' contexts: all but the last token have been seen.
                 let seen = self.prompt + self.generation.tokens.len() - 1;
                 self.context.truncate(seen);
                 self.draft.truncate(seen);
-                return Ok((ended, stayed));
+                return Ok(());
             }
         }
     }
@@ -139,6 +148,7 @@ impl Sequence {
         let room = max_len.saturating_sub(self.context.len() + 1).min(left.saturating_sub(1));
         Want {
             context: &mut self.draft,
+            drafted: &mut self.drafted,
             prompt: self.prompt,
             tokens,
             room,
@@ -151,7 +161,12 @@ impl Sequence {
 }
 
 /// The samples behind what has been read.
-pub(crate) fn start(prefill: Prefill, gated: bool, draft: Option<Arc<KvCache>>) -> Vec<Sequence> {
+pub(crate) fn start(
+    prefill: Prefill,
+    gated: bool,
+    draft: Option<Arc<KvCache>>,
+    max_len: usize,
+) -> Vec<Sequence> {
     let Prefill { context, routes, samples, .. } = prefill;
     let prompt = context.len();
     // A single sample goes on in the context itself, whatever prefix that shares; several share all of it.
@@ -165,9 +180,11 @@ pub(crate) fn start(prefill: Prefill, gated: bool, draft: Option<Arc<KvCache>>) 
     let begin = |(sampled, context): (Sampled, Context)| {
         let (request, sample) = (sampled.request, sampled.sample);
         let (routes, gate) = (routes.clone(), gated.then(GateTrace::default));
-        let generation = Generation { request, sample, routes, gate, ..Generation::empty() };
+        let longest = sampled.params.max_new_tokens.min((max_len + 1).saturating_sub(prompt));
+        let generation = Generation { request, sample, routes, gate, ..Generation::of_at_most(longest) };
         let draft = draft.clone().map(Context::after).unwrap_or_default();
-        Sequence { sampled, context, prompt, draft, generation }
+        let (drafted, row, stayed, ended) = (Vec::new(), 0, 0, false);
+        Sequence { sampled, context, prompt, draft, generation, drafted, row, stayed, ended }
     };
     samples.into_iter().zip(contexts).map(begin).collect()
 }

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use completion::{Answer, Complete, Completion, CompletionError};
-use qwen3::Precision;
 use qwen3::decode::{Context, Decoder, Row};
+use qwen3::{Buffer, Precision};
 use rollout_engine::{Engine, EngineOptions, Finish, SamplingParams};
 use serde_json::Map;
 use sha2::{Digest, Sha256};
@@ -100,12 +100,12 @@ impl LocalModel {
             self.decoder.step(&rows, &mut [context]).map(|step| step.states).map_err(|e| e.to_string())
         };
         let mut context = Context::default();
-        let mut states = Vec::new();
+        let mut states = Buffer::default();
         for tokens in prompt.chunks(self.options.rows.max(1)) {
             states = step(tokens, &mut context)?;
         }
-        let last = states.split_off(states.len() - self.decoder.config().hidden_size);
-        let first = self.decoder.logits(&last);
+        let last = &states[states.len() - self.decoder.config().hidden_size..];
+        let first = self.decoder.logits(last);
         let prefix = context.into_prefix().ok_or("the prompt is not a prefix")?;
         let one = |text: &&str| {
             let tokens = self.codec.encode(text).map_err(|e| e.to_string())?;
@@ -121,7 +121,7 @@ impl LocalModel {
             let mut logits = first.clone();
             if !fed.is_empty() {
                 let mut context = Context::after(prefix.clone());
-                logits.extend(self.decoder.logits(&step(fed, &mut context)?));
+                logits.extend_from_slice(&self.decoder.logits(&step(fed, &mut context)?));
             }
             let each = logits.chunks_exact(vocabulary).zip(&tokens);
             Ok(each.map(|(row, token)| log_softmax(row, *token as usize)).sum())

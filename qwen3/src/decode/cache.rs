@@ -6,6 +6,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::buffer::Buffer;
 use crate::kernel::attention::{PANEL, Panel, Rows, pack_panels};
 use crate::vision::VisualPrompt;
 
@@ -28,7 +29,8 @@ impl Page {
         keys[place * width..][..width].copy_from_slice(key);
         values[place * width..][..width].copy_from_slice(value);
         if place + 1 == PANEL {
-            let rows = keys.to_vec();
+            let mut rows = Buffer::of(keys.len());
+            rows.copy_from_slice(keys);
             pack_panels(Rows { data: &rows, stride: width }, PANEL, width, keys);
             self.full = true;
         }
@@ -126,30 +128,33 @@ impl KvCache {
         self.len = len;
     }
 
-    /// The first `len` tokens of a layer by pages, as the key/value head of `d` lanes sees them whose first is lane `lane`.
-    fn seen(&self, layer: usize, [lane, d]: [usize; 2], len: usize) -> impl Iterator<Item = Seen<'_>> {
+    /// The first `len` tokens of a layer by pages, as the key/value head of `d` lanes sees them whose first is lane `lane`. Keys of the
+    /// page with room are in `open`, where [`KvCache::lay_out`] put them.
+    fn panels<'a>(
+        &'a self,
+        layer: usize,
+        [lane, d]: [usize; 2],
+        len: usize,
+        open: &'a [f32],
+    ) -> impl Iterator<Item = Panel<'a>> + Clone {
         self.pages.layers[layer].iter().take(len.div_ceil(PANEL)).enumerate().map(move |(index, page)| {
             let (keys, values) = page.numbers.split_at(page.numbers.len() / 2);
-            let stride = keys.len() / PANEL;
-            let keys = match page.full {
-                true => Keys::Panel(&keys[lane * PANEL..][..d * PANEL]),
-                false => Keys::Rows(Rows { data: &keys[lane..], stride }),
-            };
-            Seen { keys, values: Rows { data: &values[lane..], stride }, len: PANEL.min(len - index * PANEL) }
+            let keys = if page.full { &keys[lane * PANEL..][..d * PANEL] } else { open };
+            let values = Rows { data: &values[lane..], stride: values.len() / PANEL };
+            Panel { keys, values, len: PANEL.min(len - index * PANEL) }
         })
     }
-}
 
-enum Keys<'a> {
-    Panel(&'a [f32]),
-    Rows(Rows<'a>),
-}
-
-/// Keys and values of a page, as one key/value head has them.
-struct Seen<'a> {
-    keys: Keys<'a>,
-    values: Rows<'a>,
-    len: usize,
+    /// Lays out the keys of the page with room, which is the last: those of the first `len` tokens that are in it.
+    fn lay_out(&self, layer: usize, [lane, d]: [usize; 2], len: usize, open: &mut [f32]) {
+        if let Some(page) =
+            self.pages.layers[layer].get(len.div_ceil(PANEL).wrapping_sub(1)).filter(|p| !p.full)
+        {
+            let keys = &page.numbers[..page.numbers.len() / 2];
+            let rows = Rows { data: &keys[lane..], stride: keys.len() / PANEL };
+            pack_panels(rows, len - (len - 1) / PANEL * PANEL, d, open);
+        }
+    }
 }
 
 /// What one sequence has seen: a prefix that other sequences may share, then its own tokens.
@@ -201,31 +206,23 @@ impl Context {
     }
 
     /// The keys and values that a token sees in a layer, those of the prefix and its own first `own` ones, of the key/value
-    /// head of `d` lanes whose first is `lane`. Keys that do not lie as a panel are laid out in `spare`.
+    /// head of `d` lanes whose first is `lane`. `spare` is `[2, d, PANEL]`, for keys that do not lie as a panel.
     pub(super) fn panels<'a>(
         &'a self,
         layer: usize,
-        [lane, d]: [usize; 2],
+        head: [usize; 2],
         own: usize,
-        spare: &'a mut Vec<f32>,
-    ) -> Vec<Panel<'a>> {
-        let prefix = self.prefix.iter().flat_map(|prefix| prefix.seen(layer, [lane, d], prefix.len));
-        let pages: Vec<Seen<'a>> = prefix.chain(self.own.seen(layer, [lane, d], own)).collect();
-        let open = pages.iter().filter(|page| matches!(page.keys, Keys::Rows(_))).count();
-        spare.resize(open * d * PANEL, 0.0);
-        let mut spare = spare.chunks_exact_mut(d * PANEL);
-        let panel = |Seen { keys, values, len }| {
-            let keys = match keys {
-                Keys::Panel(keys) => keys,
-                Keys::Rows(rows) => {
-                    let spare = spare.next().expect("one for each page with room");
-                    pack_panels(rows, len, d, spare);
-                    spare
-                }
-            };
-            Panel { keys, values, len }
-        };
-        pages.into_iter().map(panel).collect()
+        spare: &'a mut [f32],
+    ) -> impl Iterator<Item = Panel<'a>> + Clone {
+        let (shared, mine) = spare.split_at_mut(head[1] * PANEL);
+        let prefix = self.prefix.as_deref();
+        if let Some(prefix) = prefix {
+            prefix.lay_out(layer, head, prefix.len, shared);
+        }
+        self.own.lay_out(layer, head, own, mine);
+        let (shared, mine) = (&*shared, &*mine);
+        let prefix = prefix.map(|prefix| prefix.panels(layer, head, prefix.len, shared));
+        prefix.into_iter().flatten().chain(self.own.panels(layer, head, own, mine))
     }
 }
 
@@ -272,9 +269,9 @@ mod tests {
             }
             prop_assert_eq!(context.len(), wanted.len());
             let own = context.own.len - less.min(context.own.len);
-            let mut spare = Vec::new();
+            let mut spare = vec![f32::NAN; 2 * d * PANEL];
             let panels = context.panels(0, [head * d, d], own, &mut spare);
-            let seen = panels.iter().flat_map(|p| (0..p.len).map(move |j| (p, j)));
+            let seen = panels.flat_map(|p| (0..p.len).map(move |j| (p, j)));
             let seen: Vec<[f32; 4]> = seen
                 .map(|(p, j)| {
                     let value = &p.values.data[j * p.values.stride..];

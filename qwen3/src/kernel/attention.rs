@@ -320,35 +320,33 @@ fn mix_lanes<S: Simd, const R: usize, const V: usize>(
 
 /// Query rows of one head over the keys of `panels`, of which row `i` sees the first `seen[i]`, at least one; overwrites
 /// `out` `[seen.len(), d]` and `log_sum_exp` `[seen.len()]`. `scores` grows to the rows times the keys.
-pub fn attend(
+pub fn attend<'a>(
     queries: Rows<'_>,
-    panels: &[Panel<'_>],
+    panels: impl Iterator<Item = Panel<'a>> + Clone,
     seen: &[usize],
     scale: f32,
     out: &mut [f32],
     log_sum_exp: &mut [f32],
     scores: &mut Vec<f32>,
 ) {
-    let (n, d) = (panels.iter().map(|p| p.len).sum(), out.len() / seen.len());
+    let (n, d) = (panels.clone().map(|p| p.len).sum(), out.len() / seen.len());
     if scores.len() < n * seen.len() {
         scores.resize(n * seen.len(), 0.0);
     }
     let scores = &mut scores[..n * seen.len()];
-    let starts = || {
-        panels.iter().scan(0, |next, panel| {
-            let start = *next;
-            *next += panel.len;
-            Some((start, panel))
-        })
-    };
-    for (start, panel) in starts() {
+    let starts = panels.scan(0, |next, panel| {
+        let start = *next;
+        *next += panel.len;
+        Some((start, panel))
+    });
+    for (start, panel) in starts.clone() {
         score_panel(queries, &panel.keys[..d * PANEL], panel.len, start, seen, scale, scores, n);
     }
     for ((scores, seen), lse) in scores.chunks_exact_mut(n).zip(seen).zip(log_sum_exp) {
         *lse = softmax_row(&mut scores[..*seen]);
     }
     out.fill(0.0);
-    for (start, panel) in starts() {
+    for (start, panel) in starts {
         mix_panel(scores, n, panel.values, panel.len, start, seen, out, d);
     }
 }

@@ -16,7 +16,8 @@ use gemm::Parallelism;
 use rayon::prelude::*;
 
 use super::SharedMut;
-pub(crate) use packed::Packed;
+use crate::buffer::Buffer;
+pub(crate) use packed::{Packed, times_once};
 
 /// Inner-dimension block: the longest that `gemm` never cuts again.
 const INNER_BLOCK: usize = 512;
@@ -173,12 +174,14 @@ impl Tile {
     /// As [`Tile::gemm`].
     unsafe fn packed(&self, a: View, b: View) {
         let rows = self.rows.max(2);
-        let mut packed = Vec::with_capacity(rows * self.depth);
-        for i in 0..self.depth {
-            // SAFETY: the caller's promise; a second row beside a single one is a copy of it.
-            packed.extend((0..rows).map(|row| unsafe { *a.at(row.min(self.rows - 1), i) }));
+        let mut packed = Buffer::of(rows * self.depth);
+        for (i, packed) in packed.chunks_exact_mut(rows).enumerate() {
+            for (row, packed) in packed.iter_mut().enumerate() {
+                // SAFETY: the caller's promise; a second row beside a single one is a copy of it.
+                *packed = unsafe { *a.at(row.min(self.rows - 1), i) };
+            }
         }
-        let mut out = vec![0f32; rows * self.cols];
+        let mut out = Buffer::of(rows * self.cols);
         // SAFETY: the caller's promise.
         let c =
             |row: usize| unsafe { std::slice::from_raw_parts_mut(self.c.add(row * self.stride), self.cols) };

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::matmul::matmul_nt;
 use super::{MatmulPrecision, SharedMut, matmul};
+use crate::buffer::Buffer;
 
 /// The numbers that a decoder computes with.
 ///
@@ -178,9 +179,13 @@ impl Matrix for Stored {
         let tile = |index: usize| {
             let first = index * TILE;
             let cols = TILE.min(n - first);
-            let mut w = vec![0f32; cols * k];
+            let mut w = Buffer::of(cols * k);
             self.widen(rows.start + first..rows.start + first + cols, k, &mut w);
-            let mut part = vec![0f32; m * cols];
+            // SAFETY: tiles are disjoint columns of `y`, which has `m` rows of `n`.
+            if unsafe { matmul::times_once(x, &w, out.at(first), n, [m, cols, k]) } {
+                return;
+            }
+            let mut part = Buffer::of(m * cols);
             matmul_nt(x, &w, &mut part, m, cols, k, false);
             for (row, part) in part.chunks_exact(cols).enumerate() {
                 // SAFETY: tiles are disjoint columns of `y`, which has `m` rows of `n`.

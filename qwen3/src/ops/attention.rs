@@ -182,7 +182,7 @@ impl Attention {
                 lse.resize(block.len(), 0.0);
                 for head in kv_head * shape.group()..(kv_head + 1) * shape.group() {
                     let queries = Rows { data: &x[block.start * width + head * d..], stride: width };
-                    attend(queries, &panels, &seen, shape.scale(), out, lse, scores);
+                    attend(queries, panels.iter().copied(), &seen, shape.scale(), out, lse, scores);
                     for ((row, out), lse) in block.clone().zip(out.chunks_exact(d)).zip(&*lse) {
                         // SAFETY: this task owns the rows of its blocks, and in them the query heads of the group.
                         unsafe {

@@ -8,6 +8,8 @@ use super::{COLS, portable, round};
 #[cfg(target_arch = "x86_64")]
 use super::{INNER, ROWS, TASK_COLS, is_native, pack, pack_all, tile};
 #[cfg(target_arch = "x86_64")]
+use crate::buffer::Buffer;
+#[cfg(target_arch = "x86_64")]
 use crate::kernel::SharedMut;
 use crate::kernel::matmul::View;
 
@@ -95,7 +97,7 @@ impl Packed {
     fn native(&self, x: &[f32], y: &mut [f32], m: usize, part: usize) {
         let (n, k) = (self.part, self.k);
         let (pairs, panels) = (k.div_ceil(2), n.div_ceil(COLS));
-        let mut left = Vec::new();
+        let mut left = Buffer::of(m.next_multiple_of(ROWS) * pairs);
         pack_all::<ROWS>(View::rows(x, k), 0, m, 0, k, &mut left);
         let right = &self.panels[part * panels * COLS * pairs..][..panels * COLS * pairs];
         let out = SharedMut::new(y);

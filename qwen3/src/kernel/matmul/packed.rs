@@ -6,7 +6,11 @@ use rayon::prelude::*;
 
 use super::INNER_BLOCK;
 #[cfg(target_arch = "x86_64")]
+use crate::buffer::Buffer;
+#[cfg(target_arch = "x86_64")]
 use crate::kernel::SharedMut;
+#[cfg(target_arch = "x86_64")]
+use crate::kernel::attention::{PANEL, Rows, pack_panels};
 
 /// Columns of a panel: two vectors.
 const COLS: usize = 32;
@@ -81,25 +85,62 @@ impl Packed {
         let right = &self.panels[part * panels * COLS * k..][..panels * COLS * k];
         let out = SharedMut::new(y);
         let task = |index: usize| {
-            for panel in index * TASK_COLS..((index + 1) * TASK_COLS).min(panels) {
-                let (col, b) = (panel * COLS, &right[panel * COLS * k..][..COLS * k]);
-                for first in (0..k).step_by(INNER_BLOCK) {
-                    let b = &b[first * COLS..][..INNER_BLOCK.min(k - first) * COLS];
-                    for row in (0..m).step_by(ROWS) {
-                        let (rows, cols) = (ROWS.min(m - row), COLS.min(n - col));
-                        let a = &x[row * k + first..];
-                        // SAFETY: tiles are disjoint parts of `y`, which covers `[m, n]`; the processor has the
-                        // instructions, or there would be no panels.
-                        unsafe { tile(a, k, b, out.at(row * n + col), n, rows, cols, first > 0) };
-                    }
-                }
-            }
+            let first = index * TASK_COLS;
+            let some = TASK_COLS.min(panels - first);
+            let right = &right[first * COLS * k..][..some * COLS * k];
+            let cols = (some * COLS).min(n - first * COLS);
+            // SAFETY: tasks are disjoint columns of `y`, which covers `[m, n]`; the processor has the instructions, or there would be
+            // no panels.
+            unsafe { columns(x, right, out.at(first * COLS), n, [m, cols, k]) };
         };
         let tasks = panels.div_ceil(TASK_COLS);
         if m * n * k < 1 << 16 {
             (0..tasks).for_each(task);
         } else {
             (0..tasks).into_par_iter().for_each(task);
+        }
+    }
+}
+
+/// `y[m, n] = x[m, k] · wᵀ`, rows of `y` `stride` apart, for weights in rows that are laid out for this product alone; false, and
+/// nothing done, where the processor lacks the instructions.
+///
+/// # Safety
+/// `y` must cover the columns and be touched by nothing else.
+pub(crate) unsafe fn times_once(
+    x: &[f32],
+    w: &[f32],
+    y: *mut f32,
+    stride: usize,
+    [m, n, k]: [usize; 3],
+) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if is_native() {
+        assert!(x.len() >= m * k && w.len() >= n * k, "times_once: slices too short");
+        let mut panels = Buffer::of(n.next_multiple_of(COLS) * k);
+        const { assert!(COLS == PANEL, "a panel of keys is one of weights") };
+        pack_panels(Rows { data: w, stride: k }, n, k, &mut panels);
+        // SAFETY: the caller's promise.
+        unsafe { columns(x, &panels, y, stride, [m, n, k]) };
+        return true;
+    }
+    false
+}
+
+/// # Safety
+/// `y` must cover `[m, n]`, rows `stride` apart, and be touched by nothing else; the processor must have AVX-512.
+#[cfg(target_arch = "x86_64")]
+unsafe fn columns(x: &[f32], panels: &[f32], y: *mut f32, stride: usize, [m, n, k]: [usize; 3]) {
+    for (panel, b) in panels.chunks_exact(COLS * k).enumerate() {
+        let col = panel * COLS;
+        for first in (0..k).step_by(INNER_BLOCK) {
+            let b = &b[first * COLS..][..INNER_BLOCK.min(k - first) * COLS];
+            for row in (0..m).step_by(ROWS) {
+                let (rows, cols) = (ROWS.min(m - row), COLS.min(n - col));
+                let a = &x[row * k + first..];
+                // SAFETY: the caller's promise.
+                unsafe { tile(a, k, b, y.add(row * stride + col), stride, rows, cols, first > 0) };
+            }
         }
     }
 }
