@@ -215,6 +215,8 @@ pub struct Model {
 
 /// Rows of a tile of logits in [`Model::log_probs`].
 const HEAD_CHUNK: usize = 1024;
+/// Logits that a pass with gradients keeps for its backward: 32 MiB.
+const KEPT_LOGITS: usize = 1 << 23;
 
 impl Model {
     /// Builds a model from its parameters, in the order of [`weights::parameter_specs`].
@@ -481,7 +483,8 @@ impl Model {
     ) -> Result<LogProbs> {
         let head = if states.track_op() { self.head.clone() } else { self.head.detach() };
         let op = HeadLogProbs::new(targets.into(), temperature as f32, HEAD_CHUNK, self.precision);
-        let both = states.apply_op2(&head, op.masked(mask))?;
+        let keep = if states.track_op() { KEPT_LOGITS } else { 0 };
+        let both = states.apply_op2(&head, op.masked(mask).keep(keep))?;
         Ok(LogProbs { logp: both.narrow(1, 0, 1)?.squeeze(1)?, entropy: both.narrow(1, 1, 1)?.squeeze(1)? })
     }
 }
