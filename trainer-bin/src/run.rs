@@ -8,11 +8,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use serde_json::json;
+use train_core::checkpoint::CheckpointError;
 use train_core::config::{Config, Layers, batch_sentence};
 use train_core::metrics::Row;
 use train_core::report::{self, ConfigChange, ReportOptions};
 use train_core::rundir::{RunDir, unix_time};
-use train_core::trainer::Trainer;
+use train_core::trainer::{TrainError, Trainer};
 use train_core::verdict;
 
 use crate::cli::RunArgs;
@@ -39,10 +40,14 @@ pub(crate) fn start(args: &RunArgs) -> Result<ExitCode> {
     let dir = RunDir::create(Path::new(&config.run.dir), &config.run.name)?;
     let console = Console::new(&config, 0);
     introduce(&console, &config, &dir, layers.preset_name());
-    if config.warm_start.steps > 0 {
-        console.say(&format!("{} supervised steps first.", config.warm_start.steps));
-    }
+    begin(config, dir, console)
+}
+
+fn begin(config: Config, dir: RunDir, console: Console) -> Result<ExitCode> {
     let supervised = config.warm_start.steps;
+    if supervised > 0 {
+        console.say(&format!("{supervised} supervised steps first."));
+    }
     let trainer =
         Trainer::create_telling(config, dir, &mut |done, loss| console.supervised(done, supervised, loss))?;
     write_facts(&trainer)?;
@@ -54,8 +59,19 @@ pub(crate) fn resume(run: &Path, allow_changes: bool) -> Result<ExitCode> {
     let text = std::fs::read_to_string(&file)
         .map_err(train_core::rundir::StorageError::at(&file))
         .with_context(|| format!("{} is not a run directory", run.display()))?;
-    use_threads(Config::from_toml(&text, &file.display().to_string())?.run.threads)?;
-    let (trainer, skipped) = Trainer::resume(run, allow_changes)?;
+    let config = Config::from_toml(&text, &file.display().to_string())?;
+    use_threads(config.run.threads)?;
+    let (trainer, skipped) = match Trainer::resume(run, allow_changes) {
+        // It was stopped before its first checkpoint, in its supervised steps: nothing else is there to lose.
+        Err(TrainError::Checkpoint(CheckpointError::None { skipped, .. }))
+            if skipped.is_empty() && !run.join("metrics.jsonl").exists() =>
+        {
+            let console = Console::new(&config, 0);
+            console.say("There is no checkpoint yet: the run begins again.");
+            return begin(config, RunDir::open(run)?, console);
+        }
+        resumed => resumed?,
+    };
     let console = Console::new(&trainer.config, trainer.steps_done());
     for reason in skipped {
         console.say(&format!("passed over a checkpoint: {reason}"));

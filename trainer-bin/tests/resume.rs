@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use common::{metrics, only_run, small, succeed, trainer, weights};
+use common::{fail, metrics, only_run, small, succeed, trainer, weights};
 
 /// Kills with SIGKILL once `rows` rows of metrics are there. Says whether it came in time.
 fn kill_at(mut child: Child, dir: &Path, rows: usize) -> bool {
@@ -113,6 +113,31 @@ fn a_run_killed_before_its_first_checkpoint_begins_again_without_a_second_row_of
     succeed(trainer().arg("resume").arg(&run));
     assert_eq!(metrics(&run), rows);
     assert_eq!(weights(&run, 3), last);
+}
+
+#[test]
+fn a_run_killed_in_its_supervised_steps_begins_again_in_its_directory() {
+    let set = ["run.steps=3", "warm_start.steps=300", "warm_start.prompts=8"];
+    let (whole, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    succeed(&mut small(whole.path(), &set));
+    let whole = only_run(whole.path());
+    let mut child = small(killed.path(), &set).stderr(Stdio::piped()).spawn().unwrap();
+    // Its steps are told as they go.
+    let told = std::io::BufReader::new(child.stderr.take().unwrap());
+    let line = std::io::BufRead::lines(told).map(Result::unwrap).find(|l| l.starts_with("supervised step"));
+    assert!(line.unwrap().starts_with("supervised step   30 of 300  loss "));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let killed = only_run(killed.path());
+    assert!(!killed.join("metrics.jsonl").exists());
+    let said = succeed(trainer().arg("resume").arg(&killed)).stderr;
+    assert!(String::from_utf8_lossy(&said).contains("There is no checkpoint yet: the run begins again."));
+    assert_eq!(metrics(&whole), metrics(&killed));
+    assert_eq!(weights(&whole, 3), weights(&killed, 3));
+    // Where results are, their checkpoints must be too.
+    std::fs::remove_dir_all(killed.join("ckpt")).unwrap();
+    let (_, line) = fail(trainer().arg("resume").arg(&killed));
+    assert!(line.contains("no usable checkpoint"), "{line}");
 }
 
 #[test]
