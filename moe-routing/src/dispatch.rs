@@ -5,7 +5,7 @@ use crate::{Error, Result};
 /// A stable counting sort of the slots `q = token · K + k` by expert.
 ///
 /// Stable means that within an expert rows are in token order, so weight gradients are reproducible.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dispatch {
     order: Vec<u32>,
     token_of: Vec<u32>,
@@ -17,13 +17,29 @@ pub struct Dispatch {
 impl Dispatch {
     /// From expert ids `[tokens · top_k]`, each row distinct and below `experts`.
     pub fn new(ids: &[u32], tokens: usize, experts: usize, top_k: usize) -> Result<Self> {
+        let mut dispatch = Self::default();
+        dispatch.fill(ids, tokens, experts, top_k, &mut Vec::new())?;
+        Ok(dispatch)
+    }
+
+    /// [`Dispatch::new`] in its place, with memory for counts.
+    pub(crate) fn fill(
+        &mut self,
+        ids: &[u32],
+        tokens: usize,
+        experts: usize,
+        top_k: usize,
+        next: &mut Vec<u32>,
+    ) -> Result<()> {
         if top_k == 0 || top_k > experts {
             return Err(Error::TopK { top_k, experts });
         }
         if ids.len() != tokens * top_k {
             return Err(Error::Shape { what: "ids", found: ids.len(), expected: tokens * top_k });
         }
-        let mut offsets = vec![0u32; experts + 1];
+        let Self { order, token_of, inverse, offsets, top_k: own_top_k } = self;
+        offsets.clear();
+        offsets.resize(experts + 1, 0);
         for (token, row) in ids.chunks_exact(top_k).enumerate() {
             for (i, id) in row.iter().enumerate() {
                 if *id as usize >= experts || row[..i].contains(id) {
@@ -35,16 +51,19 @@ impl Dispatch {
         for expert in 0..experts {
             offsets[expert + 1] += offsets[expert];
         }
-        let mut next = offsets.clone();
-        let (mut order, mut inverse) = (vec![0u32; ids.len()], vec![0u32; ids.len()]);
+        next.clone_from(offsets);
+        order.resize(ids.len(), 0);
+        inverse.resize(ids.len(), 0);
         for (slot, id) in ids.iter().enumerate() {
             let position = &mut next[*id as usize];
             order[*position as usize] = slot as u32;
             inverse[slot] = *position;
             *position += 1;
         }
-        let token_of = order.iter().map(|slot| slot / top_k as u32).collect();
-        Ok(Self { order, token_of, inverse, offsets, top_k })
+        token_of.clear();
+        token_of.extend(order.iter().map(|slot| slot / top_k as u32));
+        *own_top_k = top_k;
+        Ok(())
     }
 
     /// The slot at each position: `[pairs]`.
@@ -74,7 +93,7 @@ impl Dispatch {
 
     /// Number of experts.
     pub fn num_experts(&self) -> usize {
-        self.offsets.len() - 1
+        self.offsets.len().saturating_sub(1)
     }
 
     /// Experts a token.

@@ -50,18 +50,20 @@ fn scale_of<F: Float>(router: &Router) -> F {
     }
 }
 
-/// Gates before the family's scale.
+/// Gates before the family's scale, in place of `gates`, with memory for the ids of a token.
 fn unscaled<F: Float>(
     logits: &[F],
     experts: usize,
     ids: &[u32],
     top_k: usize,
     router: &Router,
-) -> Result<Vec<F>> {
+    ascending: &mut Vec<u32>,
+    gates: &mut Vec<F>,
+) -> Result<()> {
     router.validate(experts, top_k)?;
     check_choice(logits, experts, ids, top_k)?;
-    let mut gates = Vec::with_capacity(ids.len());
-    let mut ascending = Vec::with_capacity(top_k);
+    gates.clear();
+    gates.reserve(ids.len());
     for (row, ids) in logits.chunks_exact(experts).zip(ids.chunks_exact(top_k)) {
         let chosen = ids.iter().map(|id| row[*id as usize]);
         // Sums run by ascending id, so that a trace in another slot order gives the same bits.
@@ -86,7 +88,7 @@ fn unscaled<F: Float>(
             }
         }
     }
-    Ok(gates)
+    Ok(())
 }
 
 /// The gates of given experts under the current logits: `[tokens, E]` and `[tokens · K]` to `[tokens · K]`.
@@ -100,10 +102,25 @@ pub fn gates<F: Float>(
     top_k: usize,
     router: &Router,
 ) -> Result<Vec<F>> {
-    let mut gates = unscaled(logits, experts, ids, top_k, router)?;
-    let scale = scale_of::<F>(router);
-    gates.iter_mut().for_each(|g| *g = scale * *g);
+    let mut gates = Vec::new();
+    gates_into(logits, experts, ids, top_k, router, &mut Vec::new(), &mut gates)?;
     Ok(gates)
+}
+
+/// [`gates`] in place of `out`, with memory for the ids of a token.
+pub(crate) fn gates_into<F: Float>(
+    logits: &[F],
+    experts: usize,
+    ids: &[u32],
+    top_k: usize,
+    router: &Router,
+    ascending: &mut Vec<u32>,
+    out: &mut Vec<F>,
+) -> Result<()> {
+    unscaled(logits, experts, ids, top_k, router, ascending, out)?;
+    let scale = scale_of::<F>(router);
+    out.iter_mut().for_each(|g| *g = scale * *g);
+    Ok(())
 }
 
 /// From the gradient of the gates `[tokens · K]` to that of the logits `[tokens, E]`.
@@ -115,7 +132,8 @@ pub fn gates_backward<F: Float>(
     router: &Router,
     d_gates: &[F],
 ) -> Result<Vec<F>> {
-    let gates = unscaled(logits, experts, ids, top_k, router)?;
+    let mut gates = Vec::new();
+    unscaled(logits, experts, ids, top_k, router, &mut Vec::new(), &mut gates)?;
     if d_gates.len() != gates.len() {
         return Err(Error::Shape { what: "d_gates", found: d_gates.len(), expected: gates.len() });
     }

@@ -42,6 +42,7 @@ mod mode;
 pub mod op;
 pub mod reference;
 mod router;
+mod routing;
 pub mod sources;
 mod trace;
 
@@ -54,4 +55,5 @@ pub use load::{ExpertCounts, router_entropy, update_bias};
 pub use losses::{AuxCounts, AuxForm, AuxPooling, load_balance, z_loss};
 pub use mode::{Coverage, MissingPolicy, RouteMode, RoutePlan};
 pub use router::{Router, margins, top_k};
+pub use routing::Routing;
 pub use trace::{RouteShape, RouteTrace, token_digest};

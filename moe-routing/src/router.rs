@@ -213,18 +213,18 @@ fn each_token<F: Float>(
     experts: usize,
     top_k: usize,
     router: &Router,
+    scores: &mut Vec<F>,
     mut f: impl FnMut(&mut [F]),
 ) -> Result<()> {
     router.validate(experts, top_k)?;
     check_logits(logits, experts)?;
-    let mut scores = Vec::with_capacity(experts);
     for (token, row) in logits.chunks_exact(experts).enumerate() {
-        router.scores(row, top_k, &mut scores);
+        router.scores(row, top_k, scores);
         let enabled = scores.iter().filter(|s| enabled(**s)).count();
         if enabled < top_k {
             return Err(Error::TooFewExperts { token, enabled, top_k });
         }
-        f(&mut scores);
+        f(scores);
     }
     Ok(())
 }
@@ -233,18 +233,32 @@ fn each_token<F: Float>(
 ///
 /// `-inf` disables an expert; `NaN` and `+inf` are errors.
 pub fn top_k<F: Float>(logits: &[F], experts: usize, top_k: usize, router: &Router) -> Result<Vec<u32>> {
-    let mut ids = Vec::with_capacity(logits.len() / experts.max(1) * top_k);
-    each_token(logits, experts, top_k, router, |scores| {
-        ids.extend((0..top_k).map(|_| take_best(scores).0 as u32));
-    })?;
+    let mut ids = Vec::new();
+    top_k_into(logits, experts, top_k, router, &mut Vec::new(), &mut ids)?;
     Ok(ids)
+}
+
+/// [`top_k`] in place of `ids`, with memory for scores.
+pub(crate) fn top_k_into<F: Float>(
+    logits: &[F],
+    experts: usize,
+    top_k: usize,
+    router: &Router,
+    scores: &mut Vec<F>,
+    ids: &mut Vec<u32>,
+) -> Result<()> {
+    ids.clear();
+    ids.reserve(logits.len() / experts.max(1) * top_k);
+    each_token(logits, experts, top_k, router, scores, |scores| {
+        ids.extend((0..top_k).map(|_| take_best(scores).0 as u32));
+    })
 }
 
 /// How far each token is from another choice: its `K`-th selection score less the next, `[tokens]`. Scores are
 /// logits, or `σ(s) + bias` where there is a bias. `+inf` when no other expert could be chosen.
 pub fn margins<F: Float>(logits: &[F], experts: usize, top_k: usize, router: &Router) -> Result<Vec<F>> {
     let mut margins = Vec::with_capacity(logits.len() / experts.max(1));
-    each_token(logits, experts, top_k, router, |scores| {
+    each_token(logits, experts, top_k, router, &mut Vec::new(), |scores| {
         let last = (0..top_k).fold(F::of(0.0), |_, _| take_best(scores).1);
         margins.push(last - take_best(scores).1);
     })?;

@@ -7,9 +7,9 @@
 
 mod cache;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use moe_routing::Dispatch;
+use moe_routing::Routing;
 use rayon::prelude::*;
 
 use crate::buffer::{Buffer, pooled};
@@ -22,7 +22,7 @@ use crate::kernel::rope::RopeTable;
 pub use crate::kernel::stored::Precision;
 use crate::kernel::stored::{Format, Matrix, Stored};
 use crate::kernel::{MatmulPrecision, experts};
-use crate::model::{Model, Routes, copy};
+use crate::model::{Model, copy};
 use crate::ops::{QkNormRope, span};
 use crate::vision::{FrozenVision, VisualItems, VisualPrompt, VlModel};
 use crate::weights::{NamedTensor, parameter_specs};
@@ -58,8 +58,17 @@ pub struct Row {
 pub struct Step {
     /// States after the final norm: `[rows, hidden_size]`.
     pub states: Buffer,
-    /// The experts that ran, by MoE layer: `[rows · top_k]` each.
-    pub routes: Routes,
+    /// The experts that ran: `[rows, MoE layers, top_k]`.
+    pub routes: Buffer<u32>,
+    rows: usize,
+}
+
+impl Step {
+    /// The experts that ran for a row: `[MoE layers, top_k]`; nothing for a dense model.
+    pub fn routes_of(&self, row: usize) -> &[u32] {
+        let len = self.routes.len() / self.rows;
+        &self.routes[row * len..][..len]
+    }
 }
 
 /// A frozen copy of a model for generation.
@@ -77,6 +86,10 @@ pub struct Decoder {
     vision: Option<FrozenVision>,
     /// For the caches of its sequences.
     pages: Arc<Pool>,
+    /// Of passes that are over; as many as have run at one time.
+    routings: Mutex<Vec<Routing<f32>>>,
+    /// Ids of experts a row.
+    route_len: usize,
 }
 
 impl Decoder {
@@ -176,6 +189,7 @@ impl Decoder {
             kv_heads: config.num_key_value_heads,
             head_dim: config.head_dim,
         };
+        let route_len = config.route_shape()?.map_or(0, |shape| shape.row_len());
         let eps = config.rms_norm_eps as f32;
         let prepare = QkNormRope { shape, eps, table: rope(max_len), positions: Arc::default() };
         Ok(Self {
@@ -190,6 +204,8 @@ impl Decoder {
             max_len,
             vision: None,
             pages: Arc::default(),
+            routings: Mutex::default(),
+            route_len,
         })
     }
 
@@ -232,49 +248,56 @@ impl Decoder {
 
     /// Feeds `rows` and extends their contexts. Prompt rows and single new tokens may be mixed freely.
     ///
-    /// Rows that come in the order of their contexts are run in blocks, several at a time. Once as many rows have run, steps of a model
-    /// without experts allocate nothing but pages of caches, as long as their result is dropped where they ran.
+    /// Rows that come in the order of their contexts are run in blocks, several at a time. Once as many rows have run, steps take no
+    /// memory but pages of caches, as long as their result is dropped where they ran.
     pub fn step(&self, rows: &[Row], contexts: &mut [&mut Context]) -> Result<Step> {
         let places = self.place(rows, contexts)?;
         let mut states = Buffer::of(rows.len() * self.config.hidden_size);
-        let block = Block { rows, places: &places, first_context: 0, contexts, states: &mut states };
-        let routes = self.run_blocks(block, rows.is_sorted_by_key(|row| row.context))?;
-        Ok(Step { states, routes })
+        let mut routes = Buffer::of(rows.len() * self.route_len);
+        let (states_out, routes_out) = (&mut states[..], &mut routes[..]);
+        let block = Block {
+            rows,
+            places: &places,
+            first_context: 0,
+            contexts,
+            states: states_out,
+            routes: routes_out,
+        };
+        self.run_blocks(block, rows.is_sorted_by_key(|row| row.context))?;
+        Ok(Step { states, routes, rows: rows.len() })
     }
 
     /// Halves the rows where a context ends, until there are few. The bits of a row do not depend on the cut.
-    fn run_blocks(&self, block: Block<'_, '_>, sorted: bool) -> Result<Routes> {
-        let Block { rows, places, first_context, contexts, states } = block;
+    fn run_blocks(&self, block: Block<'_, '_>, sorted: bool) -> Result<()> {
+        let Block { rows, places, first_context, contexts, states, routes } = block;
         let mut cut = rows.len().div_ceil(2);
         while cut < rows.len() && rows[cut].context == rows[cut - 1].context {
             cut += 1;
         }
         if rows.len() <= BLOCK_ROWS || cut == rows.len() || !sorted {
-            return self.run(Block { rows, places, first_context, contexts, states });
+            return self.run(Block { rows, places, first_context, contexts, states, routes });
         }
         let next_context = rows[cut - 1].context + 1;
         let (rows, later_rows) = rows.split_at(cut);
         let (places, later_places) = places.split_at(cut);
         let (contexts, later_contexts) = contexts.split_at_mut(next_context - first_context);
         let (states, later_states) = states.split_at_mut(cut * self.config.hidden_size);
-        let first = Block { rows, places, first_context, contexts, states };
+        let (routes, later_routes) = routes.split_at_mut(cut * self.route_len);
+        let first = Block { rows, places, first_context, contexts, states, routes };
         let later = Block {
             rows: later_rows,
             places: later_places,
             first_context: next_context,
             contexts: later_contexts,
             states: later_states,
+            routes: later_routes,
         };
         let (first, later) = rayon::join(|| self.run_blocks(first, true), || self.run_blocks(later, true));
-        let mut routes = first?;
-        for (routes, later) in routes.iter_mut().zip(later?) {
-            routes.extend(later);
-        }
-        Ok(routes)
+        first.and(later)
     }
 
-    fn run(&self, block: Block<'_, '_>) -> Result<Routes> {
-        let Block { rows, places, first_context, contexts, states } = block;
+    fn run(&self, block: Block<'_, '_>) -> Result<()> {
+        let Block { rows, places, first_context, contexts, states, routes } = block;
         let of = |row: &Row| row.context - first_context;
         let config = &self.config;
         let (hidden, width) = (config.hidden_size, self.shape.kv_width());
@@ -330,7 +353,7 @@ impl Decoder {
 
         let query_width = self.shape.query_width();
         let qkv_width = query_width + 2 * width;
-        let mut routes = Routes::new();
+        let (route_len, mut moe_layers) = (routes.len() / rows.len(), 0);
         for (index, layer) in self.layers.iter().enumerate() {
             let mut projected = linear(&norm_rows(&x, &layer.input_norm), &layer.qkv);
             self.precision.round(&mut projected);
@@ -387,18 +410,26 @@ impl Decoder {
                 Mlp::Experts { router, gate_up, down } => {
                     let moe = config.moe()?;
                     let (logits, inner) = (linear(&u, router), moe.moe_intermediate_size);
-                    let (experts_of, k, router) = (moe.num_experts, moe.num_experts_per_tok, moe.router());
+                    let free = || self.routings.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut routing = free().pop().unwrap_or_default();
+                    let k = moe.num_experts_per_tok;
                     let in_layer = |source| Error::Router { layer: index, source };
-                    let ids = moe_routing::top_k(&logits, experts_of, k, &router).map_err(in_layer)?;
-                    let gates =
-                        moe_routing::gates(&logits, experts_of, &ids, k, &router).map_err(in_layer)?;
-                    let dispatch = Dispatch::new(&ids, rows.len(), experts_of, k).map_err(in_layer)?;
-                    let ran = span!("experts", flops = 6 * rows.len() * k * hidden * inner);
-                    let (_, h) = experts::up(&u, gate_up, &dispatch, hidden, inner);
-                    let o = experts::down(&h, down, &dispatch, hidden, inner);
+                    routing.route(&logits, moe.num_experts, k, &moe.router()).map_err(in_layer)?;
+                    let (dispatch, pairs) = (routing.dispatch(), rows.len() * k);
+                    let ran = span!("experts", flops = 6 * pairs * hidden * inner);
+                    let (mut pre, mut h) = (Buffer::of(pairs * 2 * inner), Buffer::of(pairs * inner));
+                    experts::up(&u, gate_up, dispatch, hidden, inner, &mut pre, &mut h);
+                    let mut o = Buffer::of(pairs * hidden);
+                    experts::down(&h, down, dispatch, hidden, inner, &mut o);
                     drop(ran);
-                    routes.push(ids);
-                    experts::combine(&o, &gates, &dispatch, hidden).into()
+                    for (ids, row) in routing.ids().chunks_exact(k).zip(routes.chunks_exact_mut(route_len)) {
+                        row[moe_layers * k..][..k].copy_from_slice(ids);
+                    }
+                    moe_layers += 1;
+                    let mut out = Buffer::of(rows.len() * hidden);
+                    experts::combine(&o, routing.gates(), dispatch, hidden, &mut out);
+                    free().push(routing);
+                    out
                 }
             };
             add(&mut x, &out);
@@ -413,7 +444,7 @@ impl Decoder {
             contexts[of(row)].own.len += 1;
         }
         norm_to(&x, &self.norm, states);
-        Ok(routes)
+        Ok(())
     }
 
     /// Logits of some rows of states: `[rows, hidden_size]` to `[rows, vocab_size]`.
@@ -494,4 +525,5 @@ struct Block<'a, 'b> {
     first_context: usize,
     contexts: &'a mut [&'b mut Context],
     states: &'a mut [f32],
+    routes: &'a mut [u32],
 }

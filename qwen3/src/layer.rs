@@ -9,6 +9,7 @@ use candle_core::{Device, Tensor};
 use moe_routing::{Dispatch, Router};
 use rayon::prelude::*;
 
+use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::kernel::ROW_CHUNK;
 use crate::kernel::experts::{combine, down as experts_down, up as experts_up};
@@ -189,9 +190,13 @@ impl Layer {
                 let inner = down.len() / hidden / count;
                 let _span = span!("experts", flops = 6 * rows * chosen.top_k * hidden * inner);
                 let weight = |data| Trained { data, precision: linear.precision };
-                let (pre, h) = experts_up(&u, &weight(gate_up), &chosen.dispatch, hidden, inner);
-                let o = experts_down(&h, &weight(down), &chosen.dispatch, hidden, inner);
-                let out = combine(&o, &gates, &chosen.dispatch, hidden);
+                let pairs = rows * chosen.top_k;
+                let (mut pre, mut h) = (vec![0f32; pairs * 2 * inner], Buffer::of(pairs * inner));
+                experts_up(&u, &weight(gate_up), &chosen.dispatch, hidden, inner, &mut pre, &mut h);
+                let mut o = Buffer::of(pairs * hidden);
+                experts_down(&h, &weight(down), &chosen.dispatch, hidden, inner, &mut o);
+                let mut out = vec![0f32; rows * hidden];
+                combine(&o, &gates, &chosen.dispatch, hidden, &mut out);
                 (out, pre, Some(KeptExperts { logits, gates, chosen }))
             }
         };

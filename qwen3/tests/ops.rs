@@ -534,6 +534,7 @@ fn dispatch_and_combine_are_inverse() {
     let x: Vec<f32> = (0..tokens * hidden).map(|_| rng.random_range(-1.0..1.0)).collect();
     let permuted: Vec<f32> =
         dispatch.token_of().iter().flat_map(|t| x[*t as usize * hidden..][..hidden].to_vec()).collect();
-    let y = qwen3::kernel::experts::combine(&permuted, &gates, &dispatch, hidden);
+    let mut y = vec![f32::NAN; x.len()];
+    qwen3::kernel::experts::combine(&permuted, &gates, &dispatch, hidden, &mut y);
     assert!(x.iter().zip(&y).all(|(x, y)| (x - y).abs() < 1e-6));
 }

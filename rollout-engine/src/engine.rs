@@ -366,7 +366,7 @@ impl Engine {
         for (prefill, &len) in self.waiting.iter_mut().zip(chunks) {
             if let Some(routes) = &mut prefill.routes {
                 for (i, token) in prefill.tokens[prefill.fed..][..len].iter().enumerate() {
-                    routes.push_from(*token, &step.routes, row + i)?;
+                    routes.push(*token, step.routes_of(row + i))?;
                 }
             }
             prefill.fed += len;

@@ -101,7 +101,7 @@ impl Sequence {
             let row = self.row + self.stayed;
             let Generation { routes, tokens, .. } = &mut self.generation;
             if let (Some(routes), Some(token)) = (routes, tokens.last()) {
-                routes.push_from(*token, &fed.step.routes, row)?;
+                routes.push(*token, fed.step.routes_of(row))?;
             }
             let state = &fed.step.states[row * fed.hidden..][..fed.hidden];
             let logits = &fed.logits[row * fed.vocabulary..][..fed.vocabulary];

@@ -39,9 +39,11 @@ const LAYERS: usize = 2;
 const PAGE: usize = 32;
 
 /// Allocations of each step of `sequences` that decode.
-fn taken(precision: Precision, sequences: u64, temperature: f32) -> Vec<usize> {
+fn taken(moe: bool, precision: Precision, sequences: u64, temperature: f32) -> Vec<usize> {
+    let kind = if moe { "qwen3_moe" } else { "qwen3" };
     let config = Config::from_json(&format!(
-        r#"{{ "model_type": "qwen3", "vocab_size": 3000, "hidden_size": 64, "intermediate_size": 96,
+        r#"{{ "model_type": "{kind}", "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+            "norm_topk_prob": true, "vocab_size": 3000, "hidden_size": 64, "intermediate_size": 96,
             "num_hidden_layers": {LAYERS}, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
             "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "max_position_embeddings": 256, "tie_word_embeddings": true }}"#
     ))
@@ -50,7 +52,7 @@ fn taken(precision: Precision, sequences: u64, temperature: f32) -> Vec<usize> {
     let decoder = Decoder::with_precision(&model, 256, precision).unwrap();
     let mut engine =
         Engine::new(Arc::new(decoder), EngineOptions { max_rows: 150, ..EngineOptions::default() }).unwrap();
-    let params = Arc::new(SamplingParams { max_new_tokens: 120, temperature, ..SamplingParams::default() });
+    let params = Arc::new(SamplingParams { max_new_tokens: 80, temperature, ..SamplingParams::default() });
     let samples = (0..sequences).map(|i| [1, i]).collect();
     let request =
         Request { id: 1, prompt: vec![1, 2, 3], items: VisualItems::default(), samples, seed: 5, params };
@@ -61,7 +63,7 @@ fn taken(precision: Precision, sequences: u64, temperature: f32) -> Vec<usize> {
         engine.step().unwrap();
         taken.push(TAKEN.load(Ordering::Relaxed) - before);
     }
-    assert_eq!(taken.len(), 120);
+    assert_eq!(taken.len(), 80);
     taken
 }
 
@@ -69,16 +71,22 @@ fn taken(precision: Precision, sequences: u64, temperature: f32) -> Vec<usize> {
 fn beyond_pages(threads: usize) -> Vec<(String, usize)> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     let mut beyond = Vec::new();
-    for precision in [Precision::F32, Precision::Bf16, Precision::Q8] {
+    for (moe, precision) in [
+        (false, Precision::F32),
+        (false, Precision::Bf16),
+        (false, Precision::Q8),
+        (true, Precision::F32),
+        (true, Precision::Bf16),
+    ] {
         // Up to several blocks of rows.
         for (sequences, temperature) in [(1, 1.0), (9, 1.0), (150, 0.7)] {
-            let taken = pool.install(|| taken(precision, sequences, temperature));
-            for (step, taken) in taken.iter().enumerate().take(119).skip(20) {
+            let taken = pool.install(|| taken(moe, precision, sequences, temperature));
+            for (step, taken) in taken.iter().enumerate().take(79).skip(20) {
                 // The first step reads the prompt of three tokens, behind which a sequence that is alone goes on in its pages; others have
                 // their own. Step s puts token s - 1 of the response into a cache.
                 let place = if sequences == 1 { 3 + step - 1 } else { step - 1 };
                 let pages = if place % PAGE == 0 { 2 * LAYERS * sequences as usize } else { 0 };
-                let case = format!("{precision:?}, {sequences} sequences, step {step}");
+                let case = format!("experts {moe}, {precision:?}, {sequences} sequences, step {step}");
                 beyond.push((case, taken.saturating_sub(pages)));
             }
         }

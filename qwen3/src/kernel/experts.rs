@@ -10,6 +10,7 @@ use super::activation::swiglu_row;
 use super::multiversion;
 use super::stored::Matrix;
 use super::{ROW_CHUNK, SharedMut};
+use crate::buffer::Buffer;
 
 /// Runs `f(expert, rows)` for every expert that has rows, in parallel.
 pub(crate) fn each_expert(dispatch: &Dispatch, f: impl Fn(usize, std::ops::Range<usize>) + Sync) {
@@ -22,10 +23,10 @@ pub(crate) fn each_expert(dispatch: &Dispatch, f: impl Fn(usize, std::ops::Range
 }
 
 /// Copies the rows of `x` `[tokens, n]` that `range` of the dispatch order stands for.
-pub(crate) fn gather(x: &[f32], n: usize, dispatch: &Dispatch, range: std::ops::Range<usize>) -> Vec<f32> {
-    let mut rows = Vec::with_capacity(range.len() * n);
-    for &token in &dispatch.token_of()[range] {
-        rows.extend_from_slice(&x[token as usize * n..][..n]);
+pub(crate) fn gather(x: &[f32], n: usize, dispatch: &Dispatch, range: std::ops::Range<usize>) -> Buffer {
+    let mut rows = Buffer::of(range.len() * n);
+    for (row, token) in rows.chunks_exact_mut(n).zip(&dispatch.token_of()[range]) {
+        row.copy_from_slice(&x[*token as usize * n..][..n]);
     }
     rows
 }
@@ -37,10 +38,12 @@ pub(crate) fn up(
     dispatch: &Dispatch,
     hidden: usize,
     inner: usize,
-) -> (Vec<f32>, Vec<f32>) {
+    pre: &mut [f32],
+    h: &mut [f32],
+) {
     let pairs = dispatch.token_of().len();
-    let (mut pre, mut h) = (vec![0f32; pairs * 2 * inner], vec![0f32; pairs * inner]);
-    let (pre_out, h_out) = (SharedMut::new(&mut pre), SharedMut::new(&mut h));
+    assert!(pre.len() == pairs * 2 * inner && h.len() == pairs * inner, "up: outputs of another shape");
+    let (pre_out, h_out) = (SharedMut::new(pre), SharedMut::new(h));
     each_expert(dispatch, |expert, range| {
         let rows = range.len();
         let x = gather(x, hidden, dispatch, range.clone());
@@ -56,7 +59,6 @@ pub(crate) fn up(
             swiglu_row(pre, h);
         }
     });
-    (pre, h)
 }
 
 /// Second half: `o = h · downᵀ` (`[pairs, H]`), in dispatch order, not yet weighted by gates.
@@ -66,9 +68,10 @@ pub(crate) fn down(
     dispatch: &Dispatch,
     hidden: usize,
     inner: usize,
-) -> Vec<f32> {
-    let mut o = vec![0f32; dispatch.token_of().len() * hidden];
-    let out = SharedMut::new(&mut o);
+    o: &mut [f32],
+) {
+    assert_eq!(o.len(), dispatch.token_of().len() * hidden, "down: an output of another shape");
+    let out = SharedMut::new(o);
     each_expert(dispatch, |expert, range| {
         let rows = range.len();
         // SAFETY: an expert owns its range of the dispatch order.
@@ -76,24 +79,21 @@ pub(crate) fn down(
         let h = &h[range.start * inner..][..rows * inner];
         down.times(h, o, rows, expert * hidden..(expert + 1) * hidden, inner);
     });
-    o
 }
 
 /// `y_t = Σ_k gate · o`, added in ascending expert order, so that a trace which lists the same experts in
 /// another order gives the same bits.
-pub fn combine(o: &[f32], gates: &[f32], dispatch: &Dispatch, hidden: usize) -> Vec<f32> {
-    let k = dispatch.top_k();
-    let mut y = vec![0f32; gates.len() / k.max(1) * hidden];
+pub fn combine(o: &[f32], gates: &[f32], dispatch: &Dispatch, hidden: usize, y: &mut [f32]) {
     y.par_chunks_mut(hidden * ROW_CHUNK).enumerate().for_each(|(chunk, y)| {
-        let mut slots = Vec::with_capacity(k);
+        let mut slots = Buffer::of(dispatch.top_k());
         for (i, y) in y.chunks_exact_mut(hidden).enumerate() {
+            y.fill(0.0);
             for slot in ascending(dispatch, chunk * ROW_CHUNK + i, &mut slots) {
                 let position = dispatch.inverse()[*slot] as usize;
                 axpy(gates[*slot], &o[position * hidden..][..hidden], y);
             }
         }
     });
-    y
 }
 
 /// The slots `t · K + k` of a token, by ascending expert.

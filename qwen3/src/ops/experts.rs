@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tenso
 use moe_routing::Dispatch;
 
 use super::{read, slice, span};
+use crate::buffer::Buffer;
 use crate::kernel::activation::swiglu_row_backward;
 use crate::kernel::experts::{combine, down, each_expert, gather, up};
 use crate::kernel::softmax::dot;
@@ -52,7 +53,8 @@ impl CustomOp2 for ExpertsUp {
         let (x, w) = (slice(x, xl, "the input of the experts")?, slice(w, wl, "gate_up")?);
         let _span = span!("experts", flops = 2 * pairs * hidden * twice);
         let w = Trained { data: w, precision: self.precision };
-        let (pre, h) = up(x, &w, &self.dispatch, hidden, twice / 2);
+        let (mut pre, mut h) = (vec![0f32; pairs * twice], vec![0f32; pairs * (twice / 2)]);
+        up(x, &w, &self.dispatch, hidden, twice / 2, &mut pre, &mut h);
         // A second forward of the same operation would see the same input, so the first value stands.
         let _ = self.pre.set(pre);
         Ok((CpuStorage::F32(h), (pairs, twice / 2).into()))
@@ -120,8 +122,10 @@ impl CustomOp3 for ExpertsDown {
         }
         let _span = span!("experts", flops = 2 * pairs * hidden * inner);
         let w = Trained { data: slice(w, wl, "down")?, precision: self.precision };
-        let o = down(slice(h, hl, "activations")?, &w, &self.dispatch, hidden, inner);
-        let y = combine(&o, slice(gates, gl, "gates")?, &self.dispatch, hidden);
+        let mut o = Buffer::of(pairs * hidden);
+        down(slice(h, hl, "activations")?, &w, &self.dispatch, hidden, inner, &mut o);
+        let mut y = vec![0f32; tokens * hidden];
+        combine(&o, slice(gates, gl, "gates")?, &self.dispatch, hidden, &mut y);
         Ok((CpuStorage::F32(y), (tokens, hidden).into()))
     }
 
@@ -174,7 +178,8 @@ pub(crate) fn up_backward(
         precision.nn(&d_pre, &ws[expert * size..][..size], dx, sizes, false);
     });
     let ones = vec![1f32; pairs];
-    let dx = combine(&dx_pairs, &ones, dispatch, hidden);
+    let mut dx = vec![0f32; pairs / dispatch.top_k() * hidden];
+    combine(&dx_pairs, &ones, dispatch, hidden, &mut dx);
     (dx, dw)
 }
 
