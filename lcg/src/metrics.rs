@@ -1,8 +1,12 @@
 //! How much a text is of other scripts than it should be, and how sure that is.
 
+use std::fmt;
+
 use crate::error::{Error, Result};
 use crate::family::{FamilySet, Taxonomy};
-use crate::table::View;
+use crate::table::{FamilyTable, View};
+use crate::utf8::Pending;
+use crate::vocab::Kind;
 
 /// A count of a total.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +39,18 @@ impl Rate {
     pub fn add(&mut self, counted: bool) {
         self.count += u64::from(counted);
         self.total += 1;
+    }
+}
+
+/// In percent, with its interval: `12.00 % [9.17, 15.55]`; `n/a` of nothing.
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.value(), self.interval()) {
+            (Some(p), Some([low, high])) => {
+                f.pad(&format!("{:.2} % [{:.2}, {:.2}]", 100.0 * p, 100.0 * low, 100.0 * high))
+            }
+            _ => f.pad("n/a"),
+        }
     }
 }
 
@@ -191,6 +207,57 @@ pub fn switches(taxonomy: &Taxonomy, expected: FamilySet, text: &str) -> u64 {
         last = letter;
     }
     count
+}
+
+/// A letter of no expected family that differs from the letter before it: where a response leaves what it was written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The place of the token that the letter begins in.
+    pub token: usize,
+    /// The letter's family.
+    pub family: usize,
+    /// Whether the token before that is one of symbols alone, such as a space or a bracket: a way in that the rules leave open,
+    /// since the model is committed behind it.
+    pub after_symbol: bool,
+}
+
+/// The entries of a response, token by token; letters that tokens share count where they begin.
+///
+/// # Errors
+/// [`Error::TokenOutOfRange`].
+pub fn entries(table: &FamilyTable, expected: FamilySet, tokens: &[u32]) -> Result<Vec<Entry>> {
+    let (vocabulary, taxonomy) = (table.vocabulary(), table.taxonomy());
+    let (mut pending, mut begun, mut last) = (Pending::default(), 0, FamilySet::EMPTY);
+    // Whether each token is text without a part of a letter.
+    let mut symbols = Vec::with_capacity(tokens.len());
+    let mut entries = Vec::new();
+    for (place, token) in tokens.iter().enumerate() {
+        let at = *token as usize;
+        if at >= vocabulary.len() {
+            return Err(Error::TokenOutOfRange { token: *token, vocab_size: vocabulary.len() });
+        }
+        let is_text = matches!(vocabulary.kind(at), Kind::Text | Kind::InvalidByte);
+        symbols.push(is_text);
+        if !is_text {
+            pending = Pending::default();
+            continue;
+        }
+        for byte in vocabulary.bytes(at) {
+            let finished = pending.push(*byte);
+            if pending.bytes().len() == 1 || finished.is_some_and(|c| c.is_ascii()) {
+                begun = place;
+            }
+            let letter = finished.map_or(FamilySet::EMPTY, |c| taxonomy.letter(c));
+            let Some(family) = letter.iter().next() else { continue };
+            symbols[begun..=place].fill(false);
+            if letter != last && !letter.meets(expected) {
+                let after_symbol = begun.checked_sub(1).is_some_and(|before| symbols[before]);
+                entries.push(Entry { token: begun, family, after_symbol });
+            }
+            last = letter;
+        }
+    }
+    Ok(entries)
 }
 
 /// A text without fenced code, inline code, URLs and LaTeX, where Latin letters are legitimate in any language. Spans that never

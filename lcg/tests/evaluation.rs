@@ -1,11 +1,14 @@
 //! Metrics: section 15, its quirks and its numbers.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::collections::HashSet;
 
 use lcg::lcb::{Averages, LanguageId, PassRates, ScriptLid, averages, normalise, pass_rates, split_words};
 use lcg::metrics::{
-    Letters, Rate, ScriptConfusion, expected_families, mcnemar, paired_bootstrap, strip_code, switches,
+    Letters, Rate, ScriptConfusion, entries, expected_families, mcnemar, paired_bootstrap, strip_code,
+    switches,
 };
 use lcg::{FamilySet, Taxonomy};
 
@@ -23,6 +26,9 @@ fn intervals() {
     }
     assert_eq!(of(400, 400)[1], 1.0);
     assert_eq!((Rate::default().value(), Rate::default().interval()), (None, None));
+    // As they are printed.
+    assert_eq!(format!("{}", Rate { count: 48, total: 400 }), "12.00 % [9.17, 15.55]");
+    assert_eq!(format!("{:<5}|", Rate::default()), "n/a  |");
 }
 
 #[test]
@@ -45,6 +51,39 @@ fn paired_tests() {
     near(high, 0.5 + 1.96 * 0.01768, 0.004);
     assert_eq!(paired_bootstrap(&differences, 2000, 7), Some([low, high]));
     assert_eq!(paired_bootstrap(&[], 10, 7), None);
+}
+
+#[test]
+fn entries_into_other_scripts() {
+    // 0 а, 1 a space, 2 " yes", 3 (, 4 中 and the first byte of 文, 5 the rest of it, 6 and 7 the bytes of é, 8 a broken start.
+    let texts: [&[u8]; 9] = [
+        "а".as_bytes(),
+        b" ",
+        b" yes",
+        b"(",
+        &[0xE4, 0xB8, 0xAD, 0xE6],
+        &[0x96, 0x87],
+        &[0xC3],
+        &[0xA9],
+        &[0xE4, 0xB8],
+    ];
+    let table = common::of_bytes(Taxonomy::script16(), texts.map(<[u8]>::to_vec));
+    let expected = expected_families(table.taxonomy(), "ru").unwrap();
+    let of = |tokens: &[u32]| -> Vec<(usize, &str, bool)> {
+        let entries = entries(&table, expected, tokens).unwrap();
+        entries.iter().map(|e| (e.token, table.taxonomy().name(e.family), e.after_symbol)).collect()
+    };
+    // A space within the token is not a token of symbols before it; a second letter of a family is no entry.
+    assert_eq!(of(&[0, 2, 2]), [(1, "latin", false)]);
+    assert_eq!(of(&[0, 1, 2]), [(2, "latin", true)]);
+    // A letter counts where it begins: in token 4, behind a bracket. The one over two tokens goes on with its family.
+    assert_eq!(of(&[0, 3, 4, 5, 0, 4, 5]), [(2, "han", true), (5, "han", false)]);
+    // Bytes of a letter are no symbols, wherever it ends.
+    assert_eq!(of(&[0, 1, 6, 7, 4, 5]), [(2, "latin", true), (4, "han", false)]);
+    // What never becomes a letter is none, and the first of a response is behind nothing.
+    assert_eq!(of(&[8, 2]), [(1, "latin", true)]);
+    assert_eq!(of(&[2]), [(0, "latin", false)]);
+    assert!(entries(&table, expected, &[9]).unwrap_err().to_string().contains('9'));
 }
 
 #[test]

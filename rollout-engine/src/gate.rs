@@ -1,5 +1,6 @@
 //! Sampling under a language confusion gate ([`lcg`]): the final hidden state is part of the sampler's input.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use lcg::record::{GateMetrics, MaskRecord};
@@ -10,6 +11,11 @@ use lcg::{
 
 use crate::error::Result;
 use crate::sampling::{Distribution, Draw, Kept, SamplingParams};
+
+thread_local! {
+    /// A row with nothing but a recorded support, `[V]`: one for each thread that draws, not for each token.
+    static ALONE: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Which scripts may come next, and what is done about the others.
 pub struct Gate {
@@ -121,9 +127,12 @@ impl Gate {
             tokens
         });
         if let Some(support) = &support {
-            let mut alone = vec![f32::NEG_INFINITY; logits.len()];
-            support.iter().for_each(|v| alone[*v as usize] = logits[*v as usize]);
-            draw = Distribution::new(&alone, params)?.drawn(draw.token as usize, None);
+            draw = ALONE.with_borrow_mut(|alone| -> Result<Draw> {
+                alone.clear();
+                alone.resize(logits.len(), f32::NEG_INFINITY);
+                support.iter().for_each(|v| alone[*v as usize] = logits[*v as usize]);
+                Ok(Distribution::new(alone, params)?.drawn(draw.token as usize, None))
+            })?;
         }
         let denied = decision.denied();
         let record = StepRecord {

@@ -15,7 +15,7 @@ pub struct MetricDoc {
 
 macro_rules! metrics {
     ($($name:literal: $meaning:literal),* $(,)?) => {
-        /// Every metric that is written in each step. Parts of the reward (`reward/part/<name>`), sets of
+        /// Every metric that is written in each step. Parts of the reward (`reward/part/<name>`), families of scripts (`lcg/confusion_rate/<family>`), sets of
         /// held-out prompts (`eval/<set>/…`) and flips by layer (`route/flips_layer_<n>`) come on top.
         pub const METRICS: &[MetricDoc] = &[$(MetricDoc { name: $name, meaning: $meaning }),*];
     };
@@ -104,6 +104,8 @@ metrics! {
     "lcg/gate_version": "how often the gate's network that drew the step's samples had changed, from 1",
     "lcg/label_agreement": "share of labels by family, made with the policy's new weights on held-out prompts of the step, that the gate predicts (at steps of gate.refresh_every)",
     "lcg/refreshed_agreement": "the same share after the gate was refreshed",
+    "lcg/codepoint_confusion_rate": "under a gate, share of the letters of responses, code aside, that are of a script that is not expected: of none of the language in the row's column `language` (ISO 639-1) or, without that column, of none of the prompt; prompts of an unknown language or without letters are left out",
+    "lcg/residual_after_symbol": "share of the places where responses enter such a script that follow a token of symbols alone, such as a space or a bracket",
     "lcg/leak": "mean of −log(probability that the gate left) over the tokens at which it denied any, in the passes that trained, nats",
     "optim/loss": "policy loss, mean of the step's optimiser steps",
     "optim/grad_norm": "gradient norm before clipping, mean of the step's optimiser steps",

@@ -28,7 +28,7 @@ fn fifty_steps_under_a_gate_have_exact_ratios() {
     let config =
         config(&settings, &[&GATED[..], &["gate.leak_coef=0.1", "loss.kl_coef=0.01"]].concat()).unwrap();
     let mut trainer = Trainer::create(config, RunDir::create(dir.path(), "run").unwrap()).unwrap();
-    let (mut flips, mut leaks) = (Vec::new(), Vec::new());
+    let (mut flips, mut leaks, mut confused) = (Vec::new(), Vec::new(), Vec::new());
     while !trainer.is_done() {
         let row = trainer.step().unwrap().row;
         assert_eq!(row.get("mismatch/max_abs"), Some(0.0), "step {}", row.step);
@@ -42,6 +42,7 @@ fn fifty_steps_under_a_gate_have_exact_ratios() {
             "step {}: {unmasked} without masks, {removed} removed",
             row.step
         );
+        confused.extend(row.get("lcg/codepoint_confusion_rate"));
         assert!(row.get("optim/grad_norm").unwrap() > 0.0);
         if row.step == 50 {
             assert!(
@@ -54,6 +55,9 @@ fn fifty_steps_under_a_gate_have_exact_ratios() {
     }
     assert_eq!(flips.len(), 50);
     assert!(flips.iter().sum::<f64>() > 0.5, "the gate changed tokens: {flips:?}");
+    // What is written at random is nearly always Latin, which one prompt of eight is.
+    let mean = confused.iter().sum::<f64>() / confused.len() as f64;
+    assert!(mean > 0.5 && mean < 1.0, "{confused:?}");
     let part = |from: usize| leaks[from..from + 10].iter().sum::<f64>();
     assert!(part(40) < part(0), "the leak loss moves mass off what is denied: {leaks:?}");
     // The log of samples holds the masks.

@@ -132,19 +132,13 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<()> {
 
 fn print(taxonomy: &Taxonomy, both: &[Measured; 2]) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    let share = |rate: Rate| match (rate.value(), rate.interval()) {
-        (Some(p), Some([low, high])) => {
-            format!("{:.2} % [{:.2}, {:.2}]", 100.0 * p, 100.0 * low, 100.0 * high)
-        }
-        _ => "n/a".to_owned(),
-    };
     writeln!(out, "Responses with letters of a script that the language has not, and such letters:")?;
     writeln!(out, "{:<10} {:<9} {:<26} {:<26} of", "language", "", "responses", "letters")?;
     for language in both[0].by_language.keys() {
         let expected = expected_families(taxonomy, language)?;
         for (name, measured) in ["no gate", "gate"].iter().zip(both) {
             let Some(of) = measured.by_language.get(language) else { continue };
-            let (responses, letters) = (share(of.confused), share(of.letters.foreign(expected)));
+            let (responses, letters) = (of.confused, of.letters.foreign(expected));
             let foreign = of.letters.families().without(expected);
             writeln!(
                 out,
@@ -157,7 +151,7 @@ fn print(taxonomy: &Taxonomy, both: &[Measured; 2]) -> Result<()> {
         let mut rate = Rate::default();
         measured.confused.iter().for_each(|c| rate.add(*c));
         let mean = measured.tokens as f64 / measured.confused.len() as f64;
-        writeln!(out, "{:<10} {name:<9} {:<26} {mean:.1} tokens a response", "all", share(rate))?;
+        writeln!(out, "{:<10} {name:<9} {:<26} {mean:.1} tokens a response", "all", rate)?;
     }
     let pairs = both[0].confused.iter().copied().zip(both[1].confused.iter().copied());
     writeln!(out, "McNemar's test of the pairs: p = {:.2e}", mcnemar(pairs))?;

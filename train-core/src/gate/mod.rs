@@ -1,5 +1,6 @@
 //! Language confusion gates in a run: from files into the sampler, and their masks into the learner.
 
+mod confusion;
 mod masks;
 mod refresh;
 mod train;

@@ -65,6 +65,9 @@ impl Stages {
         row.set("group/kept", groups as f64);
         row.set("data/level", self.source.level());
         record::samples(&mut row, &all)?;
+        if let Some(gate) = self.sampler.gate_setup() {
+            gate.confusion(&all, &mut row)?;
+        }
         let outcomes: Vec<_> = all.iter().map(|s| (&*s.prompt, &s.reward)).collect();
         let news = self.source.observe(&outcomes);
         Ok(Collected { samples: kept, measured: row.into(), news, version: self.sampler.version() })
