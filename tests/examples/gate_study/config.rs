@@ -6,7 +6,10 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     pub(crate) seeds: u64,
+    pub(crate) training_articles: Vec<usize>,
+    pub(crate) development_articles: Vec<usize>,
     pub(crate) held_out_articles: Vec<usize>,
+    pub(crate) settings: Vec<Setting>,
     pub(crate) languages: Vec<Language>,
     pub(crate) mixing: Mixing,
     pub(crate) model: Model,
@@ -20,8 +23,15 @@ pub(crate) struct Config {
 pub(crate) struct Language {
     pub(crate) file: String,
     pub(crate) code: String,
-    pub(crate) weight: u32,
     pub(crate) mixed: bool,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Setting {
+    pub(crate) name: String,
+    pub(crate) weight: u32,
+    pub(crate) steps: usize,
 }
 
 #[derive(Clone, Deserialize)]
@@ -46,10 +56,12 @@ pub(crate) struct Model {
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Training {
-    pub(crate) steps: usize,
+    pub(crate) eval_every: usize,
     pub(crate) sequences: usize,
     pub(crate) length: usize,
     pub(crate) lr: f64,
+    pub(crate) weight_decay: f64,
+    pub(crate) cuts: f64,
 }
 
 #[derive(Clone, Deserialize)]
@@ -59,7 +71,9 @@ pub(crate) struct Gate {
     pub(crate) steps: usize,
     pub(crate) positions: usize,
     pub(crate) lr: f64,
+    pub(crate) texts: usize,
     pub(crate) taxonomy: String,
+    pub(crate) exempt_single_greek: bool,
     pub(crate) rules: lcg::Rules,
 }
 

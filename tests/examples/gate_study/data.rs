@@ -49,7 +49,19 @@ pub(crate) struct Corpus {
     languages: Vec<Articles>,
     latin: Vec<String>,
     han: Vec<char>,
-    held_out: Vec<usize>,
+    /// Places of the articles of each part.
+    parts: [Vec<usize>; 3],
+}
+
+/// What articles are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// The model learns from them.
+    Training,
+    /// They say when the model has learnt enough, and gates learn from them.
+    Development,
+    /// They prompt the evaluation.
+    HeldOut,
 }
 
 impl Corpus {
@@ -61,14 +73,19 @@ impl Corpus {
         let words = english.0.iter().flat_map(|a| a.split(|c: char| !c.is_ascii_alphabetic()));
         let latin = words.filter(|w| w.len() > 2).map(str::to_owned).collect();
         let han = chinese.0.iter().flat_map(|a| a.chars()).filter(|c| ('一'..='鿿').contains(c)).collect();
-        let held_out = config.held_out_articles.iter().map(|article| article - 1).collect();
-        Ok(Self { languages, latin, han, held_out })
+        let parts = [&config.training_articles, &config.development_articles, &config.held_out_articles];
+        let mut all: Vec<usize> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+        all.sort_unstable();
+        if all.windows(2).any(|w| w[0] == w[1]) || all.iter().any(|a| !(1..=30).contains(a)) {
+            return Err("an article is of two parts, or none of 1 to 30".into());
+        }
+        let parts = parts.map(|part| part.iter().map(|article| article - 1).collect());
+        Ok(Self { languages, latin, han, parts })
     }
 
-    /// An article of a language, by its place among those that train or those that do not.
-    pub(crate) fn articles(&self, language: usize, held_out: bool) -> Vec<&str> {
-        let all = self.languages[language].0.iter().enumerate();
-        all.filter(|(i, _)| self.held_out.contains(i) == held_out).map(|(_, a)| a.as_str()).collect()
+    /// The articles of a language that are of a part.
+    pub(crate) fn articles(&self, language: usize, part: Part) -> Vec<&str> {
+        self.parts[part as usize].iter().map(|i| self.languages[language].0[*i].as_str()).collect()
     }
 
     fn word(&self, rng: &mut impl Rng) -> &str {
@@ -122,20 +139,21 @@ impl Corpus {
     }
 }
 
-/// A response without announced words.
+/// A response without what is announced: round brackets with English words alone in them, which the response may end within.
 pub(crate) fn without_announced(text: &str) -> String {
     let (mut out, mut rest) = (String::new(), text);
-    while let Some(at) = rest.find(" (") {
-        let inside = &rest[at + 2..];
-        let word = inside.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(inside.len());
+    while let Some(at) = rest.find('(') {
+        let inside = &rest[at + 1..];
+        let end = inside.find(|c: char| !c.is_ascii_alphabetic() && c != ' ').unwrap_or(inside.len());
         out.push_str(&rest[..at]);
-        // A response may end within the brackets.
-        if word > 0 && (inside[word..].starts_with(')') || word == inside.len()) {
-            rest = inside[word..].strip_prefix(')').unwrap_or("");
-        } else {
-            out.push_str(" (");
-            rest = inside;
-        }
+        rest = match inside[end..].strip_prefix(')') {
+            Some(behind) => behind,
+            None if end == inside.len() => "",
+            None => {
+                out.push('(');
+                inside
+            }
+        };
     }
     out.push_str(rest);
     out

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use lcg::metrics::{Letters, expected_families};
+use lcg::metrics::{Letters, entries, expected_families};
 use lcg::record::GateMetrics;
 use lcg::{
     AllowAll, DirectRule, FamilyPredictor, FamilySet, FamilyTable, GateState, LabelConfig, LabelRule,
@@ -18,7 +18,7 @@ use train_core::gate::{GateTraining, train_gate};
 use train_core::policy::Policy;
 
 use super::config::{Config, Mixing};
-use super::data::{Corpus, without_announced};
+use super::data::{Corpus, Part, without_announced};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -78,12 +78,17 @@ pub(crate) struct OfLanguage {
     pub(crate) letters: Vec<u64>,
     /// Of each response, in the order of prompts and samples: the families that it should not have.
     pub(crate) foreign: Vec<u32>,
+    /// Where responses enter a wrong script behind a token of symbols, and everywhere; announced words aside.
+    pub(crate) entries: [u64; 2],
     pub(crate) response_tokens: u64,
+    /// The responses, in the same order.
+    pub(crate) responses: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     pub(crate) condition: Condition,
+    pub(crate) setting: usize,
     pub(crate) seed: u64,
     /// Share of labels that the network predicts on held-out positions, and their loss.
     pub(crate) fit: Option<[f64; 2]>,
@@ -105,6 +110,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) codec: &'a TextCodec,
     pub(crate) model: &'a Policy,
     pub(crate) table: Arc<FamilyTable>,
+    /// Its place among those of the configuration.
+    pub(crate) setting: usize,
     pub(crate) seed: u64,
 }
 
@@ -119,6 +126,7 @@ impl Subject<'_> {
         let gate = Arc::new(gate);
         let mut outcome = Outcome {
             condition,
+            setting: self.setting,
             seed: self.seed,
             fit,
             languages: Vec::new(),
@@ -172,28 +180,58 @@ impl Subject<'_> {
         Ok(of(Box::new(gate), Some([report.fit.agreement, report.fit.held_out_loss])))
     }
 
+    fn engine(&self) -> Result<Engine> {
+        let decoder = Arc::new(self.model.decoder(qwen3::Precision::F32)?);
+        Ok(Engine::new(decoder, EngineOptions { max_rows: 64, ..EngineOptions::default() })?)
+    }
+
+    fn params(&self) -> Arc<SamplingParams> {
+        Arc::new(SamplingParams {
+            temperature: self.config.evaluation.temperature,
+            max_new_tokens: self.config.evaluation.new_tokens,
+            stop_tokens: vec![0],
+            ..SamplingParams::default()
+        })
+    }
+
+    /// The beginning of a text, up to the end of a character.
+    fn prompt(&self, text: &[u32]) -> Vec<u32> {
+        let mut prompt = text[..text.len().min(self.config.evaluation.prompt_tokens)].to_vec();
+        while self.codec.decode(&prompt).ends_with(char::REPLACEMENT_CHARACTER) {
+            prompt.pop();
+        }
+        prompt
+    }
+
+    /// What gates learn from: `texts`, and as many beginnings of them that the model itself went on with, without a gate.
+    pub(crate) fn with_continuations(&self, texts: Vec<Vec<u32>>) -> Result<Vec<Vec<u32>>> {
+        let params = self.params();
+        let request = |(i, text): (usize, &Vec<u32>)| Request {
+            id: i as u64,
+            prompt: self.prompt(text),
+            items: VisualItems::default(),
+            samples: vec![[u64::MAX, i as u64]],
+            seed: self.seed,
+            params: params.clone(),
+        };
+        let requests: Vec<Request> =
+            texts.iter().enumerate().map(request).filter(|r| !r.prompt.is_empty()).collect();
+        let prompts: Vec<Vec<u32>> = requests.iter().map(|r| r.prompt.clone()).collect();
+        let responses = self.engine()?.generate(requests)?;
+        let whole = prompts.into_iter().zip(responses).map(|(prompt, g)| [prompt, g.tokens].concat());
+        Ok(texts.into_iter().chain(whole.collect::<Vec<_>>()).collect())
+    }
+
     /// Responses to the beginnings of held-out articles.
     fn generate(&self, gate: &Arc<Gate>, outcome: &mut Outcome) -> Result<()> {
         let evaluation = &self.config.evaluation;
-        let decoder = Arc::new(self.model.decoder(qwen3::Precision::F32)?);
-        let mut engine = Engine::new(decoder, EngineOptions { max_rows: 64, ..EngineOptions::default() })?
-            .with_gate(gate.clone())?;
-        let params = Arc::new(SamplingParams {
-            temperature: evaluation.temperature,
-            max_new_tokens: evaluation.new_tokens,
-            stop_tokens: vec![0],
-            ..SamplingParams::default()
-        });
+        let mut engine = self.engine()?.with_gate(gate.clone())?;
+        let params = self.params();
         let mut metrics = GateMetrics::default();
         for (index, language) in self.config.languages.iter().enumerate().filter(|(_, l)| l.mixed) {
             let mut requests = Vec::new();
-            for (i, article) in self.corpus.articles(index, true).into_iter().enumerate() {
-                let mut prompt = self.codec.encode(article)?;
-                prompt.truncate(evaluation.prompt_tokens);
-                // Up to the end of a character.
-                while self.codec.decode(&prompt).ends_with(char::REPLACEMENT_CHARACTER) {
-                    prompt.pop();
-                }
+            for (i, article) in self.corpus.articles(index, Part::HeldOut).into_iter().enumerate() {
+                let prompt = self.prompt(&self.codec.encode(article)?);
                 let id = (100 * index + i) as u64;
                 let samples = (0..evaluation.samples).map(|k| [id, k]).collect();
                 let (items, params) = (VisualItems::default(), params.clone());
@@ -204,9 +242,17 @@ impl Subject<'_> {
             let mut letters = Letters::default();
             let mut of = OfLanguage { code: language.code.clone(), ..OfLanguage::default() };
             for g in engine.generate(requests)? {
-                let found = Letters::of(taxonomy, &without_announced(&self.codec.decode(&g.tokens)));
+                let text = self.codec.decode(&g.tokens);
+                let found = Letters::of(taxonomy, &without_announced(&text));
                 letters.add(&found);
                 of.foreign.push(found.families().without(expected).0);
+                for entry in entries(&self.table, expected, &g.tokens)? {
+                    if !self.codec.decode(&g.tokens[..entry.token]).ends_with('(') {
+                        of.entries[0] += u64::from(entry.after_symbol);
+                        of.entries[1] += 1;
+                    }
+                }
+                of.responses.push(text);
                 of.response_tokens += g.tokens.len() as u64;
                 if let Some(trace) = &g.gate {
                     metrics.merge(&trace.metrics);
@@ -230,7 +276,7 @@ impl Subject<'_> {
         let mixing = Mixing { wrong: 0.0, announced: 0.1 };
         let mut rng = keyed_rng(self.seed, Stream::Eval, [0, 0]);
         for (index, _) in self.config.languages.iter().enumerate().filter(|(_, l)| l.mixed) {
-            for article in self.corpus.articles(index, true) {
+            for article in self.corpus.articles(index, Part::HeldOut) {
                 let tokens = self.codec.encode(&self.corpus.mixed(article, &mixing, &mut rng))?;
                 for part in tokens.chunks(self.config.training.length).filter(|p| p.len() > 1) {
                     let options = ForwardOptions { no_grad: true, ..ForwardOptions::default() };
