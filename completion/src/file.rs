@@ -122,7 +122,7 @@ pub struct Recorded<C> {
 }
 
 /// Is told how many requests of how many are answered.
-type Progress = Box<dyn FnMut(usize, usize)>;
+type Progress = Box<dyn FnMut(usize, usize) + Send>;
 
 impl<C: Complete> Recorded<C> {
     /// Opens or makes the file. `id_field` as for [`Replay::open`].
@@ -172,7 +172,7 @@ impl<C: Complete> Recorded<C> {
 
     /// Tells a function how many requests of how many are answered, after each write.
     #[must_use]
-    pub fn on_progress(mut self, tell: impl FnMut(usize, usize) + 'static) -> Self {
+    pub fn on_progress(mut self, tell: impl FnMut(usize, usize) + Send + 'static) -> Self {
         self.progress = Some(Box::new(tell));
         self
     }

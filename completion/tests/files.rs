@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 
 use completion::{
     Answer, Complete, Completion, CompletionError, Finish, Recorded, Replay, Request, Sampling,
@@ -64,13 +65,13 @@ fn failures_are_asked_again_and_others_are_not() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file.jsonl");
     let (all, source, told) =
-        (requests(&["a", "x", "b"]), Source::default(), Rc::new(RefCell::new(Vec::new())));
+        (requests(&["a", "x", "b"]), Source::default(), Arc::new(Mutex::new(Vec::new())));
     let log = told.clone();
     let mut recorded = Recorded::open(source.clone(), &path, "id").unwrap().at_a_time(2);
-    recorded = recorded.on_progress(move |done, of| log.borrow_mut().push((done, of)));
+    recorded = recorded.on_progress(move |done, of| log.lock().unwrap().push((done, of)));
     let results = recorded.complete(&all);
     assert!(results[0].is_ok() && results[1].is_err() && results[2].is_ok());
-    assert_eq!(*told.borrow(), [(2, 3), (3, 3)]);
+    assert_eq!(*told.lock().unwrap(), [(2, 3), (3, 3)]);
     recorded.complete(&all);
     assert_eq!(*source.0.borrow(), ["a", "x", "b", "x"]);
 }

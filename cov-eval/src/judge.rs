@@ -1,5 +1,5 @@
 //! A second opinion of a model on what the rules decide. Off by default: it never changes a score, and rewards have no
-//! place for it.
+//! place for it. [`run::second_opinion`](crate::run::second_opinion) asks a source of completions.
 //!
 //! What a judge cannot be read to say is unresolved, which counts neither as yes nor as no: an instance with unresolved
 //! items has no judge's score at all.
@@ -52,6 +52,9 @@ pub struct JudgeItem {
     /// The right answer, where there is one.
     pub expected: Option<String>,
 }
+
+/// What is asked of a constraint: question, claim, and the right answer where there is one.
+pub(crate) type Claim = (JudgeQuestion, String, Option<String>);
 
 /// What a judge says to an item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -185,6 +188,14 @@ impl Agreement {
             }
         }
         found
+    }
+
+    /// Counts those of another as well.
+    pub fn add(&mut self, other: Self) {
+        self.both += other.both;
+        self.rules_only += other.rules_only;
+        self.judge_only += other.judge_only;
+        self.neither += other.neither;
     }
 
     /// Cohen's κ: agreement above what chance gives. `None` for no items, or where chance alone gives 1.

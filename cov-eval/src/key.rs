@@ -112,6 +112,8 @@ impl InstanceKey {
     /// SHA-256 of the key's canonical text with the name of a stream: the seed of its draws.
     pub fn digest(&self, stream: &str) -> [u8; 32] {
         let Self { task, version, split, length, difficulty, base_seed, index } = self;
+        #[cfg(test)]
+        let stream = tests::renamed(stream);
         let text = format!(
             "cov-eval/1\ntask={task}\nversion={version}\nsplit={split}\nlength={length}\ndifficulty={difficulty}\n\
              base_seed={base_seed}\nindex={index}\nstream={stream}\n"
@@ -254,6 +256,53 @@ impl DetRng {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::TaskConfig;
+    use crate::tasks::{Targets, task};
+    use std::cell::Cell;
+
+    thread_local! {
+        /// Whether the stream of wording is another one on this thread.
+        static REWORDED: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// The stream whose draws are those of `stream`.
+    pub(super) fn renamed(stream: &str) -> &str {
+        if stream == "phrase" && REWORDED.get() { "phrase of another" } else { stream }
+    }
+
+    /// What is wanted does not depend on wording. The wording of paragraphs is what an answer to `para_order` repeats: there it is
+    /// the order and the numbers that do not.
+    #[test]
+    fn wording_moves_no_target() {
+        for &id in TaskId::ALL {
+            for (length, difficulty) in [(256, 0), (1024, 1), (1024, 2), (2048, 3)] {
+                for index in 0..8 {
+                    let version = task(id).version();
+                    let key = InstanceKey {
+                        task: id,
+                        version,
+                        split: Split::Val,
+                        length,
+                        difficulty,
+                        base_seed: 2,
+                        index,
+                    };
+                    let made = |reworded| {
+                        REWORDED.set(reworded);
+                        let instance = task(id).generate(&key, &TaskConfig::default()).unwrap();
+                        REWORDED.set(false);
+                        instance.targets
+                    };
+                    match [made(false), made(true)] {
+                        [Targets::ParaOrder(a), Targets::ParaOrder(b)] => {
+                            assert!(a.differs_in_wording(&b), "{}", key.id());
+                        }
+                        [a, b] => assert_eq!(a, b, "{}", key.id()),
+                    }
+                }
+            }
+        }
+    }
 
     fn first() -> InstanceKey {
         InstanceKey {

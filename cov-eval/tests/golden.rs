@@ -1,6 +1,27 @@
-//! The instances of a version never change. `COV_EVAL_BLESS=1` writes the file anew, after a version was raised.
+//! The instances of a version never change, and neither do words and sentences. `COV_EVAL_BLESS=1` writes the file of hashes anew,
+//! after a version was raised.
 
-use cov_eval::{InstanceKey, Split, TaskConfig, TaskId, length_score, task, words};
+#![allow(clippy::unwrap_used)]
+
+use std::ops::Range;
+
+use cov_eval::{InstanceKey, Split, TaskConfig, TaskId, length_score, sentences, task, words};
+
+/// Lines of a text and the pieces that it has.
+fn check_pieces(lines: &str, pieces: impl Fn(&str) -> Vec<Range<usize>>) {
+    assert!(lines.lines().count() >= 60);
+    for line in lines.lines() {
+        let case: Vec<String> = serde_json::from_str(line).unwrap();
+        let found: Vec<&str> = pieces(&case[0]).into_iter().map(|range| &case[0][range]).collect();
+        assert_eq!(found, case[1..], "{:?}", case[0]);
+    }
+}
+
+#[test]
+fn words_and_sentences() {
+    check_pieces(include_str!("golden/words.jsonl"), words);
+    check_pieces(include_str!("golden/sentences.jsonl"), sentences);
+}
 
 #[test]
 fn content_hashes() {

@@ -290,63 +290,63 @@ fn typography_changes_nothing_in_prose() {
     });
 }
 
-/// Two lines that say different things, exchanged, are never the same answer: in the tasks whose units are lines.
+/// Two texts of an answer that differ, each in the other's place.
+fn exchanged(text: &str, a: &str, b: &str) -> String {
+    text.replace(a, "\u{1}").replace(b, a).replace('\u{1}', b)
+}
+
+/// Two values that matter, exchanged, are never the same answer. The other four tasks have this test beside their targets.
 #[test]
 fn exchanged_values_are_seen() {
     each(4, |task, instance| {
         let oracle = task.oracle(instance);
         let mut rng = plant_rng(instance);
-        let exchanged: Option<String> = match instance.key.task {
+        let check = |text: String| {
+            assert!(text == oracle || verify(instance, &text).score < 1.0, "{}: {text}", instance.id);
+        };
+        match instance.key.task {
             TaskId::Fsm => {
-                let mut rows: Vec<&str> = oracle.lines().collect();
-                let (i, j) = (rng.index(rows.len()), rng.index(rows.len()));
-                rows.swap(i, j);
-                (i != j).then(|| rows.join("\n"))
+                let rows: Vec<Vec<&str>> = oracle.lines().map(|row| row.split(" | ").collect()).collect();
+                let text = |rows: &[Vec<&str>]| {
+                    rows.iter().map(|row| row.join(" | ")).collect::<Vec<_>>().join("\n")
+                };
+                for column in 0..5 {
+                    let (i, j) = (rng.index(rows.len()), rng.index(rows.len()));
+                    let mut cells = rows.clone();
+                    (cells[i][column], cells[j][column]) = (rows[j][column], rows[i][column]);
+                    check(text(&cells));
+                    cells.clone_from(&rows);
+                    cells.swap(i, j);
+                    check(text(&cells));
+                }
             }
             TaskId::ParaOrder => {
-                let mut blocks: Vec<&str> = oracle.split("\n\n").collect();
+                let blocks: Vec<&str> = oracle.split("\n\n").collect();
                 let (i, j) = (rng.index(blocks.len()), rng.index(blocks.len()));
-                blocks.swap(i, j);
-                (i != j).then(|| blocks.join("\n\n"))
+                let mut swapped = blocks.clone();
+                swapped.swap(i, j);
+                check(swapped.join("\n\n"));
+                // Their tags alone.
+                let tag = |i: usize| blocks[i].lines().next().unwrap();
+                check(exchanged(&oracle, tag(i), tag(j)));
             }
-            _ => None,
-        };
-        if let Some(text) = exchanged {
-            assert!(verify(instance, &text).score < 1.0, "{}: {text}", instance.id);
+            TaskId::KvDict => {
+                let targets = serde_json::to_value(&instance.targets).unwrap();
+                let entries: serde_json::Map<String, serde_json::Value> =
+                    serde_json::from_str(&oracle).unwrap();
+                let (key, value) = entries.iter().nth(rng.index(entries.len())).unwrap();
+                let value = value.as_str().unwrap();
+                for pin in targets["kv_dict"]["pinned"].as_array().unwrap() {
+                    let (pinned, own) = (pin["key"].as_str().unwrap(), pin["value"].as_str().unwrap());
+                    // The values, the keys, and the places.
+                    check(exchanged(&oracle, own, value));
+                    check(exchanged(&oracle, pinned, key));
+                    check(exchanged(&exchanged(&oracle, pinned, key), own, value));
+                }
+            }
+            _ => {}
         }
     });
-}
-
-#[test]
-fn keys_name_instances() {
-    for &id in TaskId::ALL {
-        let mut hashes: Vec<String> =
-            (0..500u64).into_par_iter().map(|index| generate(id, 256, 0, index).content_hash).collect();
-        for split in [Split::Train, Split::Val, Split::Canary] {
-            let of = |index: u64| {
-                let key = InstanceKey { split, ..key(id, 256, 0, index) };
-                task(id).generate(&key, &TaskConfig::default()).unwrap().content_hash
-            };
-            hashes.par_extend((0..500u64).into_par_iter().map(of));
-        }
-        let total = hashes.len();
-        hashes.sort_unstable();
-        hashes.dedup();
-        assert_eq!(hashes.len(), total, "{id}");
-    }
-}
-
-/// Keys one seed on and one index back name other instances.
-#[test]
-fn seeds_and_indices_do_not_alias() {
-    for &id in TaskId::ALL {
-        for index in 1..40 {
-            let ours = key(id, 256, 0, index);
-            let other = InstanceKey { base_seed: ours.base_seed + 1, index: index - 1, ..ours.clone() };
-            let made = |key| task(id).generate(key, &TaskConfig::default()).unwrap().content_hash;
-            assert_ne!(made(&ours), made(&other), "{id} {index}");
-        }
-    }
 }
 
 /// What cannot be made is an error that names the field, the value and what is allowed.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
+use completion::{Complete, Replay, Server, ServerOptions};
 use cov_eval::run::{self, Plan};
 use cov_eval::{InstanceKey, Intake, Split, Status, TaskConfig, TaskId, task};
 
@@ -32,6 +33,24 @@ enum Verb {
         answers: PathBuf,
         /// The run directory; the same command on it goes on where it stopped.
         directory: PathBuf,
+    },
+    /// Ask a model for a second opinion on answers, which changes no score: agreement and Cohen's kappa by task.
+    Judge {
+        /// A TOML file with cells, or `longweave` for the whole suite.
+        plan: String,
+        /// The answers, as for `score`.
+        answers: PathBuf,
+        /// The run directory; replies are kept in its `judge.jsonl`, and asked for once.
+        directory: PathBuf,
+        /// `replay:FILE` (replies by `judge_id`) or a server, such as http://localhost:8000/v1.
+        #[arg(long)]
+        backend: String,
+        /// The model's name on the server.
+        #[arg(long, default_value = "")]
+        model: String,
+        /// The environment variable with the server's key.
+        #[arg(long)]
+        key_variable: Option<String>,
     },
     /// Compare two run directories on the instances that both have.
     Compare {
@@ -85,7 +104,7 @@ fn read_plan(name: &str) -> Result<Plan> {
     toml::from_str(&text).with_context(|| name.to_owned())
 }
 
-/// 0 complete, 3 answers missing, 4 a task fails its own test.
+/// 0 complete, 3 answers or verdicts missing, 4 a task fails its own test.
 fn execute(verb: Verb) -> Result<u8> {
     let mut out = std::io::stdout().lock();
     match verb {
@@ -98,6 +117,27 @@ fn execute(verb: Verb) -> Result<u8> {
             let summary = run::score(&read_plan(&plan)?, &answers, &directory)?;
             write!(out, "{}", summary.to_markdown())?;
             return Ok(if summary.complete { 0 } else { 3 });
+        }
+        Verb::Judge { plan, answers, directory, backend, model, key_variable } => {
+            let source: Box<dyn Complete + Send> = match backend.strip_prefix("replay:") {
+                Some(file) => Box::new(Replay::open(file.as_ref(), "judge_id")?),
+                None => {
+                    ensure!(
+                        backend.starts_with("http"),
+                        "{backend:?} is no backend: expected replay:FILE or http://…"
+                    );
+                    Box::new(Server::new(ServerOptions {
+                        key_variable,
+                        ..ServerOptions::new(backend, model)
+                    })?)
+                }
+            };
+            let (opinion, failure) = run::second_opinion(&read_plan(&plan)?, &answers, source, &directory)?;
+            write!(out, "{}", opinion.to_markdown())?;
+            if let Some(failure) = failure {
+                eprintln!("the judge gave no reply: {failure}");
+            }
+            return Ok(if opinion.is_complete() { 0 } else { 3 });
         }
         Verb::Compare { first, second } => {
             writeln!(out, "| task | pairs | difference | 95 % | p (Holm) |\n|---|---|---|---|---|")?;

@@ -40,7 +40,7 @@ pub fn evaluate(
     source: impl Complete,
     asking: &Asking,
     directory: &Path,
-    tell: impl FnMut(usize, usize) + 'static,
+    tell: impl FnMut(usize, usize) + Send + 'static,
 ) -> Result<Evaluation, RunError> {
     let Asking { sampling, at_a_time } = asking;
     let mut identity = plan.identity();

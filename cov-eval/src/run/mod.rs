@@ -7,6 +7,7 @@
 
 mod ask;
 mod nulls;
+mod opinion;
 mod picture;
 mod plan;
 mod report;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use ask::{Asking, Evaluation, evaluate};
+pub use opinion::{ModelJudge, Opinion, TaskOpinion, second_opinion};
 pub use plan::{Cell, Item, Plan};
 pub use store::ScoreRecord;
 pub use summary::{CellSummary, Comparison, Summary, compare};

@@ -102,7 +102,7 @@ impl ScoreRecord {
     }
 }
 
-fn at(path: &Path) -> impl FnOnce(std::io::Error) -> RunError {
+pub(super) fn at(path: &Path) -> impl FnOnce(std::io::Error) -> RunError {
     let path = path.to_owned();
     move |source| RunError::File { path, source }
 }
@@ -201,7 +201,7 @@ impl Store {
 }
 
 /// A file appears whole or not at all.
-fn write_whole(path: &Path, text: &str) -> Result<(), RunError> {
+pub(super) fn write_whole(path: &Path, text: &str) -> Result<(), RunError> {
     let temporary = path.with_extension("tmp");
     let mut file = File::create(&temporary).map_err(at(&temporary))?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(at(&temporary))?;

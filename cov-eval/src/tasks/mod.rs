@@ -21,6 +21,7 @@ pub(crate) use para_order::tau;
 pub use sales_report::SalesTargets;
 
 use crate::error::GenError;
+use crate::judge::Claim;
 use crate::key::{InstanceKey, TaskId};
 use crate::model::{Instance, Task, TaskConfig};
 
@@ -45,6 +46,17 @@ pub enum Targets {
 }
 
 impl Targets {
+    /// What a judge is asked of constraint `i` of a kind, in the tasks that judges know.
+    pub(crate) fn claim(&self, kind: &str, i: usize) -> Option<Claim> {
+        match self {
+            Targets::KgBio(targets) => targets.claim(kind, i),
+            Targets::ApNews(targets) => targets.claim(kind, i),
+            Targets::SalesReport(targets) => targets.claim(kind, i),
+            Targets::CodeFix(targets) => targets.claim(kind),
+            Targets::Fsm(_) | Targets::KvDict(_) | Targets::ParaOrder(_) => None,
+        }
+    }
+
     /// The task that they are of.
     pub fn task(&self) -> TaskId {
         match self {

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::aggregate;
 use crate::error::GenError;
 use crate::intake::Intake;
+use crate::judge::{Claim, JudgeQuestion};
 use crate::key::{DetRng, InstanceKey, TaskId};
 use crate::length::{interpolated, target_words};
 use crate::model::{
@@ -41,6 +42,25 @@ const VERSION: u32 = 1;
 pub struct NewsTargets {
     categories: Vec<usize>,
     statements: Vec<Statement>,
+}
+
+impl NewsTargets {
+    /// What a judge is asked of a statement, or of one of its rules, which are numbered over all statements.
+    pub(crate) fn claim(&self, kind: &str, i: usize) -> Option<Claim> {
+        let mut styles = self.statements.iter().flat_map(|s| s.styles.iter().map(move |style| (s, style)));
+        match kind {
+            "include" => {
+                let claim = self.statements.get(i)?.wrong.clone();
+                Some((JudgeQuestion::StatementIncluded, claim, None))
+            }
+            "style" => {
+                let (statement, style) = styles.nth(i)?;
+                let claim = format!("{} ({})", statement.wrong, RULES.get(style.rule)?.2);
+                Some((JudgeQuestion::StatementFollowsRule, claim, Some(statement.right.clone())))
+            }
+            _ => None,
+        }
+    }
 }
 
 fn targets(instance: &Instance) -> Option<&NewsTargets> {

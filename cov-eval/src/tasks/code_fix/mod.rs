@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::aggregate;
 use crate::error::GenError;
 use crate::intake::Intake;
+use crate::judge::{Claim, JudgeQuestion};
 use crate::key::{DetRng, InstanceKey, TaskId};
 use crate::length::proportional;
 use crate::model::{
@@ -80,6 +81,13 @@ impl CodeTargets {
     /// `V0`: violations, and three for each fault of syntax.
     fn weight(&self) -> usize {
         self.planted.len() + 3 * self.faults
+    }
+
+    /// What a judge is asked of the whole file.
+    pub(crate) fn claim(&self, kind: &str) -> Option<Claim> {
+        let names: Vec<&str> = self.functions.iter().map(|f| f.name.as_str()).collect();
+        let claim = format!("a repaired Python file with the functions {} and main", names.join(", "));
+        (kind == "function_count").then_some((JudgeQuestion::CodeIsRelevantAndComplete, claim, None))
     }
 
     /// Occurrences of `def ` in the clean file, as the published scorer counts functions.

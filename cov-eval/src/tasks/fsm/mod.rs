@@ -16,7 +16,7 @@ use crate::intake::Intake;
 use crate::key::{DetRng, InstanceKey, TaskId};
 use crate::length::proportional;
 use crate::model::{
-    Constraints, Instance, MaterialKind, Parts, PlantKind, Planted, Task, TaskConfig, Verification,
+    Constraints, Instance, MaterialKind, Memo, Parts, PlantKind, Planted, Task, TaskConfig, Verification,
 };
 use crate::tasks::{self, Targets};
 use machine::Machine;
@@ -36,6 +36,19 @@ pub struct FsmTargets {
     machine: Machine,
     start: u16,
     input: Vec<u16>,
+    /// The trace as it is written, once an answer is compared with it.
+    #[serde(skip)]
+    written: Memo<Written>,
+}
+
+/// State, input, next state and output of a step.
+type Fields = [usize; 4];
+
+/// A trace as text: each step with its row in it.
+#[derive(Debug, Clone, Default)]
+struct Written {
+    text: String,
+    rows: Vec<(Fields, std::ops::Range<usize>)>,
 }
 
 /// The five fields of a row, as text.
@@ -44,7 +57,7 @@ type Row = [String; 5];
 impl FsmTargets {
     /// State, input, next state and output of each step. A machine from elsewhere may point outside itself: its trace
     /// ends there.
-    fn steps(&self) -> impl Iterator<Item = [usize; 4]> {
+    fn steps(&self) -> impl Iterator<Item = Fields> {
         let mut state = usize::from(self.start);
         self.input.iter().map_while(move |&input| {
             let input = usize::from(input);
@@ -58,6 +71,18 @@ impl FsmTargets {
         })
     }
 
+    fn written(&self) -> &Written {
+        self.written.get(|| {
+            let mut written = Written::default();
+            for (i, fields) in self.steps().enumerate() {
+                let start = written.text.len();
+                self.write_row(i + 1, fields, &mut written.text);
+                written.rows.push((fields, start..written.text.len()));
+            }
+            written
+        })
+    }
+
     /// The rows of the trace.
     fn rows(&self) -> Vec<Row> {
         let steps = self.steps().enumerate();
@@ -65,7 +90,7 @@ impl FsmTargets {
     }
 
     /// Whether the fields are those of a row of the trace, without making that row.
-    fn is_row(&self, fields: &[&str; 5], step: usize, [state, input, next, output]: [usize; 4]) -> bool {
+    fn is_row(&self, fields: &[&str; 5], step: usize, [state, input, next, output]: Fields) -> bool {
         let [a, b, c, d, e] = fields;
         let is_state = |text: &str, state| text.strip_prefix('S').is_some_and(|n| is_number(n, state));
         is_number(a, step)
@@ -81,7 +106,7 @@ impl FsmTargets {
     }
 
     /// Appends a row of the trace as [`line`] writes it.
-    fn write_row(&self, step: usize, [state, input, next, output]: [usize; 4], text: &mut String) {
+    fn write_row(&self, step: usize, [state, input, next, output]: Fields, text: &mut String) {
         let symbol = |first: usize, i: usize| char::from(first.wrapping_add(i) as u8);
         push_number(text, step);
         text.push_str(" | S");
@@ -170,7 +195,7 @@ impl Task for Fsm {
         let machine = Machine::draw(states, inputs, outputs, &mut rng);
         let start = rng.index(states);
         let input = machine.walk(start, steps, &mut rng).into_iter().map(|i| i as u16).collect();
-        let targets = FsmTargets { machine, start: start as u16, input };
+        let targets = FsmTargets { machine, start: start as u16, input, written: Memo::default() };
         let material = material(&targets, key, cfg)?;
 
         let mut constraints = Constraints::default();

@@ -17,7 +17,10 @@ fn example() -> Instance {
     // Outputs x, y are the last two letters of three.
     let cells = vec![(1, 1), (2, 2), (2, 2), (0, 2), (0, 1), (1, 2)];
     let machine = Machine { states: 3, inputs: 2, outputs: 3, cells };
-    set(&mut instance, FsmTargets { machine, start: 0, input: vec![0, 1, 1, 0, 1, 0] });
+    set(
+        &mut instance,
+        FsmTargets { machine, start: 0, input: vec![0, 1, 1, 0, 1, 0], ..FsmTargets::default() },
+    );
     instance
 }
 
@@ -62,7 +65,7 @@ fn worked_example() {
 fn one_wrong_row_of_55() {
     let mut instance = example();
     let FsmTargets { machine, start, .. } = targets(&instance).unwrap().clone();
-    set(&mut instance, FsmTargets { machine, start, input: vec![0; 55] });
+    set(&mut instance, FsmTargets { machine, start, input: vec![0; 55], ..FsmTargets::default() });
     let oracle = Fsm.oracle(&instance);
     for (row, expected) in [(1, 0.294_545), (2, 0.307_273), (28, 0.638_182), (55, 0.981_818)] {
         let mut rows: Vec<String> = oracle.lines().map(str::to_owned).collect();

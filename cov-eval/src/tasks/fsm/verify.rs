@@ -85,30 +85,6 @@ pub(super) fn rows(visible: &str) -> Vec<[&str; 5]> {
     lines(visible).filter_map(row).collect()
 }
 
-/// The row that an answer should have next.
-struct Expected<'a, I> {
-    targets: &'a FsmTargets,
-    steps: I,
-    step: usize,
-    fields: Option<[usize; 4]>,
-    text: String,
-}
-
-impl<I: Iterator<Item = [usize; 4]>> Expected<'_, I> {
-    fn advance(&mut self) {
-        self.step += 1;
-        self.fields = self.steps.next();
-        self.text.clear();
-        if let Some(fields) = self.fields {
-            self.targets.write_row(self.step, fields, &mut self.text);
-        }
-    }
-
-    fn is(&self, row: &[&str; 5]) -> bool {
-        self.fields.is_some_and(|fields| self.targets.is_row(row, self.step, fields))
-    }
-}
-
 /// What was found in an answer.
 struct Trace {
     /// Whether each row is the one that should stand in its place, and its bytes.
@@ -117,18 +93,19 @@ struct Trace {
 }
 
 fn trace(targets: &FsmTargets, visible: &str) -> Trace {
-    let mut expected =
-        Expected { targets, steps: targets.steps(), step: 0, fields: None, text: String::with_capacity(40) };
-    expected.advance();
+    let written = targets.written();
     let read = reader(visible);
     let mut trace = Trace { rows: Vec::with_capacity(visible.len() / 16), noise: 0 };
     for (start, line) in lines(visible) {
+        let expected = written.rows.get(trace.rows.len());
         // A right row mostly stands there as we would write it, and need not be taken apart.
-        let written = !line.is_empty() && line == expected.text;
-        let right = match written {
+        let right = match expected.is_some_and(|(_, row)| line == &written.text[row.clone()]) {
             true => true,
             false => match read(line) {
-                Line::Row(row) => expected.is(&row),
+                Line::Row(row) => {
+                    let step = trace.rows.len() + 1;
+                    expected.is_some_and(|(fields, _)| targets.is_row(&row, step, *fields))
+                }
                 Line::Nothing => continue,
                 Line::Noise => {
                     trace.noise += 1;
@@ -137,7 +114,6 @@ fn trace(targets: &FsmTargets, visible: &str) -> Trace {
             },
         };
         trace.rows.push((right, start as u32..(start + line.len()) as u32));
-        expected.advance();
     }
     trace
 }
@@ -146,7 +122,7 @@ pub(super) fn analyse<'a>(instance: &'a Instance, visible: &'a str) -> Outcome<'
     let empty = FsmTargets::default();
     let targets = targets(instance).unwrap_or(&empty);
     let trace = trace(targets, visible);
-    let (n, m) = (targets.steps().count(), trace.rows.len());
+    let (n, m) = (targets.written().rows.len(), trace.rows.len());
     let prefix = trace.rows.iter().take_while(|row| row.0).count();
     let correct = trace.rows.iter().filter(|row| row.0).count();
     let clean = match n {

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::aggregate;
 use crate::error::GenError;
 use crate::intake::Intake;
+use crate::judge::{Claim, JudgeQuestion};
 use crate::key::{DetRng, InstanceKey, TaskId};
 use crate::length::target_words;
 use crate::model::{
@@ -41,6 +42,14 @@ pub struct KgTargets {
     facts: Vec<Fact>,
     /// Sentences from the triples that must not be used.
     misleading: Vec<String>,
+}
+
+impl KgTargets {
+    /// What a judge is asked of a fact.
+    pub(crate) fn claim(&self, kind: &str, i: usize) -> Option<Claim> {
+        let fact = self.facts.get(i).filter(|_| kind == "fact")?;
+        Some((JudgeQuestion::FactCovered, triple(&self.entities, fact), None))
+    }
 }
 
 fn targets(instance: &Instance) -> Option<&KgTargets> {

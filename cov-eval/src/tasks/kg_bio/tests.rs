@@ -165,3 +165,119 @@ fn inputs_are_filled_with_other_people() {
     assert!((58_000..70_000).contains(&tokens), "{tokens}");
     assert_eq!(score(&large, &KgBio.oracle(&large)), 1.0);
 }
+
+fn covered(instance: &Instance, text: &str) -> f64 {
+    KgBio.verify(instance, &Intake::from(text)).components[0].1
+}
+
+/// Facts, one after another, without which a text covers one fact less, up to `count` of them.
+fn alone(instance: &Instance, count: usize) -> Vec<usize> {
+    let total = targets(instance).unwrap().facts.len() as f64;
+    let mut gone: Vec<usize> = Vec::new();
+    for fact in 0..total as usize {
+        gone.push(fact);
+        let text =
+            told(instance, |i, s| if gone.contains(&i) { "Nothing is known of that.".into() } else { s });
+        if (total * (1.0 - covered(instance, &text)) - gone.len() as f64).abs() > 1e-9 {
+            gone.pop();
+        }
+        if gone.len() == count {
+            break;
+        }
+    }
+    assert_eq!(gone.len(), count, "{}", instance.id);
+    gone
+}
+
+/// The rows of the worked example that are about length and facts that are stated in part.
+#[test]
+fn worked_example_of_lengths() {
+    let mut instance = instance(1024, 1, 0);
+    let of_length = |instance: &mut Instance, mut text: String, (num, den): (usize, usize)| {
+        while !crate::text::words(&text).len().is_multiple_of(num) {
+            text.push_str(" Quietly.");
+        }
+        instance.budget.target_words = Some((crate::text::words(&text).len() / num * den) as u32);
+        score(instance, &text)
+    };
+    // 20 facts at half length.
+    let gone = alone(&instance, 18);
+    let text = told(&instance, |i, s| if gone.contains(&i) { String::new() } else { s });
+    near(of_length(&mut instance.clone(), text, (1, 2)), 0.490_798);
+    // 30 facts in full, 4 in half, 4 not at all, one name out of the air.
+    let gone = alone(&instance, 8);
+    let t = targets(&instance).unwrap().clone();
+    let half = |fact: &Fact| {
+        format!("{} had to do with {}.", t.entities[fact.subject].name, show(&t.entities, &fact.object))
+    };
+    let change = |i, s: String| match gone.iter().position(|&g| g == i) {
+        Some(0..4) => half(&t.facts[i]),
+        Some(4) => "A certain Zeluzquist saw it.".into(),
+        Some(_) => String::new(),
+        None => s,
+    };
+    let text = told(&instance, change);
+    near(covered(&instance, &text), 32.0 / 38.0);
+    near(of_length(&mut instance, text, (4, 5)), 0.784_605);
+}
+
+/// Stating one more fact never lowers what is covered, and all of them in any order are covered.
+#[test]
+fn one_more_fact_covers_no_less() {
+    for index in 0..32 {
+        for (length, difficulty) in [256, 1024].into_iter().flat_map(|l| (0..=3).map(move |d| (l, d))) {
+            let instance = instance(length, difficulty, index);
+            let t = targets(&instance).unwrap();
+            let mut rng = instance.key.rng("plant");
+            let mut order: Vec<usize> = (0..t.facts.len()).collect();
+            rng.shuffle(&mut order);
+            let (mut text, mut last) = (String::new(), 0.0);
+            for fact in order {
+                text.push_str(&state(&t.entities, &t.facts[fact], &mut rng));
+                text.push(' ');
+                let now = covered(&instance, &text);
+                assert!(now >= last, "{}: {last} to {now} by fact {fact}: {text}", instance.id);
+                last = now;
+            }
+            assert_eq!(last, 1.0, "{}: {text}", instance.id);
+        }
+    }
+}
+
+/// Two values of one type that matter, exchanged between facts with other words or subjects, are seen.
+#[test]
+fn exchanged_values_are_seen() {
+    let mut tried = 0;
+    for index in 0..24 {
+        for difficulty in 0..=3 {
+            let instance = instance(1024, difficulty, index);
+            let t = targets(&instance).unwrap();
+            let mut rng = instance.key.rng("plant");
+            let matters = alone(&instance, 6);
+            let kind = |object: &Object| match object {
+                Object::Entity(i) => Some(t.entities[*i].kind),
+                _ => None,
+            };
+            for _ in 0..16 {
+                let (i, j) = (*rng.pick(&matters), rng.index(t.facts.len()));
+                let (a, b) = (&t.facts[i], &t.facts[j]);
+                let same = a.subject == b.subject
+                    && RELATIONS[a.relation].cues.iter().any(|c| RELATIONS[b.relation].cues.contains(c));
+                let typed = std::mem::discriminant(&a.object) == std::mem::discriminant(&b.object)
+                    && kind(&a.object) == kind(&b.object);
+                if same || !typed || a.object == b.object {
+                    continue;
+                }
+                let mut changed = instance.clone();
+                if let Targets::KgBio(t) = &mut changed.targets {
+                    let object = t.facts[i].object.clone();
+                    t.facts[i].object = std::mem::replace(&mut t.facts[j].object, object);
+                }
+                let text = told(&changed, |_, s| s);
+                assert!(score(&instance, &text) < 1.0, "{}: facts {i} and {j}: {a:?} {b:?}", instance.id);
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried >= 256, "{tried}");
+}

@@ -37,6 +37,12 @@ pub struct ParaOrderTargets {
 }
 
 impl ParaOrderTargets {
+    /// Whether the same order is asked for, of segments in other words.
+    #[cfg(test)]
+    pub(crate) fn differs_in_wording(&self, other: &Self) -> bool {
+        self.numbers == other.numbers && self.segments != other.segments
+    }
+
     /// Segments asked for.
     pub(crate) fn count(&self) -> usize {
         self.segments.len()

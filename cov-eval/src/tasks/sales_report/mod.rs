@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::aggregate;
 use crate::error::GenError;
 use crate::intake::Intake;
+use crate::judge::{Claim, JudgeQuestion};
 use crate::key::{DetRng, InstanceKey, TaskId};
 use crate::length::{interpolated, target_words};
 use crate::model::{
@@ -29,7 +30,7 @@ use table::Table;
 /// The task.
 pub(super) struct SalesReport;
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Rows of the largest table.
 const MOST_ROWS: usize = 2000;
@@ -61,6 +62,19 @@ pub struct SalesTargets {
 }
 
 impl SalesTargets {
+    /// What a judge is asked of a question.
+    pub(crate) fn claim(&self, kind: &str, i: usize) -> Option<Claim> {
+        let question = self.questions.get(i)?;
+        match kind {
+            "answered" => Some((JudgeQuestion::QuestionAnswered, question.text.clone(), None)),
+            "correct" => {
+                let expected = self.sentence(i, &question.parts);
+                Some((JudgeQuestion::AnswerMatches, question.text.clone(), Some(expected)))
+            }
+            _ => None,
+        }
+    }
+
     /// The sentence that gives `parts` for question `i`, with its tag.
     fn sentence(&self, i: usize, parts: &[Part]) -> String {
         let mut text = self.questions[i].form.clone();
@@ -122,7 +136,7 @@ impl Task for SalesReport {
         }
         let count = interpolated([8, 14, 24, 40], key.length, 4);
         let all = questions::catalogue(&table, &targets);
-        targets.questions = choose(all, count, key.difficulty, &mut key.rng("phrase"));
+        targets.questions = choose(all, count, key.difficulty, &mut table.asked);
 
         let mut constraints = Constraints::default();
         for i in 0..targets.questions.len() {

@@ -43,6 +43,8 @@ pub(super) struct Table {
     pub(super) region: String,
     pub(super) region_target: u64,
     pub(super) previous: u64,
+    /// Draws the questions that are asked.
+    pub(super) asked: DetRng,
 }
 
 /// Days since 1970-01-01.
@@ -105,6 +107,7 @@ impl Table {
             region: places[0].clone(),
             region_target: 0,
             previous: 0,
+            asked: rng.clone(),
         };
         // Without a new customer there would be nothing to ask.
         table.is_new[0] = true;
@@ -136,6 +139,7 @@ impl Table {
         let growth = *rng.pick(&[(1080, 1220), (1000, 1000), (820, 960)]);
         let (goal, growth) = (factor(&mut rng, goal.0, goal.1), factor(&mut rng, growth.0, growth.1));
         let month_days = days_in(table.year, table.month);
+        table.asked = rng;
 
         let mut rng = key.rng("material");
         for _ in 0..count {

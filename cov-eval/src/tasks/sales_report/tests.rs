@@ -47,6 +47,9 @@ fn worked_example() {
     let words = crate::text::words(&report(&instance, |_, s| s)).len() as f64 / 10_000.0;
     assert!(words < 0.3);
     near(score(&short, &report(&instance, |_, s| s)), 0.5);
+    // All right at half length.
+    short.budget.target_words = Some(2 * crate::text::words(&report(&instance, |_, s| s)).len() as u32);
+    near(score(&short, &report(&instance, |_, s| s)), 0.8);
 }
 
 #[test]
@@ -199,4 +202,72 @@ fn inputs_are_filled_with_rows() {
     assert!((30_000..36_000).contains(&tokens), "{tokens}");
     assert_eq!(score(&large, &SalesReport.oracle(&large)), 1.0);
     assert!(matches!(sized(100), Err(GenError::Range { field: "in_tokens", .. })));
+}
+
+/// Answering one more question right never lowers what is answered or right, whatever the others are like.
+#[test]
+fn one_more_answer_is_no_loss() {
+    for index in 0..32 {
+        for (length, difficulty) in [256, 1024].into_iter().flat_map(|l| (0..=3).map(move |d| (l, d))) {
+            let instance = instance(length, difficulty, index);
+            let t = targets(&instance).unwrap();
+            let mut rng = instance.key.rng("plant");
+            let n = t.questions.len();
+            let (mut text, mut last) = (String::new(), (0.0, 0.0));
+            for (place, i) in rng.sample(n, n).into_iter().enumerate() {
+                // A third of what was there before answers another question.
+                let wrong = place % 3 == 0;
+                let right = t.sentence(i, &t.questions[i].parts);
+                let other = t.sentence((i + 1) % n, &t.questions[(i + 1) % n].parts);
+                let (body, _) = other.rsplit_once(" [Q").unwrap();
+                text.push_str(&if wrong { format!("{body} [Q{}].", i + 1) } else { right });
+                text.push(' ');
+                let result = SalesReport.verify(&instance, &Intake::from(text.as_str()));
+                let now = (result.components[0].1, result.components[1].1);
+                assert!(
+                    wrong || (now.0 >= last.0 && now.1 >= last.1),
+                    "{}: {last:?} to {now:?}",
+                    instance.id
+                );
+                last = now;
+            }
+            assert_eq!(last.0, 1.0, "{}: {text}", instance.id);
+        }
+    }
+}
+
+/// Two values of one kind that differ by more than what is tolerated, exchanged between two answers, are seen.
+#[test]
+fn exchanged_values_are_seen() {
+    let mut tried = 0;
+    for index in 0..24 {
+        for difficulty in 0..=3 {
+            let instance = instance(1024, difficulty, index);
+            let t = targets(&instance).unwrap();
+            let differ = |a: &Part, b: &Part| match (a, b) {
+                (Part::Entity(d, i), Part::Entity(e, j)) => d == e && i != j,
+                (Part::List(d, i), Part::List(e, j)) => d == e && i != j,
+                (Part::Money(i), Part::Money(j)) => i.abs_diff(*j) > i.max(j) / 50 + 500,
+                (Part::Percent(i), Part::Percent(j)) => i.abs_diff(*j) > 300,
+                (Part::Count(i), Part::Count(j)) => i != j,
+                (Part::Label(l, i), Part::Label(m, j)) => l == m && i != j,
+                _ => false,
+            };
+            let n = t.questions.len();
+            for (i, j) in (0..n).flat_map(|i| (i + 1..n).map(move |j| (i, j))) {
+                let (mut a, mut b) = (t.questions[i].parts.clone(), t.questions[j].parts.clone());
+                let pairs = (0..a.len()).flat_map(|x| (0..b.len()).map(move |y| (x, y)));
+                let Some((x, y)) = pairs.into_iter().find(|&(x, y)| differ(&a[x], &b[y])) else { continue };
+                std::mem::swap(&mut a[x], &mut b[y]);
+                let text = report(&instance, |k, s| match k {
+                    k if k == i => t.sentence(i, &a),
+                    k if k == j => t.sentence(j, &b),
+                    _ => s,
+                });
+                assert!(score(&instance, &text) < 1.0, "{}: {i} and {j}", instance.id);
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried >= 256, "{tried}");
 }
