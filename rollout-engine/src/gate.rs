@@ -124,7 +124,7 @@ impl Gate {
         let support = support.map(|Kept { mut tokens, .. }| {
             tokens.retain(|v| logits[*v as usize] > f32::NEG_INFINITY);
             tokens.sort_unstable();
-            tokens
+            tokens.to_vec()
         });
         if let Some(support) = &support {
             draw = ALONE.with_borrow_mut(|alone| -> Result<Draw> {

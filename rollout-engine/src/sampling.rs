@@ -1,5 +1,6 @@
 //! From one row of logits to one token.
 
+use qwen3::Buffer;
 use qwen3::kernel::activation::exp;
 use qwen3::kernel::softmax::{RowStats, first_place, probabilities, row_stats, row_stats_and_left};
 use serde::{Deserialize, Serialize};
@@ -90,7 +91,7 @@ pub fn draw(logits: &[f32], params: &SamplingParams, uniform: f64) -> Result<Dra
 
 /// The tokens that a truncation kept, and their probability together.
 pub(crate) struct Kept {
-    pub(crate) tokens: Vec<u32>,
+    pub(crate) tokens: Buffer<u32>,
     pub(crate) mass: f64,
 }
 
@@ -144,7 +145,9 @@ impl<'a> Distribution<'a> {
     /// What the parameters keep; `None` for everything.
     pub(crate) fn kept(&self) -> Option<Kept> {
         if self.params.temperature == 0.0 {
-            return Some(Kept { tokens: vec![self.likeliest() as u32], mass: 1.0 });
+            let mut tokens = Buffer::of(1);
+            tokens[0] = self.likeliest() as u32;
+            return Some(Kept { tokens, mass: 1.0 });
         }
         let (tokens, mass) = match self.params.truncates() {
             true => truncate(self.logits, self.params, |token| self.probability(token)),
@@ -225,8 +228,13 @@ fn inverse_temperature(params: &SamplingParams) -> f32 {
 }
 
 /// The kept tokens, likeliest first (equals by id), and their probability together.
-fn truncate(logits: &[f32], params: &SamplingParams, probability: impl Fn(usize) -> f64) -> (Vec<u32>, f64) {
-    let mut order: Vec<u32> = (0..logits.len() as u32).collect();
+fn truncate(
+    logits: &[f32],
+    params: &SamplingParams,
+    probability: impl Fn(usize) -> f64,
+) -> (Buffer<u32>, f64) {
+    let mut order = Buffer::of(logits.len());
+    order.iter_mut().zip(0..).for_each(|(token, id)| *token = id);
     let by_rank = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
     if params.top_k > 0 && params.top_k < order.len() {
         order.select_nth_unstable_by(params.top_k - 1, by_rank);
@@ -240,7 +248,9 @@ fn truncate(logits: &[f32], params: &SamplingParams, probability: impl Fn(usize)
             sum += probability(*t as usize);
             sum >= f64::from(params.top_p) * total
         });
-        order.truncate(reached.map_or(order.len(), |last| last + 1));
+        if let Some(last) = reached {
+            order.truncate(last + 1);
+        }
     }
     if params.min_p > 0.0 {
         let floor = f64::from(params.min_p) * probability(order[0] as usize);

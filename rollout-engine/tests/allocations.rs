@@ -39,7 +39,7 @@ const LAYERS: usize = 2;
 const PAGE: usize = 32;
 
 /// Allocations of each step of `sequences` that decode.
-fn taken(moe: bool, precision: Precision, sequences: u64, temperature: f32) -> Vec<usize> {
+fn taken(moe: bool, precision: Precision, sequences: u64, [temperature, top_p]: [f32; 2]) -> Vec<usize> {
     let kind = if moe { "qwen3_moe" } else { "qwen3" };
     let config = Config::from_json(&format!(
         r#"{{ "model_type": "{kind}", "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
@@ -52,7 +52,8 @@ fn taken(moe: bool, precision: Precision, sequences: u64, temperature: f32) -> V
     let decoder = Decoder::with_precision(&model, 256, precision).unwrap();
     let mut engine =
         Engine::new(Arc::new(decoder), EngineOptions { max_rows: 150, ..EngineOptions::default() }).unwrap();
-    let params = Arc::new(SamplingParams { max_new_tokens: 80, temperature, ..SamplingParams::default() });
+    let params =
+        Arc::new(SamplingParams { max_new_tokens: 80, temperature, top_p, ..SamplingParams::default() });
     let samples = (0..sequences).map(|i| [1, i]).collect();
     let request =
         Request { id: 1, prompt: vec![1, 2, 3], items: VisualItems::default(), samples, seed: 5, params };
@@ -79,8 +80,8 @@ fn beyond_pages(threads: usize) -> Vec<(String, usize)> {
         (true, Precision::Bf16),
     ] {
         // Up to several blocks of rows.
-        for (sequences, temperature) in [(1, 1.0), (9, 1.0), (150, 0.7)] {
-            let taken = pool.install(|| taken(moe, precision, sequences, temperature));
+        for (sequences, sampling) in [(1, [1.0, 0.9]), (9, [0.0, 1.0]), (150, [0.7, 1.0])] {
+            let taken = pool.install(|| taken(moe, precision, sequences, sampling));
             for (step, taken) in taken.iter().enumerate().take(79).skip(20) {
                 // The first step reads the prompt of three tokens, behind which a sequence that is alone goes on in its pages; others have
                 // their own. Step s puts token s - 1 of the response into a cache.
