@@ -75,12 +75,6 @@ impl<T: Pooled> Drop for Buffer<T> {
     }
 }
 
-impl<T: Pooled> From<Vec<T>> for Buffer<T> {
-    fn from(numbers: Vec<T>) -> Self {
-        Self(numbers)
-    }
-}
-
 impl<T: Pooled> Clone for Buffer<T> {
     fn clone(&self) -> Self {
         let mut copy = Self::of(self.len());

@@ -54,7 +54,7 @@ pub struct Row {
 }
 
 /// What [`Decoder::step`] gives.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Step {
     /// States after the final norm: `[rows, hidden_size]`.
     pub states: Buffer,
@@ -248,8 +248,8 @@ impl Decoder {
 
     /// Feeds `rows` and extends their contexts. Prompt rows and single new tokens may be mixed freely.
     ///
-    /// Rows that come in the order of their contexts are run in blocks, several at a time. Once as many rows have run, steps take no
-    /// memory but pages of caches, as long as their result is dropped where they ran.
+    /// Rows that come in the order of their contexts are run in blocks, several at a time. Once as many rows have run, steps on text
+    /// take no memory but pages of caches, as long as their result is dropped where they ran.
     pub fn step(&self, rows: &[Row], contexts: &mut [&mut Context]) -> Result<Step> {
         let places = self.place(rows, contexts)?;
         let mut states = Buffer::of(rows.len() * self.config.hidden_size);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use completion::{Answer, Complete, Completion, CompletionError};
 use qwen3::decode::{Context, Decoder, Row};
+use qwen3::kernel::softmax::row_stats;
 use qwen3::{Buffer, Precision};
 use rollout_engine::{Engine, EngineOptions, Finish, SamplingParams};
 use serde_json::Map;
@@ -124,7 +125,8 @@ impl LocalModel {
                 logits.extend_from_slice(&self.decoder.logits(&step(fed, &mut context)?));
             }
             let each = logits.chunks_exact(vocabulary).zip(&tokens);
-            Ok(each.map(|(row, token)| log_softmax(row, *token as usize)).sum())
+            // With the bits of the training forward.
+            Ok(each.map(|(row, token)| f64::from(row_stats(row, 1.0).log_prob(row[*token as usize]))).sum())
         };
         continuations.iter().map(one).collect()
     }
@@ -243,13 +245,6 @@ impl Complete for LocalModel {
             }
         }
     }
-}
-
-/// The log-probability of an index under the softmax of logits.
-fn log_softmax(logits: &[f32], index: usize) -> f64 {
-    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|z| f64::from(z - top).exp()).sum();
-    f64::from(logits[index] - top) - sum.ln()
 }
 
 fn failed(id: &str, reason: &str) -> Answer {
