@@ -177,6 +177,11 @@ impl LossConfig {
         })
     }
 
+    /// Mean `−log p` of all tokens, for supervised learning on sequences of advantage 1.
+    pub fn cross_entropy() -> Self {
+        Self { on_policy: true, ..Self::new(Objective::Reinforce {}, Mode::TokenMean) }
+    }
+
     /// Whether it reads statistics of the whole batch that only a pass over all of it can give, so that the loss of a
     /// part needs [`Normalizer::entropy_threshold`](crate::Normalizer::entropy_threshold) or
     /// [`Normalizer::mean_weight`](crate::Normalizer::mean_weight).

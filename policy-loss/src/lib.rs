@@ -66,7 +66,7 @@ pub use correction::{Base, Control, Correction, Level, Rejection};
 pub use error::{Error, Result};
 pub use evaluate::{LossOutput, PolicyLoss};
 pub use in_place::LogitsOutput;
-pub use linear::{LinearHead, LinearOutput, Products};
+pub use linear::{LinearHead, LinearOutput, LogitMask, Products};
 pub use metrics::Metrics;
 pub use objective::{Objective, TruncationTarget};
 pub use penalty::{EntropyAggregation, EntropyBonus, KlKind, KlPenalty};

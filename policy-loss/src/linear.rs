@@ -1,8 +1,12 @@
-//! The loss of hidden states: output head, log-probabilities, objective and gradients in one pass over chunks of rows.
+//! The loss of hidden states: output head, log-probabilities, objective and gradients in one pass over parts of the batch.
 //!
-//! Cost for `R` rows, hidden size `D`, vocabulary `V`: `6·R·D·V` flops, the products that any gradient takes, where the loss
-//! of a part of the batch needs nothing of the rest; `8·R·D·V` where it does, since then the logits of all chunks but one are
-//! computed twice. No more than `chunk · V` logits exist. Products are the caller's ([`Products`]).
+//! Cost for `R` rows, hidden size `D`, vocabulary `V`: `6·R·D·V` flops, the products that any gradient takes, for parts whose
+//! logits fit into a chunk; `8·R·D·V` for longer ones, since then the logits are computed twice. No more than `chunk · V` logits
+//! exist. They are made by tiles of some columns, so that what comes after a product finds its operand in the processor's
+//! cache. Products are the caller's ([`Products`]).
+
+use std::fmt;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -11,10 +15,10 @@ use crate::batch::{Advantages, TokenBatch};
 use crate::error::{Error, Result};
 use crate::evaluate::{LossOutput, PolicyLoss};
 use crate::in_place::check_scoring;
-use crate::logits::RowStats;
+use crate::logits::{BLOCK, Partial, RowStats};
 use crate::metrics::Metrics;
 use crate::penalty::EntropyAggregation;
-use crate::vector::{row_grad, row_stats};
+use crate::vector::{columns_grad, with_columns};
 
 /// Matrix products, in row order. All add to the output or, where not `accumulate`, replace it.
 pub trait Products {
@@ -26,8 +30,15 @@ pub trait Products {
     fn tn(&self, dy: &[f32], x: &[f32], dw: &mut [f32], shape: [usize; 3], accumulate: bool);
 }
 
+/// Takes tokens out of the distributions of rows, as the sampler that drew their targets did.
+pub trait LogitMask: Send + Sync {
+    /// Puts at `-inf` the logits of what row `row` may not draw, among those of the tokens from `first` on. At least one token
+    /// of a row must stay.
+    fn ban(&self, row: usize, first: usize, logits: &mut [f32]);
+}
+
 /// Hidden states and the head that turns them into logits.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct LinearHead<'a> {
     /// `[tokens, size]`: row `t` predicts `targets[t]`.
     pub hidden: &'a [f32],
@@ -41,6 +52,21 @@ pub struct LinearHead<'a> {
     pub temperature: f64,
     /// Rows of logits that exist at a time.
     pub chunk: usize,
+    /// What rows may not draw: it has no probability and no gradient.
+    pub banned: Option<&'a dyn LogitMask>,
+}
+
+impl fmt::Debug for LinearHead<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { hidden, weight, size, targets, temperature, chunk, banned } = self;
+        let mut shown = f.debug_struct("LinearHead");
+        shown.field("hidden", hidden).field("weight", weight).field("size", size).field("targets", targets);
+        shown
+            .field("temperature", temperature)
+            .field("chunk", chunk)
+            .field("banned", &banned.is_some())
+            .finish()
+    }
 }
 
 /// What a head and a loss give together.
@@ -62,7 +88,7 @@ impl PolicyLoss {
     ///
     /// The batch is worked through in parts of whole sequences where the loss of a part needs no more of the rest than
     /// `normalizer` says: its counts, and what [`evaluate`](Self::evaluate) asks for with them. A part has as many sequences
-    /// as fit into a chunk; a longer sequence, and a batch whose counts are not given, takes the second pass.
+    /// as fit into a chunk; the logits of a longer sequence, and of a batch whose counts are not given, are computed twice.
     ///
     /// # Errors
     /// As [`evaluate`](Self::evaluate), and when slices do not fit, the temperature is not positive, the chunk is 0, or a
@@ -90,27 +116,18 @@ impl PolicyLoss {
             grad_hidden: vec![0.0; tokens * head.size],
         };
         let longest = if self.is_separable(normalizer) { head.chunk } else { usize::MAX };
-        let mut work = Work { head, vocabulary, logits: Vec::new(), rows: Vec::new(), held: None };
+        let mut logits = Vec::new();
         for [first, last] in parts(batch.offsets, longest) {
             let (start, end) = (batch.offsets[first], batch.offsets[last]);
-            let kept: Vec<usize> = (start..end).filter(|t| batch.mask.is_none_or(|m| m[*t])).collect();
-            let mut stats = Vec::with_capacity(kept.len());
-            for (index, chunk) in kept.chunks(head.chunk).enumerate() {
-                work.fill(index, chunk, products);
-                work.scores(chunk, &mut stats, &mut out);
-            }
+            let kept = (start..end).filter(|t| batch.mask.is_none_or(|m| m[*t])).collect();
+            let part = Part::new(head, vocabulary, products, kept);
+            let stats = part.scores(&mut logits, &mut out);
             let (logp, entropy) = (&out.logp[start..end], &out.entropy[start..end]);
             let offsets: Vec<usize> = batch.offsets[first..=last].iter().map(|o| o - start).collect();
-            let part = batch.part([first, last], &offsets, logp, entropy);
-            let loss = self.evaluate(&part, normalizer).map_err(|e| e.behind(first))?;
-            // From the last chunk, whose logits are still there, to the first.
-            for (index, chunk) in kept.chunks(head.chunk).enumerate().rev() {
-                work.fill(index, chunk, products);
-                let stats = &stats[index * head.chunk..][..chunk.len()];
-                let upstream =
-                    |token: &usize| [loss.grad_logp[token - start], loss.grad_entropy[token - start]];
-                work.gradients(chunk, stats, upstream, products, &mut out.grad_hidden, grad_weight);
-            }
+            let batch = batch.part([first, last], &offsets, logp, entropy);
+            let loss = self.evaluate(&batch, normalizer).map_err(|e| e.behind(first))?;
+            let upstream = |token: usize| [loss.grad_logp[token - start], loss.grad_entropy[token - start]];
+            part.gradients(&mut logits, &stats, upstream, [&mut out.grad_hidden, grad_weight]);
             out.loss.add(loss, start);
         }
         Ok(out)
@@ -189,65 +206,116 @@ impl Error {
     }
 }
 
-/// Buffers of a chunk.
-struct Work<'a> {
+/// Columns of a tile.
+const COLUMNS: usize = 2 * BLOCK;
+/// Most rows of a tile of logits that are computed twice.
+const ROWS: usize = 1024;
+
+/// A part of the batch.
+struct Part<'a, P> {
     head: &'a LinearHead<'a>,
     vocabulary: usize,
-    /// `[rows, vocabulary]`; after the gradients, theirs.
-    logits: Vec<f32>,
-    /// Hidden states of the rows that are not masked, one after the other.
+    products: &'a P,
+    /// The tokens that are not masked.
+    tokens: Vec<usize>,
+    /// Their hidden states, one after the other.
     rows: Vec<f32>,
-    /// The chunk of this part whose logits these are.
-    held: Option<usize>,
 }
 
-impl Work<'_> {
-    fn fill(&mut self, index: usize, chunk: &[usize], products: &impl Products) {
-        if self.held == Some(index) {
-            return;
-        }
-        let size = self.head.size;
-        self.rows.clear();
-        for token in chunk {
-            self.rows.extend_from_slice(&self.head.hidden[token * size..][..size]);
-        }
-        self.logits.resize(chunk.len() * self.vocabulary, 0.0);
-        let shape = [chunk.len(), self.vocabulary, size];
-        products.nt(&self.rows, self.head.weight, &mut self.logits, shape, false);
-        self.held = Some(index);
+impl<'a, P: Products> Part<'a, P> {
+    fn new(head: &'a LinearHead<'a>, vocabulary: usize, products: &'a P, tokens: Vec<usize>) -> Self {
+        let rows = tokens.iter().flat_map(|t| &head.hidden[t * head.size..][..head.size]).copied().collect();
+        Self { head, vocabulary, products, tokens, rows }
     }
 
-    fn scores(&self, chunk: &[usize], all: &mut Vec<RowStats>, out: &mut LinearOutput) {
-        let inv_temperature = (1.0 / self.head.temperature) as f32;
-        let rows = self.logits.par_chunks(self.vocabulary);
-        let found: Vec<RowStats> = rows.map(|row| row_stats(row, inv_temperature)).collect();
-        for ((row, token), stats) in self.logits.chunks(self.vocabulary).zip(chunk).zip(&found) {
-            out.logp[*token] = stats.log_prob(row[self.head.targets[*token] as usize]);
-            out.entropy[*token] = stats.entropy;
+    /// Runs `f` on every tile: its logits, its rows and its columns. Where all logits fit into a chunk, `again` takes those that
+    /// were left in `logits` before.
+    fn tiles(
+        &self,
+        logits: &mut Vec<f32>,
+        again: bool,
+        mut f: impl FnMut(&mut [f32], Range<usize>, Range<usize>),
+    ) {
+        let Self { head, vocabulary, products, tokens, rows } = self;
+        let (count, size, vocabulary) = (tokens.len(), head.size, *vocabulary);
+        let width = COLUMNS.min(vocabulary);
+        let fit = count <= head.chunk;
+        let height = match fit {
+            true => count.max(1),
+            // As many logits as a chunk has, in fewer columns.
+            false => (head.chunk * vocabulary / width).min(ROWS.max(head.chunk)),
+        };
+        logits.resize(height * if fit { vocabulary } else { width }, 0.0);
+        for first in (0..count).step_by(height) {
+            let of_tile = first..count.min(first + height);
+            for column in (0..vocabulary).step_by(width) {
+                let columns = column..vocabulary.min(column + width);
+                let shape = [of_tile.len(), columns.len(), size];
+                let tile = &mut logits[if fit { count * column } else { 0 }..][..shape[0] * shape[1]];
+                if !(fit && again) {
+                    let x = &rows[first * size..of_tile.end * size];
+                    let w = &head.weight[column * size..columns.end * size];
+                    products.nt(x, w, tile, shape, false);
+                    if let Some(banned) = head.banned {
+                        let rows = tile.par_chunks_mut(columns.len()).zip(&tokens[of_tile.clone()]);
+                        rows.for_each(|(row, token)| banned.ban(*token, column, row));
+                    }
+                }
+                f(tile, of_tile.clone(), columns);
+            }
         }
-        all.extend(found);
+    }
+
+    /// The target of each token.
+    fn targets(&self) -> Vec<usize> {
+        self.tokens.iter().map(|t| self.head.targets[*t] as usize).collect()
+    }
+
+    fn scores(&self, logits: &mut Vec<f32>, out: &mut LinearOutput) -> Vec<RowStats> {
+        let inv_temperature = (1.0 / self.head.temperature) as f32;
+        let targets = self.targets();
+        let mut found = vec![(Partial::NONE, 0f32); targets.len()];
+        self.tiles(logits, false, |tile, rows, columns| {
+            let found = found[rows.clone()].par_iter_mut().zip(&targets[rows]);
+            found.zip(tile.par_chunks(columns.len())).for_each(|(((partial, own), target), row)| {
+                *partial = with_columns(*partial, row, inv_temperature);
+                if columns.contains(target) {
+                    *own = row[target - columns.start];
+                }
+            });
+        });
+        let score = |((partial, own), token): ((Partial, f32), &usize)| {
+            let stats = partial.stats(inv_temperature);
+            out.logp[*token] = stats.log_prob(own);
+            out.entropy[*token] = stats.entropy;
+            stats
+        };
+        found.into_iter().zip(&self.tokens).map(score).collect()
     }
 
     fn gradients(
-        &mut self,
-        chunk: &[usize],
+        &self,
+        logits: &mut Vec<f32>,
         stats: &[RowStats],
-        upstream: impl Fn(&usize) -> [f32; 2] + Sync,
-        products: &impl Products,
-        grad_hidden: &mut [f32],
-        grad_weight: &mut [f32],
+        upstream: impl Fn(usize) -> [f32; 2] + Sync,
+        [grad_hidden, grad_weight]: [&mut [f32]; 2],
     ) {
-        let size = self.head.size;
-        let rows = self.logits.par_chunks_mut(self.vocabulary).zip(chunk).zip(stats);
-        rows.for_each(|((row, token), stats)| {
-            row_grad(row, self.head.targets[*token] as usize, stats, upstream(token));
+        let (products, weight, size) = (self.products, self.head.weight, self.head.size);
+        let (targets, tokens) = (self.targets(), &self.tokens);
+        let mut grad = vec![0f32; self.rows.len()];
+        self.tiles(logits, true, |tile, rows, columns| {
+            let of_rows = tile.par_chunks_mut(columns.len()).zip(rows.clone());
+            of_rows.for_each(|(row, i)| {
+                let target = columns.contains(&targets[i]).then(|| targets[i] - columns.start);
+                columns_grad(row, target, &stats[i], upstream(tokens[i]));
+            });
+            let shape = [rows.len(), columns.len(), size];
+            let rows = rows.start * size..rows.end * size;
+            let of_columns = columns.start * size..columns.end * size;
+            products.tn(tile, &self.rows[rows.clone()], &mut grad_weight[of_columns.clone()], shape, true);
+            products.nn(tile, &weight[of_columns], &mut grad[rows], shape, columns.start > 0);
         });
-        self.held = None;
-        let shape = [chunk.len(), self.vocabulary, size];
-        products.tn(&self.logits, &self.rows, grad_weight, shape, true);
-        // The hidden states are not needed any more.
-        products.nn(&self.logits, self.head.weight, &mut self.rows, shape, false);
-        for (token, row) in chunk.iter().zip(self.rows.chunks(size)) {
+        for (token, row) in tokens.iter().zip(grad.chunks(size)) {
             grad_hidden[token * size..][..size].copy_from_slice(row);
         }
     }

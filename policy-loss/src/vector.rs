@@ -1,6 +1,6 @@
 //! A row of logits with an exponential that vectorises, compiled for the instructions that processors have.
 
-use crate::logits::{self, Logit, RowStats, exp};
+use crate::logits::{self, Logit, Partial, RowStats, exp};
 
 /// Compiles a body for AVX-512, for AVX2 and for the baseline, and picks one at run time. No multiply-add is fused in any of
 /// them, so the bits are the same.
@@ -44,6 +44,16 @@ multiversion! {
     /// [`logits::row_grad`].
     fn row_grad(row: &mut [T], target: usize, stats: &RowStats, upstream: [f32; 2]) {
         logits::row_grad(row, target, stats, upstream, exp);
+    }
+
+    /// [`Partial::with`].
+    fn with_columns(partial: Partial, columns: &[T], inv_temperature: f32) -> Partial {
+        partial.with(columns, inv_temperature, exp)
+    }
+
+    /// [`logits::columns_grad`].
+    fn columns_grad(columns: &mut [T], target: Option<usize>, stats: &RowStats, upstream: [f32; 2]) {
+        logits::columns_grad(columns, target, stats, upstream, exp);
     }
 }
 

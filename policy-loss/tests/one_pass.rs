@@ -5,8 +5,8 @@ use std::cell::Cell;
 
 use policy_loss::reference::logit_row;
 use policy_loss::{
-    Advantages, EntropyAggregation, EntropyBonus, Error, LinearHead, LinearOutput, LossConfig, Normalizer,
-    PRESETS, PolicyLoss, Products, TokenBatch,
+    Advantages, EntropyAggregation, EntropyBonus, Error, LinearHead, LinearOutput, LogitMask, LossConfig,
+    Normalizer, PRESETS, PolicyLoss, Products, TokenBatch,
 };
 
 /// Plain loops, which count what they are asked for.
@@ -109,6 +109,7 @@ impl Case {
             targets: &self.targets,
             temperature: 0.8,
             chunk,
+            banned: None,
         }
     }
 
@@ -205,6 +206,74 @@ fn every_preset_is_the_loss_of_all_logits() {
     }
 }
 
+/// Every third token, others at every row, but no target.
+struct Thirds<'a>(&'a [u32]);
+
+impl LogitMask for Thirds<'_> {
+    fn ban(&self, row: usize, first: usize, logits: &mut [f32]) {
+        for (token, z) in (first..).zip(logits) {
+            if (token + row).is_multiple_of(3) && token != self.0[row] as usize {
+                *z = f32::NEG_INFINITY;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_vocabulary_of_several_tiles_with_a_mask_is_the_loss_of_all_logits() {
+    // Two tiles of 2,048 columns and a part of one.
+    const VOCABULARY: usize = 4099;
+    let case = Case { weight: numbers(VOCABULARY * SIZE, 4), mask: vec![true; OFFSETS[5]], ..Case::new(3) };
+    let hidden = numbers(OFFSETS[5] * SIZE, 7);
+    let targets: Vec<u32> = (0..OFFSETS[5]).map(|t| (t * 1033 % VOCABULARY) as u32).collect();
+    let mask = Thirds(&targets);
+    let case = Case { hidden, targets: targets.clone(), ..case };
+    let config = LossConfig {
+        entropy: Some(EntropyBonus { coef: 0.01, aggregation: EntropyAggregation::SameAsPolicy }),
+        ..LossConfig::preset("minirl", 8).unwrap().0
+    };
+    let loss = config.validate().unwrap();
+    let old = vec![-8.0; targets.len()];
+    let batch = TokenBatch { logp_old: Some(&old), logp_mu: Some(&old), ..case.batch() };
+    let counts = Normalizer { tokens: Some(16.0), seqs: Some(5.0), ..Normalizer::default() };
+    let mut logits: Vec<f32> = (0..targets.len()).flat_map(|t| case.logits(t)).map(|z| z as f32).collect();
+    for (row, z) in logits.chunks_mut(VOCABULARY).enumerate() {
+        mask.ban(row, 0, z);
+    }
+    let want = loss.evaluate_logits(&mut logits, &targets, 0.8, &batch, &counts).unwrap();
+    for banned in [Some(&mask as &dyn LogitMask), None] {
+        let mut apart = 0;
+        // Parts that fit, and ones whose logits are computed twice, in two tiles of rows.
+        for chunk in [16, 7, 2] {
+            let (head, mut dw) = (LinearHead { banned, ..case.head(chunk) }, vec![0.0; case.weight.len()]);
+            let found = loss.evaluate_linear(&head, &batch, &counts, &Loops::default(), &mut dw).unwrap();
+            if banned.is_none() {
+                apart += usize::from(found.logp != want.logp);
+                continue;
+            }
+            assert!((found.loss.loss - want.loss.loss).abs() < 1e-9);
+            assert_eq!((&found.logp, &found.entropy), (&want.logp, &want.entropy), "chunk {chunk}");
+            for t in 0..targets.len() {
+                for k in 0..SIZE {
+                    let dy = |v: usize| f64::from(logits[t * VOCABULARY + v]);
+                    let want: f64 =
+                        (0..VOCABULARY).map(|v| dy(v) * f64::from(case.weight[v * SIZE + k])).sum();
+                    let error = (f64::from(found.grad_hidden[t * SIZE + k]) - want).abs();
+                    assert!(error < 1e-6, "chunk {chunk}, token {t}: {want}");
+                }
+            }
+            for (at, d) in dw.iter().enumerate() {
+                let (v, k) = (at / SIZE, at % SIZE);
+                let of =
+                    |t: usize| f64::from(logits[t * VOCABULARY + v]) * f64::from(case.hidden[t * SIZE + k]);
+                let want: f64 = (0..targets.len()).map(of).sum();
+                assert!((f64::from(*d) - want).abs() < 1e-6, "chunk {chunk}, weight {at}: {want}");
+            }
+        }
+        assert!(banned.is_some() || apart == 3, "the mask does something");
+    }
+}
+
 #[test]
 fn logits_become_their_gradient() {
     let case = Case::new(11);
@@ -248,10 +317,10 @@ fn the_logits_are_computed_once_where_a_part_needs_no_more() {
     // The longest sequence has 7 tokens.
     assert_eq!(flops(7, &counts), 3 * product * kept);
     assert_eq!(flops(100, &Normalizer::default()), 3 * product * kept);
-    // Without counts the batch is one part: all chunks but the last again.
-    assert_eq!(flops(7, &Normalizer::default()), product * (3 * kept + 7));
-    // A sequence with 5 tokens that train and rows for 4.
-    assert_eq!(flops(4, &counts), product * (3 * kept + 4));
+    // Without counts the batch is one part, longer than a chunk.
+    assert_eq!(flops(7, &Normalizer::default()), product * 4 * kept);
+    // A sequence with 6 tokens that train and rows for 4.
+    assert_eq!(flops(4, &counts), product * (3 * kept + 6));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::kernel::MatmulPrecision;
 use crate::kernel::attention::HeadShape;
 use crate::kernel::rope::RopeTable;
 use crate::layer::{Chosen, Layer, Mlp, Pass};
-use crate::ops::{GatherRows, HeadLogProbs, Linear, LogitMask, QkNormRope, RmsNorm, Segments};
+use crate::ops::{GatherRows, Linear, QkNormRope, RmsNorm, Segments};
 use crate::sink;
 use crate::vision::VisualRows;
 use crate::weights::{self, NamedTensor, ParameterGroup, SaveType};
@@ -189,15 +189,6 @@ pub struct Hidden {
     pub coverage: Option<Coverage>,
 }
 
-/// What [`Model::log_probs`] gives, in nats.
-#[derive(Clone, Debug)]
-pub struct LogProbs {
-    /// The target's log-probability: `[rows]`.
-    pub logp: Tensor,
-    /// Entropy of the row's distribution: `[rows]`.
-    pub entropy: Tensor,
-}
-
 /// A Qwen3, Qwen3-MoE or Llama-shaped decoder in `f32` on the CPU.
 pub struct Model {
     config: Config,
@@ -205,18 +196,13 @@ pub struct Model {
     embedding: Tensor,
     layers: Vec<Arc<Layer>>,
     norm: Tensor,
-    head: Tensor,
+    pub(crate) head: Tensor,
     rope: Mutex<Arc<RopeTable>>,
     /// For the caches of its decoders.
     pages: Arc<Pool>,
-    precision: MatmulPrecision,
+    pub(crate) precision: MatmulPrecision,
     recompute: bool,
 }
-
-/// Rows of a tile of logits in [`Model::log_probs`].
-const HEAD_CHUNK: usize = 1024;
-/// Logits that a pass with gradients keeps for its backward: 32 MiB.
-const KEPT_LOGITS: usize = 1 << 23;
 
 impl Model {
     /// Builds a model from its parameters, in the order of [`weights::parameter_specs`].
@@ -455,36 +441,5 @@ impl Model {
     /// loss that does not depend on all of them: an operation on their path has detached them.
     pub fn gradients(&self, loss: &Tensor) -> Result<Vec<Vec<f32>>> {
         sink::gradients(loss, &self.parameters, |_| true)
-    }
-
-    /// Logits of some rows of states: `[rows, hidden_size]` to `[rows, vocab_size]`.
-    pub fn logits(&self, states: &Tensor) -> Result<Tensor> {
-        Ok(states.apply_op2(&self.head, Linear { precision: self.precision })?)
-    }
-
-    /// The output matrix, `[vocab_size, hidden_size]`.
-    pub fn head(&self) -> &Tensor {
-        &self.head
-    }
-
-    /// Log-probabilities of `targets` and entropies for rows of states `[rows, hidden_size]`, under
-    /// `softmax(logits / temperature)`, without ever holding all logits.
-    pub fn log_probs(&self, states: &Tensor, targets: &[u32], temperature: f64) -> Result<LogProbs> {
-        self.masked_log_probs(states, targets, temperature, None)
-    }
-
-    /// [`Model::log_probs`] over the tokens that `mask` leaves of each row. A banned target has `-inf`.
-    pub fn masked_log_probs(
-        &self,
-        states: &Tensor,
-        targets: &[u32],
-        temperature: f64,
-        mask: Option<Arc<dyn LogitMask>>,
-    ) -> Result<LogProbs> {
-        let head = if states.track_op() { self.head.clone() } else { self.head.detach() };
-        let op = HeadLogProbs::new(targets.into(), temperature as f32, HEAD_CHUNK, self.precision);
-        let keep = if states.track_op() { KEPT_LOGITS } else { 0 };
-        let both = states.apply_op2(&head, op.masked(mask).keep(keep))?;
-        Ok(LogProbs { logp: both.narrow(1, 0, 1)?.squeeze(1)?, entropy: both.narrow(1, 1, 1)?.squeeze(1)? })
     }
 }

@@ -9,7 +9,7 @@
 use std::error::Error;
 use std::time::Instant;
 
-use policy_loss::{Advantages, LinearHead, LossConfig, Normalizer, PolicyLoss, Products, TokenBatch};
+use policy_loss::{Advantages, LinearHead, LossConfig, Normalizer, PolicyLoss, TokenBatch};
 use qwen3::MatmulPrecision;
 use train_core::metrics::peak_memory_mib;
 
@@ -28,21 +28,6 @@ const SEQUENCES: usize = 16;
 /// Bytes of logits that exist at a time, whatever the vocabulary.
 const CHUNK_BYTES: usize = 96 << 20;
 
-/// The trainer's own products.
-struct Ours(MatmulPrecision);
-
-impl Products for Ours {
-    fn nt(&self, x: &[f32], w: &[f32], y: &mut [f32], shape: [usize; 3], accumulate: bool) {
-        self.0.nt(x, w, y, shape, accumulate);
-    }
-    fn nn(&self, dy: &[f32], w: &[f32], dx: &mut [f32], shape: [usize; 3], accumulate: bool) {
-        self.0.nn(dy, w, dx, shape, accumulate);
-    }
-    fn tn(&self, dy: &[f32], x: &[f32], dw: &mut [f32], shape: [usize; 3], accumulate: bool) {
-        self.0.tn(dy, x, dw, shape, accumulate);
-    }
-}
-
 /// Numbers from -1 to 1 without a pattern that matters here.
 fn noise(count: usize, scale: f32) -> Vec<f32> {
     let number =
@@ -58,8 +43,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let [tokens, vocabulary, size] = [tokens, vocabulary, size].map(|n| n.parse::<usize>());
     let (tokens, vocabulary, size) = (tokens? / SEQUENCES * SEQUENCES, vocabulary?, size?);
     let products = match precision.as_str() {
-        "f32" => Ours(MatmulPrecision::F32),
-        "bf16" => Ours(MatmulPrecision::Bf16),
+        "f32" => MatmulPrecision::F32,
+        "bf16" => MatmulPrecision::Bf16,
         _ => return Err(usage.into()),
     };
     let (config, _) = LossConfig::preset("grpo", tokens)?;
@@ -92,6 +77,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 targets: &targets,
                 temperature: 1.0,
                 chunk: CHUNK_BYTES / (4 * vocabulary),
+                banned: None,
             };
             serve(|| from_hidden(&loss, &head, &batch, &counts, &products))
         }
@@ -104,7 +90,7 @@ fn from_hidden(
     head: &LinearHead<'_>,
     batch: &TokenBatch<'_, f32>,
     counts: &Normalizer,
-    products: &Ours,
+    products: &MatmulPrecision,
 ) -> Result<(), Box<dyn Error>> {
     let mut grad_weight = vec![0.0; head.weight.len()];
     let out = loss.evaluate_linear(head, batch, counts, products, &mut grad_weight)?;

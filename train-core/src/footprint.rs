@@ -6,9 +6,8 @@ use qwen3::{Config, ParameterGroup, VlConfig};
 
 /// Bytes of an f32.
 const FLOAT: u64 = 4;
-/// The tile of logits that the head holds in training (`qwen3::Model::log_probs`).
-const HEAD_ROWS: u64 = 1024;
-const HEAD_COLUMNS: u64 = 2048;
+/// The logits that head and loss hold in training (`qwen3::Model::head_loss`).
+const HEAD_LOGITS: u64 = 1 << 24;
 
 /// A tensor of a Hugging Face file, and how many layers and experts have one like it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,8 +148,8 @@ impl Footprint {
             always += tokens * hidden * (2 + 2 * levels);
             in_turn = in_turn.max(patches * block);
         }
-        // A tile of logits and the gradient of the head's input: gone in the backward of layers.
-        let head = tokens.min(HEAD_ROWS) * HEAD_COLUMNS.min(c.vocab_size as u64) + tokens * hidden;
+        // Logits, and the gradient of the head's input: gone in the backward of layers.
+        let head = (tokens * c.vocab_size as u64).min(HEAD_LOGITS) + 2 * tokens * hidden;
         TrainingMemory {
             weights,
             gradients: weights,

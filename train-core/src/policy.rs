@@ -4,11 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use qwen3::ops::LogitMask;
+use policy_loss::{Advantages, LinearHead, LogitMask, LossConfig, Normalizer, TokenBatch};
 use qwen3::{
     Batch, Config, Decoder, ForwardOptions, Hidden, LogProbs, MatmulPrecision, Model, Parameter, Precision,
     Result, SaveType, VisualItems, VlModel,
 };
+
+use crate::learner::UpdateError;
 
 /// A trainable model.
 pub enum Policy {
@@ -127,6 +129,29 @@ impl Policy {
         mask: Option<Arc<dyn LogitMask>>,
     ) -> Result<LogProbs> {
         self.text().masked_log_probs(states, targets, temperature, mask)
+    }
+
+    /// `−Σ log p / tokens` of rows of states `[rows, hidden_size]` that predict `targets`, in one pass with the head
+    /// ([`Model::head_loss`]); sequences lie between `offsets`. Also its value in `f64`.
+    ///
+    /// # Errors
+    /// When slices do not fit, or a log-probability is not a number.
+    pub fn cross_entropy(
+        &self,
+        states: &Tensor,
+        targets: &[u32],
+        offsets: &[usize],
+        tokens: usize,
+    ) -> std::result::Result<(Tensor, f64), UpdateError> {
+        let loss = LossConfig::cross_entropy().validate()?;
+        let normalizer = Normalizer { tokens: Some(tokens as f64), ..Normalizer::default() };
+        let advantages = vec![1.0; offsets.len().saturating_sub(1)];
+        let batch = TokenBatch::new(offsets, &[], Advantages::PerSequence(&advantages));
+        let (scalar, found) = self.text().head_loss(states, |head, products, grad| {
+            let head = LinearHead { targets, ..head };
+            loss.evaluate_linear(&head, &batch, &normalizer, &products, grad).map_err(UpdateError::from)
+        })?;
+        Ok((scalar, found.loss.loss))
     }
 
     /// The gradient of every parameter, in order, after a pass with these items; empty for one that takes no part.

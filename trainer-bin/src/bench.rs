@@ -211,6 +211,8 @@ struct Step<'a> {
     policy: &'a Policy,
     batch: Batch,
     targets: Vec<u32>,
+    /// Of the sequences.
+    offsets: Vec<usize>,
     optimizer: AdamW,
 }
 
@@ -221,7 +223,8 @@ impl<'a> Step<'a> {
         let batch = Batch::pack(sequences.iter().map(|s| &s[..args.length]));
         let targets = sequences.iter().flat_map(|s| &s[1..]).copied().collect();
         let optimizer = AdamW::new(policy, &Layers::defaults().resolve()?.update);
-        let mut step = Self { policy, batch, targets, optimizer };
+        let offsets = (0..=args.batch).map(|i| i * args.length).collect();
+        let mut step = Self { policy, batch, targets, offsets, optimizer };
         // The first one also pays for the memory of all that follow.
         step.run()?;
         Ok(step)
@@ -229,11 +232,10 @@ impl<'a> Step<'a> {
 
     /// Seconds of forward, backward and optimiser.
     fn run(&mut self) -> Result<[f64; 3]> {
-        let Self { policy, batch, targets, optimizer } = self;
+        let Self { policy, batch, targets, offsets, optimizer } = self;
         let start = Instant::now();
         let hidden = policy.forward(batch, &VisualItems::default(), &ForwardOptions::default())?;
-        let scores = policy.log_probs(&hidden.states, targets, 1.0)?;
-        let loss = scores.logp.sum_all()?.affine(-1.0 / targets.len() as f64, 0.0)?;
+        let (loss, _) = policy.cross_entropy(&hidden.states, targets, offsets, targets.len())?;
         let forward = start.elapsed().as_secs_f64();
         let of_pass = policy.gradients(&loss, &VisualItems::default())?;
         let backward = start.elapsed().as_secs_f64();

@@ -1,3 +1,4 @@
+use policy_loss::Products;
 use serde::{Deserialize, Serialize};
 
 use super::{bf16, matmul};
@@ -14,22 +15,20 @@ pub enum MatmulPrecision {
     Bf16,
 }
 
-impl MatmulPrecision {
-    /// [`matmul::matmul_nt`].
-    pub fn nt(self, x: &[f32], w: &[f32], y: &mut [f32], [m, n, k]: [usize; 3], accumulate: bool) {
-        let product = if self == Self::Bf16 { bf16::matmul_nt } else { matmul::matmul_nt };
+/// [`matmul`]'s and [`bf16`]'s.
+impl Products for MatmulPrecision {
+    fn nt(&self, x: &[f32], w: &[f32], y: &mut [f32], [m, n, k]: [usize; 3], accumulate: bool) {
+        let product = if *self == Self::Bf16 { bf16::matmul_nt } else { matmul::matmul_nt };
         product(x, w, y, m, n, k, accumulate);
     }
 
-    /// [`matmul::matmul_nn`].
-    pub fn nn(self, dy: &[f32], w: &[f32], dx: &mut [f32], [m, n, k]: [usize; 3], accumulate: bool) {
-        let product = if self == Self::Bf16 { bf16::matmul_nn } else { matmul::matmul_nn };
+    fn nn(&self, dy: &[f32], w: &[f32], dx: &mut [f32], [m, n, k]: [usize; 3], accumulate: bool) {
+        let product = if *self == Self::Bf16 { bf16::matmul_nn } else { matmul::matmul_nn };
         product(dy, w, dx, m, n, k, accumulate);
     }
 
-    /// [`matmul::matmul_tn`].
-    pub fn tn(self, dy: &[f32], x: &[f32], dw: &mut [f32], [m, n, k]: [usize; 3], accumulate: bool) {
-        let product = if self == Self::Bf16 { bf16::matmul_tn } else { matmul::matmul_tn };
+    fn tn(&self, dy: &[f32], x: &[f32], dw: &mut [f32], [m, n, k]: [usize; 3], accumulate: bool) {
+        let product = if *self == Self::Bf16 { bf16::matmul_tn } else { matmul::matmul_tn };
         product(dy, x, dw, m, n, k, accumulate);
     }
 }

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use policy_loss::Products;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 

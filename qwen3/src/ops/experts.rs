@@ -10,6 +10,7 @@ use crate::kernel::experts::{combine, down, each_expert, gather, up};
 use crate::kernel::softmax::dot;
 use crate::kernel::stored::Trained;
 use crate::kernel::{MatmulPrecision, SharedMut};
+use policy_loss::Products;
 
 /// First half of the experts: `x` `[tokens, H]` and stacked `gate_up` `[experts, 2 I, H]` to the SwiGLU
 /// activations `[pairs, I]` in dispatch order. Keeps the pre-activations for the backward.

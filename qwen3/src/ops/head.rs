@@ -2,27 +2,21 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use policy_loss::logits::BLOCK;
+use policy_loss::{LogitMask, Products};
 use rayon::prelude::*;
 
 use super::{read, slice, span};
 use crate::buffer::Buffer;
 use crate::kernel::MatmulPrecision;
 use crate::kernel::softmax::{Partial, RowStats, columns_grad, with_columns};
-use crate::sink::accumulate;
-
-/// Takes tokens out of the distributions of rows, as the sampler that drew their targets did.
-pub trait LogitMask: Send + Sync {
-    /// Puts at `-inf` the logits of what row `row` may not draw, among those of the tokens from `first` on. At least one token
-    /// of a row must stay.
-    fn ban(&self, row: usize, first: usize, logits: &mut [f32]);
-}
+use crate::sink::{accumulate, deposit};
 
 /// Log-probability of one target and entropy for each row, without the logits: hidden states `[rows, n]` and
 /// head `[vocabulary, n]` to `[rows, 2]`, columns `(log_prob, entropy)`, in nats, of `softmax(y·wᵀ / T)`.
 ///
-/// Works on tiles of `chunk` rows by some columns of logits, which stay in the processor's cache. The backward takes those of the
-/// first rows from memory, as many as [`HeadLogProbs::keep`] says, computes the others again (one more projection), and adds the
-/// gradients of a tile in order.
+/// Works on tiles of `chunk` rows by some columns of logits, which stay in the processor's cache. The backward computes them again
+/// (one more projection), and adds the gradients of a tile in order. For a loss of these alone
+/// [`PolicyLoss::evaluate_linear`](policy_loss::PolicyLoss::evaluate_linear) needs no second projection.
 ///
 /// What a row of logits gives is `policy_loss::logits`. The tiles are cut here and not by
 /// `policy_loss::op::linear_log_probs`, because that multiplies with candle, whose bits of a row depend on the rows beside
@@ -35,10 +29,6 @@ pub struct HeadLogProbs {
     precision: MatmulPrecision,
     mask: Option<Arc<dyn LogitMask>>,
     stats: OnceLock<Vec<RowStats>>,
-    /// Logits that may be kept.
-    keep: usize,
-    /// Tiles of the first rows, in their order.
-    kept: Arc<Mutex<Vec<f32>>>,
 }
 
 /// Columns of a tile.
@@ -48,16 +38,7 @@ impl HeadLogProbs {
     /// `targets` are the tokens that rows are scored on, `temperature` divides the logits, `chunk` is the number of rows in
     /// a tile and `precision` that of the products.
     pub fn new(targets: Arc<[u32]>, temperature: f32, chunk: usize, precision: MatmulPrecision) -> Self {
-        Self {
-            targets,
-            temperature,
-            chunk,
-            precision,
-            mask: None,
-            stats: OnceLock::new(),
-            keep: 0,
-            kept: Arc::default(),
-        }
+        Self { targets, temperature, chunk, precision, mask: None, stats: OnceLock::new() }
     }
 
     /// The same over the tokens that `mask` leaves of each row: the others have no probability and no gradient.
@@ -66,44 +47,25 @@ impl HeadLogProbs {
         Self { mask, ..self }
     }
 
-    /// Keeps up to so many logits from the forward for the backward, 4 bytes each: a pass whose logits fit multiplies with the head once.
-    /// The bits are the same.
-    #[must_use]
-    pub fn keep(self, logits: usize) -> Self {
-        Self { keep: logits, ..self }
-    }
-
-    /// Runs `f` on every tile: its logits, first row and first column. Those that are `known` come first; the others are
-    /// computed, and the first of them appended to `known` as long as it has no more than `room`.
+    /// Runs `f` on every tile: its logits, first row and first column.
     fn tiles(
         &self,
         y: &[f32],
         w: &[f32],
         [rows, vocabulary, n]: [usize; 3],
-        known: &mut Vec<f32>,
-        room: usize,
         mut f: impl FnMut(&mut [f32], usize, usize),
     ) {
-        let (mut z, mut at) = (Buffer::of(self.chunk.min(rows) * COLUMNS.min(vocabulary)), 0);
+        let mut z = Buffer::of(self.chunk.min(rows) * COLUMNS.min(vocabulary));
         for first in (0..rows).step_by(self.chunk) {
             let count = self.chunk.min(rows - first);
             for column in (0..vocabulary).step_by(COLUMNS) {
                 let width = COLUMNS.min(vocabulary - column);
-                let place = at..at + count * width;
-                at = place.end;
-                if at <= known.len() {
-                    f(&mut known[place], first, column);
-                    continue;
-                }
                 let (y, w) = (&y[first * n..][..count * n], &w[column * n..][..width * n]);
                 let z = &mut z[..count * width];
                 self.precision.nt(y, w, z, [count, width, n], false);
                 if let Some(mask) = &self.mask {
                     let rows = z.par_chunks_mut(width).enumerate();
                     rows.for_each(|(i, z)| mask.ban(first + i, column, z));
-                }
-                if at <= room && place.start == known.len() {
-                    known.extend_from_slice(z);
                 }
                 f(z, first, column);
             }
@@ -145,8 +107,7 @@ impl CustomOp2 for HeadLogProbs {
         let _span = span!("head", flops = 2 * rows * vocabulary * n);
         let inverse = 1.0 / self.temperature;
         let mut found = vec![(Partial::NONE, 0f32); rows];
-        let mut kept = Vec::with_capacity(self.keep.min(rows * vocabulary));
-        self.tiles(y, w, [rows, vocabulary, n], &mut kept, self.keep, |z, first, column| {
+        self.tiles(y, w, [rows, vocabulary, n], |z, first, column| {
             let width = COLUMNS.min(vocabulary - column);
             let found = &mut found[first..][..z.len() / width];
             found.par_iter_mut().zip(z.par_chunks(width)).enumerate().for_each(|(i, ((partial, own), z))| {
@@ -164,7 +125,6 @@ impl CustomOp2 for HeadLogProbs {
         }
         // A second forward of the same operation would see the same input, so the first value stands.
         let _ = self.stats.set(stats);
-        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = kept;
         Ok((CpuStorage::F32(out), (rows, 2).into()))
     }
 
@@ -181,10 +141,9 @@ impl CustomOp2 for HeadLogProbs {
         let (ys, ws, ds) = (yr.slice("y")?, wr.slice("w")?, dr.slice("d_out")?);
         let Some(stats) = self.stats.get() else { bail!("head: backward before forward") };
         let mut dy = vec![0f32; rows * n];
-        let mut kept = std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
-        let _span = span!("head", flops = 6 * rows * vocabulary * n - 2 * kept.len() * n);
+        let _span = span!("head", flops = 6 * rows * vocabulary * n);
         let dw = accumulate(w, |dw| {
-            self.tiles(ys, ws, [rows, vocabulary, n], &mut kept, 0, |z, first, column| {
+            self.tiles(ys, ws, [rows, vocabulary, n], |z, first, column| {
                 let width = COLUMNS.min(vocabulary - column);
                 let count = z.len() / width;
                 z.par_chunks_mut(width).enumerate().for_each(|(i, z)| {
@@ -198,5 +157,44 @@ impl CustomOp2 for HeadLogProbs {
             });
         })?;
         Ok((Some(Tensor::from_vec(dy, (rows, n), y.device())?), dw))
+    }
+}
+
+/// A loss of hidden states and the head that was evaluated with its gradients: passes them on.
+pub(crate) struct HeadLoss {
+    pub(crate) value: f64,
+    /// `[rows, n]` and `[vocabulary, n]`; taken by the backward.
+    pub(crate) gradients: Mutex<Option<[Vec<f32>; 2]>>,
+}
+
+impl CustomOp2 for HeadLoss {
+    fn name(&self) -> &'static str {
+        "head-loss"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _y: &CpuStorage,
+        _yl: &Layout,
+        _w: &CpuStorage,
+        _wl: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        Ok((CpuStorage::F32(vec![self.value as f32]), Shape::from(())))
+    }
+
+    fn bwd(
+        &self,
+        y: &Tensor,
+        w: &Tensor,
+        _out: &Tensor,
+        d_out: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let mut gradients = self.gradients.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some([mut dy, mut dw]) = gradients.take() else { bail!("head loss: a second backward") };
+        let scale = d_out.to_scalar::<f32>()?;
+        if scale != 1.0 {
+            dy.iter_mut().chain(&mut dw).for_each(|d| *d *= scale);
+        }
+        Ok((Some(Tensor::from_vec(dy, y.shape(), y.device())?), deposit(w, dw)?))
     }
 }

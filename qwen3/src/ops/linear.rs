@@ -3,6 +3,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use super::{read, rows_of, slice, span};
 use crate::kernel::MatmulPrecision;
 use crate::sink::deposit;
+use policy_loss::Products;
 
 /// `y = x · wᵀ`: `x` is `[.., k]`, `w` is `[n, k]` as checkpoints store it, the result `[.., n]`.
 ///

@@ -11,9 +11,10 @@ use super::join::{VisualItems, VisualRows};
 use super::tower::{VisionTower, VisualFeatures};
 use super::weights::{TOWER, file_specs, parameter_specs, tower_specs, transpose_experts};
 use crate::error::{Error, Result};
+use crate::head::LogProbs;
 use crate::kernel::MatmulPrecision;
 use crate::kernel::rope::RopeTable;
-use crate::model::{Batch, ForwardOptions, Hidden, LogProbs, Model, Parameter, copies};
+use crate::model::{Batch, ForwardOptions, Hidden, Model, Parameter, copies};
 use crate::sink;
 use crate::weights::{NamedTensor, SaveType, init_specs, load_specs, save_specs};
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lcg::utf8::Pending;
 use lcg::{Error, FamilySet, FamilyTable};
-use qwen3::ops::LogitMask;
+use policy_loss::LogitMask;
 
 use crate::learner::UpdateError;
 use crate::sample::Sample;
@@ -61,11 +61,6 @@ impl Masks {
     pub(crate) fn denied_rows(&self) -> Vec<u32> {
         let rows = self.rows.iter().enumerate();
         rows.filter(|(_, row)| !row.denied.is_empty()).map(|(at, _)| at as u32).collect()
-    }
-
-    /// Whether truncation cut something from a row.
-    pub(crate) fn truncates(&self) -> bool {
-        self.rows.iter().any(|row| row.kept.is_some())
     }
 
     /// The masks of some rows, without what truncation cut.

@@ -262,10 +262,10 @@ impl Learner {
             let packed = Packed::new(&micro)?;
             let hidden = self.model.forward(&packed.batch, &packed.items, &ForwardOptions::default())?;
             let states = hidden.states.apply_op1(GatherRows { rows: Arc::from(packed.rows.as_slice()) })?;
-            let scores = self.model.log_probs(&states, &packed.targets, 1.0)?;
-            let loss = scores.logp.sum_all()?.affine(-1.0 / tokens as f64, 0.0)?;
-            total += f64::from(loss.to_scalar::<f32>()?);
-            gradients.add(self.model.gradients(&loss, &packed.items)?);
+            let (scalar, loss) =
+                self.model.cross_entropy(&states, &packed.targets, &packed.offsets, tokens)?;
+            total += loss;
+            gradients.add(self.model.gradients(&scalar, &packed.items)?);
         }
         let norm = gradients.norm();
         let clip = self.settings.clip_norm;

@@ -6,10 +6,9 @@ use std::time::Instant;
 
 use candle_core::Tensor;
 use moe_routing::RouteMode;
-use policy_loss::op::loss_tensor;
-use policy_loss::{Metrics, Normalizer, PolicyLoss};
-use qwen3::ops::{GatherRows, LogitMask};
-use qwen3::{ForwardOptions, Hidden, LogProbs};
+use policy_loss::{LinearHead, LogitMask, Metrics, Normalizer, PolicyLoss};
+use qwen3::ops::GatherRows;
+use qwen3::{ForwardOptions, Hidden};
 
 use super::routes::RoutingFacts;
 use super::{Learner, UpdateError, UpdateReport};
@@ -18,13 +17,12 @@ use crate::gate::Masks;
 use crate::policy::Policy;
 use crate::sample::{Columns, Packed, Sample, micro_batches, traces_of};
 
-/// The forward pass of some samples.
-struct Scored {
+/// The forward pass of some samples, before the head.
+struct Forward {
     packed: Packed,
     hidden: Hidden,
     /// The rows of `hidden` that predict response tokens.
     states: Tensor,
-    scores: LogProbs,
     masks: Option<Arc<Masks>>,
 }
 
@@ -91,7 +89,9 @@ impl Learner {
         // These are statistics of the current policy: one pass more, without gradients.
         let (mut logp, mut entropy) = (Vec::new(), Vec::new());
         for micro in micro_batches(batch, self.settings.tokens_per_micro) {
-            let Scored { scores, .. } = self.score(&micro, true)?;
+            let Forward { packed, states, masks, .. } = self.forward(&micro, true)?;
+            let mask = masks.map(|m| m as Arc<dyn LogitMask>);
+            let scores = self.model.masked_log_probs(&states, &packed.targets, self.temperature, mask)?;
             logp.extend(scores.logp.to_vec1::<f32>()?);
             entropy.extend(scores.entropy.to_vec1::<f32>()?);
         }
@@ -103,7 +103,7 @@ impl Learner {
         })
     }
 
-    fn score(&self, samples: &[&Sample], no_grad: bool) -> Result<Scored, UpdateError> {
+    fn forward(&self, samples: &[&Sample], no_grad: bool) -> Result<Forward, UpdateError> {
         let packed = Packed::new(samples)?;
         let traces = self.replays().then(|| traces_of(samples)).transpose().map_err(UpdateError::NoRoutes)?;
         let routing = match &traces {
@@ -113,30 +113,19 @@ impl Learner {
         let hidden = self.model.forward(&packed.batch, &packed.items, &ForwardOptions { routing, no_grad });
         let hidden = hidden.map_err(|e| UpdateError::of_forward(e, samples))?;
         let states = hidden.states.apply_op1(GatherRows { rows: Arc::from(packed.rows.as_slice()) })?;
-        let masks = self.masks(samples)?;
-        let mask = masks.clone().map(|m| m as Arc<dyn LogitMask>);
-        let scores = self.model.masked_log_probs(&states, &packed.targets, self.temperature, mask)?;
-        Ok(Scored { packed, hidden, states, scores, masks })
+        Ok(Forward { packed, hidden, states, masks: self.masks(samples)? })
     }
 
     /// `−log(probability that the gate left)` of the rows at which it denied anything, `[rows]`: the log-probability of the
     /// same token under what it denied and without that differ by it. What truncation cut is no doing of the gate.
-    fn leak(&self, scored: &Scored) -> Result<Option<Tensor>, UpdateError> {
-        let Some(masks) = &scored.masks else { return Ok(None) };
+    fn leak(&self, pass: &Forward) -> Result<Option<Tensor>, UpdateError> {
+        let Some(masks) = &pass.masks else { return Ok(None) };
         let rows = masks.denied_rows();
-        let targets: Vec<u32> = rows.iter().map(|row| scored.packed.targets[*row as usize]).collect();
-        let states = scored.states.apply_op1(GatherRows { rows: Arc::from(rows.as_slice()) })?;
+        let targets: Vec<u32> = rows.iter().map(|row| pass.packed.targets[*row as usize]).collect();
+        let states = pass.states.apply_op1(GatherRows { rows: Arc::from(rows.as_slice()) })?;
         let full = self.model.log_probs(&states, &targets, self.temperature)?.logp;
-        let gated = match masks.truncates() {
-            true => {
-                let denials: Arc<dyn LogitMask> = masks.denials_of(&rows);
-                self.model.masked_log_probs(&states, &targets, self.temperature, Some(denials))?.logp
-            }
-            false => {
-                let rows = Tensor::new(rows, full.device())?;
-                scored.scores.logp.contiguous()?.index_select(&rows, 0)?
-            }
-        };
+        let denials: Arc<dyn LogitMask> = masks.denials_of(&rows);
+        let gated = self.model.masked_log_probs(&states, &targets, self.temperature, Some(denials))?.logp;
         Ok(Some((gated - full)?))
     }
 
@@ -149,9 +138,8 @@ impl Learner {
         share: f64,
     ) -> Result<(Pass, Vec<Vec<f32>>), UpdateError> {
         let start = Instant::now();
-        let scored = self.score(micro, false)?;
-        let Scored { packed, hidden, scores, masks, .. } = &scored;
-        let (logp, entropy) = (scores.logp.to_vec1::<f32>()?, scores.entropy.to_vec1::<f32>()?);
+        let pass = self.forward(micro, false)?;
+        let Forward { packed, hidden, states, masks } = &pass;
         let reference = match &self.reference {
             Some(model) => {
                 let options = ForwardOptions { no_grad: true, ..ForwardOptions::default() };
@@ -162,12 +150,17 @@ impl Learner {
             None => None,
         };
         let columns = Columns::new(micro);
-        let out = loss.evaluate(&columns.batch(&logp, &entropy, reference.as_deref()), normalizer)?;
-        let scalar = loss_tensor(&out, &scores.logp, Some(&scores.entropy))?;
+        let batch = columns.batch(&[], &[], reference.as_deref());
+        let (targets, temperature) = (&packed.targets[..], self.temperature);
+        let banned = masks.as_deref().map(|m| m as &dyn LogitMask);
+        let (scalar, found) = self.model.text().head_loss(states, |head, products, grad| {
+            let head = LinearHead { targets, temperature, banned, ..head };
+            loss.evaluate_linear(&head, &batch, normalizer, &products, grad).map_err(UpdateError::from)
+        })?;
         let (mut scalar, routing) = self.router_terms(scalar, micro, packed, hidden, share)?;
         let mut leak = [0.0; 2];
         if self.leak_coef > 0.0
-            && let Some(term) = self.leak(&scored)?
+            && let Some(term) = self.leak(&pass)?
         {
             let sum = term.sum_all()?;
             leak = [f64::from(sum.to_scalar::<f32>()?), term.elem_count() as f64];
@@ -178,10 +171,10 @@ impl Learner {
         let gradients = self.model.gradients(&scalar, &packed.items)?;
         let backward = start.elapsed().as_secs_f64() - forward;
         let pass = Pass {
-            loss: out.loss,
-            metrics: out.metrics,
+            loss: found.loss.loss,
+            metrics: found.loss.metrics,
             tokens: micro.iter().map(|s| s.fed()).sum(),
-            logps: packed.offsets.windows(2).map(|w| logp[w[0]..w[1]].to_vec()).collect(),
+            logps: packed.offsets.windows(2).map(|w| found.logp[w[0]..w[1]].to_vec()).collect(),
             routing,
             leak,
             seconds: [forward, backward],
