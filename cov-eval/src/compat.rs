@@ -85,7 +85,7 @@ fn para_order(targets: &ParaOrderTargets, visible: &str) -> f64 {
 /// published code writes the block without its last line end, which is a violation (W292) of every answer.
 fn code_fix(targets: &CodeTargets, visible: &str) -> f64 {
     let source = crate::tasks::extracted(visible);
-    let Some(found) = crate::tasks::violations(&source) else { return 0.0 };
+    let Some(found) = crate::tasks::lint(&source).map(|found| found.len()) else { return 0.0 };
     let expected = targets.published_count() as f64;
     let off = (source.matches("def ").count() as f64 - expected) / (expected / 4.0).max(1.0);
     let style = 1.0 / (1.0 + (found + 1) as f64 / 50.0);

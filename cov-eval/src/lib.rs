@@ -71,6 +71,6 @@ pub use reward::{Reward, RewardForm, RewardModel};
 pub use sentence::sentences;
 pub use tasks::{
     CodeTargets, FsmTargets, KgTargets, KvDictTargets, NewsTargets, ParaOrderTargets, Pinned, SalesTargets,
-    Targets, task,
+    Targets, lint, task,
 };
 pub use text::words;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use completion::{Complete, Replay, Server, ServerOptions};
 use cov_eval::run::{self, Plan};
-use cov_eval::{InstanceKey, Intake, Split, Status, TaskConfig, TaskId, task};
+use cov_eval::{InstanceKey, Intake, Split, Status, TaskConfig, TaskId, lint, task};
 
 /// Long-form generation tasks, verified by rules.
 #[derive(Parser)]
@@ -66,6 +66,12 @@ enum Verb {
         /// A file with an answer; `oracle` for the perfect one.
         answer: Option<String>,
     },
+    /// Check Python files by the rules of `code_fix`, and print file, line and rule of what breaks them; exit code 1 if anything does.
+    Lint {
+        /// The files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
     /// Score answers of no worth.
     Nulls {
         /// Output tokens.
@@ -104,7 +110,7 @@ fn read_plan(name: &str) -> Result<Plan> {
     toml::from_str(&text).with_context(|| name.to_owned())
 }
 
-/// 0 complete, 3 answers or verdicts missing, 4 a task fails its own test.
+/// 0 complete, 1 broken rules, 3 answers or verdicts missing, 4 a task fails its own test.
 fn execute(verb: Verb) -> Result<u8> {
     let mut out = std::io::stdout().lock();
     match verb {
@@ -151,6 +157,18 @@ fn execute(verb: Verb) -> Result<u8> {
             }
         }
         Verb::Show { id, answer } => show(&mut out, &id, answer.as_deref())?,
+        Verb::Lint { files } => {
+            let mut clean = true;
+            for file in files {
+                let source = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+                let found = lint(&source).with_context(|| format!("{} cannot be parsed", file.display()))?;
+                for (line, code) in found {
+                    writeln!(out, "{}:{line}: {code}", file.display())?;
+                    clean = false;
+                }
+            }
+            return Ok(u8::from(!clean));
+        }
         Verb::Nulls { length, n } => {
             writeln!(out, "| task | d | null | mean |\n|---|---|---|---|")?;
             for (id, difficulty) in cells() {

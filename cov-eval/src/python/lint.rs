@@ -2,7 +2,10 @@
 //! [`RULES`]. Comments such as `# noqa` are not heeded.
 //!
 //! Deviations: E231 looks at commas, and at colons within braces; E203 and E225 do not know slices of operators; F841 and
-//! N806 report a name once for each function, wherever it is bound; E3xx take a comment as part of what follows it.
+//! N806 report a name once for each function, where flake8 reports N806 at each binding; E3xx take a comment as part of what
+//! follows it; SIM118 is reported of `not in` and of loops too, as its text says, where flake8-simplify looks at `in` alone.
+//! N806 and SIM118 are all that differs on 500 generated files: 18549 of 18703 findings agree, 99.18 %
+//! (`tests/oracles/flake8.sh`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -11,8 +11,8 @@ mod sales_report;
 use serde::{Deserialize, Serialize};
 
 pub use ap_news::NewsTargets;
-pub use code_fix::CodeTargets;
-pub(crate) use code_fix::{extracted, violations};
+pub(crate) use code_fix::extracted;
+pub use code_fix::{CodeTargets, lint};
 pub use fsm::FsmTargets;
 pub use kg_bio::KgTargets;
 pub use kv_dict::{KvDictTargets, Pinned};

@@ -108,9 +108,13 @@ pub(crate) fn extracted(visible: &str) -> String {
     verify::extract(visible).0
 }
 
-/// Violations of a program, where it parses.
-pub(crate) fn violations(source: &str) -> Option<usize> {
-    crate::python::on_large_stack(|| dirty::lint(source).map(|found| found.len())).flatten()
+/// What `code_fix` finds wrong with a Python file: lines, from 1, with the rule of flake8 or a plug-in that each breaks; `None` where
+/// the file does not parse, or is too long or deep to be read. Comments such as `# noqa` are not heeded.
+pub fn lint(source: &str) -> Option<Vec<(usize, &'static str)>> {
+    let found = crate::python::on_large_stack(|| dirty::lint(source)).flatten()?;
+    let mut places: Vec<_> = found.into_iter().map(|f| (f.line, f.code)).collect();
+    places.sort_unstable();
+    Some(places)
 }
 
 impl Task for CodeFix {
