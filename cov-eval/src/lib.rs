@@ -39,6 +39,8 @@ mod error;
 mod evidence;
 mod filler;
 mod flags;
+#[cfg(test)]
+mod fuzz;
 mod intake;
 pub mod judge;
 mod key;

@@ -51,18 +51,13 @@ pub(crate) fn tokens(source: &str) -> Vec<Token> {
     let bytes = source.as_bytes();
     let mut found: Vec<Token> = Vec::new();
     let (mut at, mut depth) = (0, 0usize);
+    // Whether the logical line has more than comments.
+    let mut open = false;
     while at < bytes.len() {
         let rest = &source[at..];
         let byte = bytes[at];
         let (kind, end) = if byte == b'\n' {
-            let open = found.last().is_some_and(|t| t.kind != Kind::Newline);
-            let only_comment = found.last().is_some_and(|t| t.kind == Kind::Comment)
-                && found
-                    .iter()
-                    .rev()
-                    .find(|t| t.kind != Kind::Comment)
-                    .is_none_or(|t| t.kind == Kind::Newline);
-            if depth > 0 || !open || only_comment {
+            if depth > 0 || !open {
                 at += 1;
                 continue;
             }
@@ -90,6 +85,7 @@ pub(crate) fn tokens(source: &str) -> Vec<Token> {
             (Kind::Operator, at + long.map_or(1, |op| op.len()))
         };
         found.push(Token { kind, range: at..end, depth });
+        open = if kind == Kind::Comment { open } else { kind != Kind::Newline };
         match (kind, byte) {
             (Kind::Operator, b'(' | b'[' | b'{') => depth += 1,
             (Kind::Operator, b')' | b']' | b'}') => depth = depth.saturating_sub(1),

@@ -4,6 +4,8 @@
 
 mod builtins;
 mod expressions;
+#[cfg(test)]
+mod fuzz;
 mod interpreter;
 mod lexer;
 mod lint;

@@ -226,3 +226,47 @@ fn differences(path: &str, a: &serde_json::Value, b: &serde_json::Value) -> Vec<
         _ => vec![path.to_owned()],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::Answer;
+    use proptest::prelude::*;
+
+    #[rustfmt::skip]
+    const PIECES: &[&str] = &[
+        "{", "}", "[", "]", "\"", ":", ",", "\\", "\\u", "\\ud83d", "\n", "\r\n", " ", "\0", "\u{2028}", "\u{feff}", "null", "1e999", "-1", "4294967296", "é",
+        "\"instance_id\": ", "\"sample\": ", "\"text\": ", "\"finish\": \"length\"", "\"finish\": ", "\"instance_id\": \"a\", ",
+        "{\"instance_id\": \"a\", \"text\": \"b\"}\n",
+    ];
+
+    fn hostile() -> impl Strategy<Value = String> {
+        let right = [
+            "{\"instance_id\": \"fsm/v1/test/256/d1/0/0\", \"text\": \"1 | S0 | a | S1 | x\\n\"}\n\n{\"instance_id\": \"b\", \"sample\": 3, \"text\": \"\"}\n",
+            "{\"instance_id\": \"c\", \"text\": \"\\u00e9\", \"reasoning\": null, \"finish\": \"length\"}",
+        ];
+        crate::fuzz::texts(PIECES, right.map(str::to_owned).to_vec())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(crate::fuzz::CASES))]
+
+        /// Each line that is not blank is a record, or the first that is none is named.
+        #[test]
+        fn any_text_is_read_or_refused_by_its_line(text in hostile()) {
+            let alone = |line: &str| serde_json::from_str::<Answer>(line);
+            let lines: Vec<(usize, &str)> = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()).collect();
+            let bad = lines.iter().find(|(_, line)| alone(line).is_err());
+            match (parse_lines::<Answer>(Path::new("answers.jsonl"), &text), bad) {
+                (Ok(all), None) => {
+                    prop_assert_eq!(all.len(), lines.len());
+                    for (answer, (_, line)) in all.iter().zip(lines) {
+                        prop_assert_eq!(answer, &alone(line).unwrap());
+                    }
+                }
+                (Err(RunError::Line { line, .. }), Some((i, _))) => prop_assert_eq!(line, i + 1),
+                (found, bad) => prop_assert!(false, "{:?} {:?}", found, bad),
+            }
+        }
+    }
+}

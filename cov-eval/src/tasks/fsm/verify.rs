@@ -165,6 +165,42 @@ mod tests {
         }
     }
 
+    #[rustfmt::skip]
+    const PIECES: &[&str] = &[
+        "|", " | ", "\n", "\r", "\t", " ", "\u{b}", "\u{a0}", "1", "2", "0000001", "99999999", "S0", "S1", "a", "b", "x", "é", "\u{301}", "\0", "---",
+        "|---|", "```", "~~~", "step | state | input | next | output", "1 | S0 | a | S1 | x", "| 2 | S1 | b | S0 | y |", ":", "\u{feff}",
+    ];
+
+    fn hostile() -> impl Strategy<Value = String> {
+        let task = crate::task(TaskId::Fsm);
+        let right = [0, 1].map(|difficulty| task.oracle(&instance(difficulty))).to_vec();
+        crate::fuzz::texts(PIECES, right)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(crate::fuzz::CASES))]
+
+        /// Rows are five cells of their line, and what is scored has no more rows than the text has lines, one behind the other.
+        #[test]
+        fn any_text_is_read(text in hostile(), difficulty in 0..2u8) {
+            let rows = rows(&text);
+            prop_assert!(rows.len() <= text.split('\n').count());
+            for row in &rows {
+                prop_assert!(row.iter().all(|cell| !cell.is_empty() && !cell.contains(|c: char| c == '|' || c.is_whitespace())));
+                prop_assert!(row[0].len() <= 7 && row[0].bytes().all(|b| b.is_ascii_digit()));
+            }
+            let instance = instance(difficulty);
+            let found = trace(targets(&instance).unwrap(), &text);
+            prop_assert_eq!(found.rows.len(), rows.len());
+            let mut end = 0;
+            for (_, range) in &found.rows {
+                let (from, to) = (range.start as usize, range.end as usize);
+                prop_assert!(from >= end && text.get(from..to).is_some_and(|line| line.contains('|')));
+                end = to;
+            }
+        }
+    }
+
     fn instance(difficulty: u8) -> Instance {
         let key = InstanceKey {
             task: TaskId::Fsm,

@@ -276,10 +276,52 @@ mod tests {
                 prop_assert!(json.map_or(true, |map| map.is_empty()));
             }
         }
+    }
 
+    #[rustfmt::skip]
+    const PIECES: &[&str] = &[
+        "{", "}", "[", "]", "(", ")", "\"", "'", ":", ",", "\\", "\\u", "\\u00e", "\\ud83d", "A", "é", " ", "\n", "\t", "\u{b}", "\0", "null",
+        "1e9", "{\"A\": \"1\"", "\"A\": ", "'A': '1', ", "```json\n", "\u{feff}", "\u{85}",
+    ];
+
+    fn hostile() -> impl Strategy<Value = String> {
+        let right = [
+            r#"{"KQX": "LMP", "ZRT": "WVB", "A\u00e9\"": "\\n"}"#,
+            "{'KQX': 'LMP',\n 'ZRT': {'a': [1, (2, '}')]},}",
+            "Here:\n```json\n{\n  \"A\": \"1\",\n  \"B\": \"2\"\n}\n```\nDone {x}.",
+        ];
+        crate::fuzz::texts(PIECES, right.map(str::to_owned).to_vec())
+    }
+
+    const OPEN: u8 = b'{';
+    const CLOSE: u8 = b'}';
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(crate::fuzz::CASES))]
+
+        /// Entries lie in the literal, one behind the other, and strings that are not copied are those of the text.
         #[test]
-        fn nothing_panics(text in r#"[{}\[\]"':,\\uA1 é]{0,60}"#) {
-            let _ = find(&text);
+        fn any_text_is_read_or_refused(text in hostile()) {
+            let Some(object) = find(&text) else { return Ok(()) };
+            let literal = text[object.range.clone()].as_bytes();
+            prop_assert!(literal[0] == OPEN && !object.pairs.is_empty());
+            prop_assert!(!object.complete || literal[literal.len() - 1] == CLOSE, "{:?}", object);
+            prop_assert!(object.complete || !object.strict);
+            let mut end = object.range.start;
+            for pair in &object.pairs {
+                let (from, to) = (pair.span.start as usize, pair.span.end as usize);
+                prop_assert!(from >= end && to <= object.range.end);
+                let entry = &text[from..to];
+                prop_assert!(entry.starts_with(['"', '\'']));
+                if let Cow::Borrowed(key) = pair.key {
+                    prop_assert_eq!(&entry[1..=key.len()], key);
+                }
+                end = to;
+            }
+            if object.strict && object.range == (0..text.len()) {
+                let json = serde_json::from_str::<std::collections::BTreeMap<String, String>>(&text);
+                prop_assert!(json.is_ok(), "{:?}", json);
+            }
         }
     }
 }
