@@ -4,7 +4,7 @@
 //! What a judge cannot be read to say is unresolved, which counts neither as yes nor as no: an instance with unresolved
 //! items has no judge's score at all.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -100,6 +100,11 @@ pub trait Judge: Send + Sync {
 
     /// A verdict for each of at most [`JUDGE_BATCH`] items, in their order.
     fn judge(&self, items: &[JudgeItem]) -> Vec<Result<JudgeVerdict, JudgeError>>;
+
+    /// [`Judge::judge`] of each batch, in their order. A judge that can work on several at one time says how.
+    fn judge_all(&self, batches: &[Vec<JudgeItem>]) -> Vec<Vec<Result<JudgeVerdict, JudgeError>>> {
+        batches.iter().map(|batch| self.judge(batch)).collect()
+    }
 }
 
 /// Items that are asked at once.
@@ -138,14 +143,24 @@ fn checked(item: &JudgeItem, verdict: JudgeVerdict) -> Result<JudgeVerdict, Judg
 }
 
 impl JudgeCache {
-    /// A verdict for each item, `None` where it stays unresolved after two more tries.
+    /// A verdict for each item, `None` where it stays unresolved after two more tries. Items of one text are asked in batches of
+    /// [`JUDGE_BATCH`], and all batches at once.
     pub fn resolve(&mut self, judge: &dyn Judge, items: &[JudgeItem]) -> Vec<Option<JudgeVerdict>> {
         let id = judge.id();
+        let keys: Vec<[u8; 32]> = items.iter().map(|item| key(&id, item)).collect();
         for _ in 0..=RETRIES {
-            let open: Vec<&JudgeItem> = items.iter().filter(|i| !self.0.contains_key(&key(&id, i))).collect();
-            for batch in open.chunks(JUDGE_BATCH) {
-                let batch: Vec<JudgeItem> = batch.iter().map(|&i| i.clone()).collect();
-                let verdicts = judge.judge(&batch);
+            let mut once = HashSet::new();
+            let open =
+                keys.iter().zip(items).filter(|(key, _)| !self.0.contains_key(*key) && once.insert(**key));
+            let open: Vec<&JudgeItem> = open.map(|(_, item)| item).collect();
+            let texts = open.chunk_by(|a, b| a.evidence == b.evidence);
+            let batches = texts.flat_map(|own| own.chunks(JUDGE_BATCH));
+            let batches: Vec<Vec<JudgeItem>> =
+                batches.map(|batch| batch.iter().map(|&item| item.clone()).collect()).collect();
+            if batches.is_empty() {
+                break;
+            }
+            for (batch, verdicts) in batches.iter().zip(judge.judge_all(&batches)) {
                 // A judge that gives too many or too few has said nothing.
                 if verdicts.len() != batch.len() {
                     continue;
@@ -157,7 +172,7 @@ impl JudgeCache {
                 }
             }
         }
-        items.iter().map(|item| self.0.get(&key(&id, item)).cloned()).collect()
+        keys.iter().map(|key| self.0.get(key).cloned()).collect()
     }
 }
 

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 
 use completion::{Complete, Completion, CompletionError, Replay, Request, Server, ServerOptions};
 use cov_eval::run::{Answer, Opinion, Plan, second_opinion};
@@ -161,25 +161,40 @@ fn answer(stream: TcpStream, first: bool) {
     (&stream).write_all((head + &text).as_bytes()).unwrap();
 }
 
+/// As many requests are under way as the server is to have, and neither the result nor the order of what is kept depends on it.
 #[test]
-fn servers_judge() {
+fn servers_judge_several_at_a_time() {
     let scratch = tempfile::tempdir().unwrap();
     let (plan, answers) = (plan(), scratch.path().join("answers.jsonl"));
     write_answers(&plan, &answers);
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let base = format!("http://{}/v1", listener.local_addr().unwrap());
-    let served = Arc::new(AtomicUsize::new(0));
-    let count = served.clone();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            answer(stream.unwrap(), count.fetch_add(1, Ordering::Relaxed) == 0);
-        }
-    });
-    let options = ServerOptions { backoff: 0.01, ..ServerOptions::new(base, "judge") };
-    let server = Server::new(options).unwrap();
-    let (opinion, failure) = second_opinion(&plan, &answers, server, &scratch.path().join("run")).unwrap();
-    assert_eq!(failure, None);
     let local = second_opinion(&plan, &answers, Model::default(), &scratch.path().join("local")).unwrap().0;
-    assert_eq!(opinion.tasks, local.tasks);
-    assert!(served.load(Ordering::Relaxed) > 1);
+    let mut kept = Vec::new();
+    for concurrency in [1, 8] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}/v1", listener.local_addr().unwrap());
+        let served = Arc::new(AtomicUsize::new(0));
+        // No request but the first is answered before as many have come as can be under way: one at a time would wait for ever.
+        let all_there = Arc::new(Barrier::new(concurrency));
+        let count = served.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (place, all_there) = (count.fetch_add(1, Ordering::Relaxed), all_there.clone());
+                std::thread::spawn(move || {
+                    if (1..=concurrency).contains(&place) {
+                        all_there.wait();
+                    }
+                    answer(stream.unwrap(), place == 0);
+                });
+            }
+        });
+        let options = ServerOptions { backoff: 0.01, concurrency, ..ServerOptions::new(base, "judge") };
+        let run = scratch.path().join(concurrency.to_string());
+        let (opinion, failure) =
+            second_opinion(&plan, &answers, Server::new(options).unwrap(), &run).unwrap();
+        assert_eq!(failure, None);
+        assert_eq!(opinion.tasks, local.tasks);
+        kept.push(fs::read_to_string(run.join("judge.jsonl")).unwrap());
+        assert!(served.load(Ordering::Relaxed) > 8 + 1);
+    }
+    assert_eq!(kept[0], kept[1]);
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Args;
 use completion::{Complete, Sampling, Server, ServerOptions};
-use cov_eval::run::{Asking, Cell, Evaluation, Plan, evaluate, score};
+use cov_eval::run::{Asking, Cell, Evaluation, Plan, evaluate, score, second_opinion};
 use cov_eval::{Split, TaskId};
 use indicatif::{ProgressBar, ProgressStyle};
 use train_core::local::{LocalModel, LocalOptions};
@@ -70,6 +70,10 @@ pub(crate) struct CovArgs {
     /// The environment variable with the server's key.
     #[arg(long)]
     key_variable: Option<String>,
+    /// A model of this machine for a second opinion on the answers, which changes no score: a run directory, a Hugging Face directory or
+    /// a GGUF file. A server is asked by `cov-eval judge`.
+    #[arg(long)]
+    judge: Option<PathBuf>,
 }
 
 impl CovArgs {
@@ -97,17 +101,32 @@ impl CovArgs {
             let options = ServerOptions::new(&self.source, &self.served);
             return Ok(Box::new(Server::new(ServerOptions { key_variable, concurrency, ..options })?));
         }
+        Ok(Box::new(self.local(Path::new(&self.source))?))
+    }
+
+    fn local(&self, path: &Path) -> Result<LocalModel> {
         let options = LocalOptions {
             chat: !self.raw,
             matmul_precision: self.precision.of_products(),
             rows: self.rows,
             ..LocalOptions::default()
         };
-        Ok(Box::new(LocalModel::open(Path::new(&self.source), options)?))
+        Ok(LocalModel::open(path, options)?)
     }
 }
 
-/// Evaluates, prints the tables, and says by its exit code whether answers are missing (3).
+/// Prints what a model says of the answers, and whether that is complete.
+fn judged(args: &CovArgs, plan: &Plan, answers: &Path, judge: &Path) -> Result<bool> {
+    let model = args.local(judge).with_context(|| judge.display().to_string())?;
+    let (opinion, failure) = second_opinion(plan, answers, model, &args.output)?;
+    write!(std::io::stdout(), "\n{}", opinion.to_markdown())?;
+    if let Some(failure) = failure {
+        eprintln!("the judge gave no reply: {failure}");
+    }
+    Ok(opinion.is_complete())
+}
+
+/// Evaluates, prints the tables, and says by its exit code whether answers or a judge's verdicts are missing (3).
 pub(crate) fn cov(args: &CovArgs) -> Result<ExitCode> {
     let plan = args.plan();
     // Before a model is read.
@@ -137,5 +156,10 @@ pub(crate) fn cov(args: &CovArgs) -> Result<ExitCode> {
     if !summary.complete {
         eprintln!("answers are missing; the same command asks for them again");
     }
-    Ok(ExitCode::from(if summary.complete { 0 } else { 3 }))
+    let answers = if is_file { PathBuf::from(&args.source) } else { args.output.join("generations.jsonl") };
+    let complete = match &args.judge {
+        Some(judge) => judged(args, &plan, &answers, judge)? && summary.complete,
+        None => summary.complete,
+    };
+    Ok(ExitCode::from(if complete { 0 } else { 3 }))
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -16,12 +16,10 @@ fn files(directory: &Path) -> Vec<String> {
     FILES.iter().map(|name| std::fs::read_to_string(directory.join(name)).unwrap()).collect()
 }
 
-#[test]
-fn a_killed_evaluation_of_a_model_ends_as_if_it_had_not_been() {
-    let dir = tempfile::tempdir().unwrap();
-    let at = |name: &str| dir.path().join(name);
+/// A run whose model has random weights over bytes.
+fn random_model(dir: &Path) -> PathBuf {
+    let at = |name: &str| dir.join(name);
     std::fs::write(at("prompts.jsonl"), "{\"prompt\": \"{a}\", \"answer\": \"b\"}\n".repeat(4)).unwrap();
-    // Random weights over bytes.
     let mut make = trainer();
     make.args(["run", "reverse-dense"]);
     for set in [
@@ -46,7 +44,14 @@ fn a_killed_evaluation_of_a_model_ends_as_if_it_had_not_been() {
         make.args(["--set", set]);
     }
     succeed(&mut make);
-    let model = only_run(&at("runs"));
+    only_run(&at("runs"))
+}
+
+#[test]
+fn a_killed_evaluation_of_a_model_ends_as_if_it_had_not_been() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let model = random_model(dir.path());
     let cov = |output: &str, rows: &str| -> Command {
         let mut command = trainer();
         command.arg("cov").arg(&model).arg(at(output)).args([
@@ -109,4 +114,43 @@ fn files_are_scored_and_what_cannot_be_asked_is_named() {
         let (_, error) = fail(trainer().args(["cov", arguments[0]]).arg(at("other")).args(&arguments[1..]));
         assert!(error.contains(expected), "{error}");
     }
+}
+
+/// A judge that says nothing readable leaves scores as they are; what it said is kept, and read again by the same command.
+#[test]
+fn a_model_judges_answers_without_changing_their_scores() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let model = random_model(dir.path());
+    let id = cov_eval::TaskId::SalesReport;
+    let version = cov_eval::task(id).version();
+    let answer = |index| {
+        format!(
+            "{{\"instance_id\": \"{id}/v{version}/test/256/d1/0/{index}\", \"text\": \"Sales rose by {index} tenths.\"}}\n"
+        )
+    };
+    std::fs::write(at("answers.jsonl"), answer(0) + &answer(1)).unwrap();
+    let cov = |output: &str| {
+        let mut command = trainer();
+        command.arg("cov").arg(at("answers.jsonl")).arg(at(output));
+        command.args(["--raw", "--tasks", "sales_report", "--lengths", "256", "-n", "2"]);
+        command
+    };
+    succeed(&mut cov("alone"));
+    let mut judge = cov("judged");
+    judge.arg("--judge").arg(&model);
+    let out = judge.output().unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    assert_eq!(out.status.code(), Some(3), "{text}");
+    assert!(text.contains("| `sales_report` | 0 | 2 |"), "{text}");
+    let read = |name: &str| std::fs::read_to_string(at(name)).unwrap();
+    assert_eq!(read("judged/scores.jsonl"), read("alone/scores.jsonl"));
+    // Items of two answers, in two batches each that are asked three times.
+    let kept = read("judged/judge.jsonl");
+    assert_eq!(kept.lines().count(), 2 * 2 * 3, "{kept}");
+    assert_eq!(judge.output().unwrap().status.code(), Some(3));
+    assert_eq!(read("judged/judge.jsonl"), kept);
+
+    let (_, error) = fail(cov("other").args(["--judge", "no/such"]));
+    assert!(error.contains("no/such"), "{error}");
 }

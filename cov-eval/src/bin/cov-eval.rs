@@ -51,6 +51,9 @@ enum Verb {
         /// The environment variable with the server's key.
         #[arg(long)]
         key_variable: Option<String>,
+        /// Requests to a server that are under way at one time.
+        #[arg(long, default_value_t = 8)]
+        concurrency: usize,
     },
     /// Compare two run directories on the instances that both have.
     Compare {
@@ -124,7 +127,7 @@ fn execute(verb: Verb) -> Result<u8> {
             write!(out, "{}", summary.to_markdown())?;
             return Ok(if summary.complete { 0 } else { 3 });
         }
-        Verb::Judge { plan, answers, directory, backend, model, key_variable } => {
+        Verb::Judge { plan, answers, directory, backend, model, key_variable, concurrency } => {
             let source: Box<dyn Complete + Send> = match backend.strip_prefix("replay:") {
                 Some(file) => Box::new(Replay::open(file.as_ref(), "judge_id")?),
                 None => {
@@ -134,6 +137,7 @@ fn execute(verb: Verb) -> Result<u8> {
                     );
                     Box::new(Server::new(ServerOptions {
                         key_variable,
+                        concurrency,
                         ..ServerOptions::new(backend, model)
                     })?)
                 }

@@ -9,7 +9,7 @@ use completion::{Complete, Recorded, Sampling};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Answer, Plan, RunError, store};
+use super::{Answer, Item, Plan, RunError, store};
 use crate::compat;
 use crate::intake::{Completion, Intake, IntakeConfig};
 use crate::judge::{
@@ -20,6 +20,9 @@ use crate::tasks::{Targets, task};
 
 /// Tokens of a reply: five booleans need far fewer.
 const REPLY_TOKENS: usize = 64;
+
+/// Answers whose requests are made at one time. More of them would keep a source no busier, and each takes memory for its prompts.
+const ANSWERS: usize = 32;
 
 /// What frames the items.
 const FRAME: &str = "You are given a text and a numbered list of questions on it. Reply with a JSON array of as many booleans, true \
@@ -105,31 +108,44 @@ impl<C: Complete + Send> Judge for ModelJudge<C> {
     }
 
     fn judge(&self, items: &[JudgeItem]) -> Vec<Result<JudgeVerdict, JudgeError>> {
-        let prompt = prompt(items);
-        let hash = hex(&Sha256::digest(&prompt)[..16]);
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let attempt = state.asked.entry(hash.clone()).or_default();
-        let seed = *attempt;
-        *attempt += 1;
-        let sampling = Sampling { seed: Some(seed), ..Sampling::greedy(REPLY_TOKENS) };
-        let request = completion::Request::user(format!("{hash}#{seed}"), prompt, sampling);
-        let answer = state.source.complete(&[request]).pop();
-        let all = |error: JudgeError| items.iter().map(|_| Err(error.clone())).collect();
-        let done = match answer {
-            Some(Ok(done)) => done,
-            other => {
-                let reason = other.and_then(Result::err).map_or("no answer".to_owned(), |e| e.to_string());
-                state.failure = Some(reason.clone());
-                return all(JudgeError::Unreachable { reason });
+        self.judge_all(&[items.to_vec()]).pop().unwrap_or_default()
+    }
+
+    /// The source has all requests at once, and works on as many of them as it can.
+    fn judge_all(&self, batches: &[Vec<JudgeItem>]) -> Vec<Vec<Result<JudgeVerdict, JudgeError>>> {
+        let State { source, asked, failure } =
+            &mut *self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let request = |items: &Vec<JudgeItem>| {
+            let prompt = prompt(items);
+            let hash = hex(&Sha256::digest(&prompt)[..16]);
+            let attempt = asked.entry(hash.clone()).or_default();
+            let seed = *attempt;
+            *attempt += 1;
+            let sampling = Sampling { seed: Some(seed), ..Sampling::greedy(REPLY_TOKENS) };
+            completion::Request::user(format!("{hash}#{seed}"), prompt, sampling)
+        };
+        let requests: Vec<completion::Request> = batches.iter().map(request).collect();
+        let mut answers = source.complete(&requests).into_iter();
+        let mut read = |items: &Vec<JudgeItem>| {
+            let all = |error: JudgeError| vec![Err(error); items.len()];
+            let done = match answers.next() {
+                Some(Ok(done)) => done,
+                other => {
+                    let reason =
+                        other.and_then(Result::err).map_or("no answer".to_owned(), |e| e.to_string());
+                    *failure = Some(reason.clone());
+                    return all(JudgeError::Unreachable { reason });
+                }
+            };
+            let raw_hash = Sha256::digest(&done.text).into();
+            match parse_reply(&done.text, items.len()) {
+                Ok(all) => {
+                    all.into_iter().map(|holds| Ok(JudgeVerdict { holds, cites: None, raw_hash })).collect()
+                }
+                Err(error) => all(error),
             }
         };
-        let raw_hash = Sha256::digest(&done.text).into();
-        match parse_reply(&done.text, items.len()) {
-            Ok(all) => {
-                all.into_iter().map(|holds| Ok(JudgeVerdict { holds, cites: None, raw_hash })).collect()
-            }
-            Err(error) => all(error),
-        }
+        batches.iter().map(&mut read).collect()
     }
 }
 
@@ -188,6 +204,67 @@ impl Opinion {
     }
 }
 
+impl TaskOpinion {
+    fn of(task: String) -> Self {
+        let agreement = Agreement::default();
+        Self { task, answers: 0, incomplete: 0, score: 0.0, score_judge: 0.0, agreement }
+    }
+
+    /// Counts an answer, with the judge's verdicts on it. Until the end the scores are sums.
+    fn add(&mut self, answer: &Asked, holds: &[Option<bool>]) {
+        let pairs =
+            answer.rules.iter().zip(holds).filter_map(|((_, rules), judge)| Some((*rules, (*judge)?)));
+        self.agreement.add(Agreement::of(pairs));
+        let resolved: Option<Vec<(&str, bool)>> = answer
+            .rules
+            .iter()
+            .zip(holds)
+            .map(|((kind, _), holds)| Some((kind.as_str(), (*holds)?)))
+            .collect();
+        match resolved {
+            Some(holds) => {
+                self.answers += 1;
+                self.score += answer.score;
+                self.score_judge += published(&answer.instance, &answer.intake, &holds);
+            }
+            None => self.incomplete += 1,
+        }
+    }
+}
+
+/// An answer of which a judge is asked.
+struct Asked {
+    instance: Instance,
+    intake: Intake,
+    score: f64,
+    /// The kind of each constraint that a judge can decide, and whether it holds by the rules.
+    rules: Vec<(String, bool)>,
+    /// What is asked of these; nothing of a blank answer.
+    items: Vec<JudgeItem>,
+}
+
+impl Asked {
+    /// `None` where the judge has nothing to decide.
+    fn of(item: &Item, answer: &Answer) -> Result<Option<Self>, RunError> {
+        let instance = task(item.key.task).generate(&item.key, &item.config)?;
+        let (text, reasoning) = (answer.text.clone().into_bytes(), answer.reasoning.clone());
+        let completion = Completion { text, reasoning, finish: answer.finish };
+        let intake = Intake::new(&completion, &IntakeConfig::default());
+        let found = task(item.key.task).verify(&instance, &intake);
+        let (mut rules, mut items) = (Vec::new(), Vec::new());
+        for (c, verdict) in instance.constraints.iter().zip(&found.verdicts) {
+            let Some((question, claim, expected)) = instance.targets.claim(&c.kind, c.target as usize) else {
+                continue;
+            };
+            rules.push((c.kind.to_string(), verdict.status == Status::Pass));
+            if !intake.is_blank() {
+                items.push(JudgeItem { question, evidence: intake.visible.clone(), claim, expected });
+            }
+        }
+        Ok((!rules.is_empty()).then_some(Self { instance, intake, score: found.score, rules, items }))
+    }
+}
+
 /// The published formula with these verdicts, by kind of constraint.
 fn published(instance: &Instance, intake: &Intake, holds: &[(&str, bool)]) -> f64 {
     let rate = |kind: &str| {
@@ -204,7 +281,7 @@ fn published(instance: &Instance, intake: &Intake, holds: &[(&str, bool)]) -> f6
 }
 
 /// Asks a judge of the answers to a plan, and writes `judge.json` and `judge.md` beside the scores, which it does not touch. Its replies
-/// are kept in `judge.jsonl`: called again, it asks only for what is not there. Returns why the source last failed, where it did.
+/// are kept in `judge.jsonl`, in one order however many requests are under way: called again, it asks only for what is not there. Returns why the source last failed, where it did.
 ///
 /// # Errors
 /// Files that cannot be read or written; lines that are no records; an instance that cannot be made.
@@ -222,55 +299,29 @@ pub fn second_opinion(
         .map(Answer::named)
         .map(|answer| ((answer.instance_id.clone(), answer.sample), answer))
         .collect();
-    let (mut cache, intake_config) = (JudgeCache::default(), IntakeConfig::default());
+    let mut cache = JudgeCache::default();
     let mut tasks: Vec<TaskOpinion> = Vec::new();
-    for item in plan.items()? {
-        let Some(answer) = answers.get(&(item.key.id(), item.sample)) else { continue };
-        let instance = task(item.key.task).generate(&item.key, &item.config)?;
-        let (text, reasoning) = (answer.text.clone().into_bytes(), answer.reasoning.clone());
-        let intake = Intake::new(&Completion { text, reasoning, finish: answer.finish }, &intake_config);
-        let found = task(item.key.task).verify(&instance, &intake);
-        let asked = instance.constraints.iter().zip(&found.verdicts).filter_map(|(c, verdict)| {
-            let (question, claim, expected) = instance.targets.claim(&c.kind, c.target as usize)?;
-            let item = JudgeItem { question, evidence: intake.visible.clone(), claim, expected };
-            Some((&*c.kind, verdict.status == Status::Pass, item))
-        });
-        let asked: Vec<(&str, bool, JudgeItem)> = asked.collect();
-        if asked.is_empty() {
-            continue;
+    let items = plan.items()?;
+    for part in items.chunks(ANSWERS) {
+        let mut asked: Vec<Asked> = Vec::new();
+        for item in part {
+            let Some(answer) = answers.get(&(item.key.id(), item.sample)) else { continue };
+            asked.extend(Asked::of(item, answer)?);
         }
-        // Of nothing there is nothing to ask.
-        let holds: Vec<Option<bool>> = if intake.is_blank() {
-            vec![Some(false); asked.len()]
-        } else {
-            let items: Vec<JudgeItem> = asked.iter().map(|a| a.2.clone()).collect();
-            cache.resolve(&judge, &items).into_iter().map(|v| v.map(|v| v.holds)).collect()
-        };
-        let name = item.key.task.to_string();
-        let at = tasks.iter().position(|t| t.task == name).unwrap_or_else(|| {
-            let agreement = Agreement::default();
-            tasks.push(TaskOpinion {
-                task: name,
-                answers: 0,
-                incomplete: 0,
-                score: 0.0,
-                score_judge: 0.0,
-                agreement,
+        let open: Vec<JudgeItem> = asked.iter().flat_map(|a| a.items.iter().cloned()).collect();
+        let mut verdicts = cache.resolve(&judge, &open).into_iter();
+        for answer in &asked {
+            // Of nothing there is nothing to ask.
+            let holds: Vec<Option<bool>> = match answer.items.len() {
+                0 => vec![Some(false); answer.rules.len()],
+                n => verdicts.by_ref().take(n).map(|v| v.map(|v| v.holds)).collect(),
+            };
+            let name = answer.instance.key.task.to_string();
+            let at = tasks.iter().position(|t| t.task == name).unwrap_or_else(|| {
+                tasks.push(TaskOpinion::of(name));
+                tasks.len() - 1
             });
-            tasks.len() - 1
-        });
-        let own = &mut tasks[at];
-        let pairs = asked.iter().zip(&holds).filter_map(|((_, rules, _), judge)| Some((*rules, (*judge)?)));
-        own.agreement.add(Agreement::of(pairs));
-        let resolved: Option<Vec<(&str, bool)>> =
-            asked.iter().zip(&holds).map(|((kind, ..), holds)| Some((*kind, (*holds)?))).collect();
-        match resolved {
-            Some(holds) => {
-                own.answers += 1;
-                own.score += found.score;
-                own.score_judge += published(&instance, &intake, &holds);
-            }
-            None => own.incomplete += 1,
+            tasks[at].add(answer, &holds);
         }
     }
     for t in &mut tasks {
