@@ -1,6 +1,6 @@
 //! Instances made and answers verified in a second of processor time, on one thread; and the published formulas in Python on
 //! the same answers, as a ratio in the same run (`published.py`; `PYTHON` names another interpreter than `python3`). Time that
-//! other programs have is not counted, so that little depends on them.
+//! other programs have is not counted, so that little depends on them. `cargo bench … -- code_fix fsm` times these tasks alone.
 
 #![allow(clippy::print_stdout)] // its output is the table
 
@@ -48,7 +48,11 @@ fn main() {
         .spawn()
         .ok();
     let mut cells = Vec::new();
-    for &id in TaskId::ALL {
+    // Cargo adds options of its own.
+    let named: Vec<String> = std::env::args().skip(1).filter(|name| !name.starts_with('-')).collect();
+    for &id in
+        TaskId::ALL.iter().filter(|id| named.is_empty() || named.iter().any(|name| name == id.as_str()))
+    {
         for length in [1024, 8192] {
             let version = task(id).version();
             let key = |index| InstanceKey {

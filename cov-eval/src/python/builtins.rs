@@ -8,7 +8,7 @@ use rustpython_parser::ast::Operator;
 use super::interpreter::Interpreter;
 use super::operators::checked;
 use super::text::{display, repr};
-use super::value::{Run, Stop, Value, raise};
+use super::value::{Keywords, Run, Stop, Value, raise};
 
 pub(super) const BUILTINS: &[&str] = &[
     "len",
@@ -49,7 +49,7 @@ impl<'a> Interpreter<'a> {
     pub(super) fn sorted(
         &mut self,
         mut items: Vec<Value<'a>>,
-        keywords: &[(String, Value<'a>)],
+        keywords: &[(&'a str, Value<'a>)],
     ) -> Run<'a, Vec<Value<'a>>> {
         let option = |name: &str| keywords.iter().find(|k| k.0 == name).map(|k| k.1.clone());
         let mut keyed: Vec<(Value<'a>, Value<'a>)> = Vec::with_capacity(items.len());
@@ -83,7 +83,7 @@ impl<'a> Interpreter<'a> {
         &mut self,
         name: &str,
         args: Vec<Value<'a>>,
-        keywords: Vec<(String, Value<'a>)>,
+        keywords: Keywords<'a>,
     ) -> Run<'a, Value<'a>> {
         let takes_keywords = matches!(name, "sorted" | "min" | "max" | "print" | "enumerate" | "sum");
         if !keywords.is_empty() && !takes_keywords {
@@ -102,10 +102,10 @@ impl<'a> Interpreter<'a> {
                     return raise("TypeError");
                 };
                 match n[..] {
-                    [end] => Value::Range(0, end, 1),
-                    [start, end] => Value::Range(start, end, 1),
+                    [end] => Value::range(0, end, 1),
+                    [start, end] => Value::range(start, end, 1),
                     [_, _, 0] => return raise("ValueError"),
-                    [start, end, step] => Value::Range(start, end, step),
+                    [start, end, step] => Value::range(start, end, step),
                     _ => return raise("TypeError"),
                 }
             }
@@ -249,7 +249,7 @@ impl<'a> Interpreter<'a> {
             ("chr", [x]) => {
                 let c = x.int().and_then(|i| u32::try_from(i).ok()).and_then(char::from_u32);
                 match c {
-                    Some(c) => Value::str(c.to_string()),
+                    Some(c) => Value::char(c),
                     None => return raise("ValueError"),
                 }
             }

@@ -7,11 +7,11 @@ use rustpython_parser::ast::{self, Expr};
 
 use super::interpreter::Interpreter;
 use super::text::{display, format, repr};
-use super::value::{Body, Run, Scope, Stop, Value, raise};
+use super::value::{Body, Keywords, Run, Scope, Stop, Value, raise};
 
 impl<'a> Interpreter<'a> {
     fn all(&mut self, list: &'a [Expr]) -> Run<'a, Vec<Value<'a>>> {
-        let mut values = Vec::new();
+        let mut values = Vec::with_capacity(list.len());
         for item in list {
             match item {
                 Expr::Starred(s) => {
@@ -98,10 +98,10 @@ impl<'a> Interpreter<'a> {
             Expr::Call(c) => {
                 let function = self.eval(&c.func)?;
                 let args = self.all(&c.args)?;
-                let mut keywords = Vec::new();
+                let mut keywords = Keywords::new();
                 for keyword in &c.keywords {
                     let Some(name) = &keyword.arg else { return Err(Stop::Unsupported) };
-                    keywords.push((name.to_string(), self.eval(&keyword.value)?));
+                    keywords.push((name.as_str(), self.eval(&keyword.value)?));
                 }
                 self.call(&function, args, keywords)?
             }
@@ -109,7 +109,7 @@ impl<'a> Interpreter<'a> {
                 Value::Module(m) if &*m == "math" && a.attr.as_str() == "pi" => {
                     Value::Float(std::f64::consts::PI)
                 }
-                object => Value::Method(Rc::new(object), a.attr.as_str().into()),
+                object => Value::Method(Rc::new(object), a.attr.as_str()),
             },
             Expr::Subscript(s) => {
                 let object = self.eval(&s.value)?;

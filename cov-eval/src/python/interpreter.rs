@@ -1,13 +1,14 @@
 //! Programs, their calls, and what runs them.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 
 use rustpython_parser::ast::{self, Expr, Stmt};
 
 use super::text::repr;
-use super::value::{Body, Function, MOST_WORK, Run, Scope, Stop, Value, exhausted, raise, refill, work_left};
+use super::value::{
+    Body, Function, Keywords, MOST_WORK, Names, Run, Scope, Stop, Value, exhausted, raise, refill, work_left,
+};
 
 /// Steps that one call may take.
 const FUEL: usize = 50_000;
@@ -114,7 +115,7 @@ pub(super) struct Interpreter<'a> {
     pub(super) globals: Scope<'a>,
     /// Scopes of the running function, its own last.
     pub(super) locals: Vec<Scope<'a>>,
-    pub(super) declared_global: Vec<Vec<String>>,
+    pub(super) declared_global: Vec<Vec<&'a str>>,
     /// Whether a name of the module was bound.
     pub(super) bound_global: bool,
     pub(super) fuel: usize,
@@ -180,12 +181,12 @@ impl<'a> Interpreter<'a> {
         if args.kwarg.is_some() {
             return Err(Stop::Unsupported);
         }
-        let mut params = Vec::new();
+        let mut params = Vec::with_capacity(args.args.len());
         for arg in args.posonlyargs.iter().chain(&args.args).chain(&args.kwonlyargs) {
             let default = arg.default.as_ref().map(|d| self.eval(d)).transpose()?;
-            params.push((arg.def.arg.to_string(), default));
+            params.push((arg.def.arg.as_str(), default));
         }
-        let rest = args.vararg.as_ref().map(|a| a.arg.to_string());
+        let rest = args.vararg.as_ref().map(|a| a.arg.as_str());
         Ok(Value::Function(Rc::new(Function { params, rest, body, around: self.locals.clone() })))
     }
 
@@ -193,7 +194,7 @@ impl<'a> Interpreter<'a> {
         &mut self,
         function: &Value<'a>,
         args: Vec<Value<'a>>,
-        keywords: Vec<(String, Value<'a>)>,
+        keywords: Keywords<'a>,
     ) -> Run<'a, Value<'a>> {
         self.burn(1)?;
         match function {
@@ -213,21 +214,21 @@ impl<'a> Interpreter<'a> {
         &mut self,
         f: &Function<'a>,
         args: Vec<Value<'a>>,
-        keywords: Vec<(String, Value<'a>)>,
+        keywords: Keywords<'a>,
     ) -> Run<'a, Value<'a>> {
         if self.calls >= CALLS {
             return raise("RecursionError");
         }
-        let mut names = HashMap::new();
+        let mut names = Names::default();
         let mut args = args.into_iter();
         for (name, _) in &f.params {
             if let Some(value) = args.next() {
-                names.insert(name.clone(), value);
+                names.insert(name, value);
             }
         }
         let rest: Vec<Value<'a>> = args.collect();
         match &f.rest {
-            Some(name) => drop(names.insert(name.clone(), Value::tuple(rest))),
+            Some(name) => drop(names.insert(name, Value::tuple(rest))),
             None if !rest.is_empty() => return raise("TypeError"),
             None => {}
         }
@@ -239,7 +240,7 @@ impl<'a> Interpreter<'a> {
         for (name, default) in &f.params {
             if !names.contains_key(name) {
                 let Some(default) = default else { return raise("TypeError") };
-                names.insert(name.clone(), default.clone());
+                names.insert(name, default.clone());
             }
         }
         let mut scopes = f.around.clone();

@@ -62,7 +62,7 @@ impl<'a> Interpreter<'a> {
         object: &Value<'a>,
         name: &str,
         args: &[Value<'a>],
-        keywords: &[(String, Value<'a>)],
+        keywords: &[(&'a str, Value<'a>)],
     ) -> Run<'a, Value<'a>> {
         if !keywords.is_empty() && name != "sort" {
             return Err(Stop::Unsupported);

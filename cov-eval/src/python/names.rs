@@ -1,6 +1,10 @@
 //! What a program defines, and what it may not use.
 
 use rustpython_parser::ast::{self, Expr, Stmt};
+use smallvec::{SmallVec, smallvec};
+
+/// Parts of a node, of which most have few.
+type Parts<T> = SmallVec<[T; 4]>;
 
 /// Names that reach outside or around the interpreter.
 const FORBIDDEN: &[&str] =
@@ -18,21 +22,21 @@ pub(crate) fn functions(statements: &[Stmt]) -> Vec<&ast::StmtFunctionDef> {
 }
 
 /// The blocks of statements inside a statement.
-pub(super) fn blocks(statement: &Stmt) -> Vec<&[Stmt]> {
+pub(super) fn blocks(statement: &Stmt) -> Parts<&[Stmt]> {
     match statement {
-        Stmt::FunctionDef(s) => vec![&s.body],
-        Stmt::AsyncFunctionDef(s) => vec![&s.body],
-        Stmt::ClassDef(s) => vec![&s.body],
-        Stmt::For(s) => vec![&s.body, &s.orelse],
-        Stmt::AsyncFor(s) => vec![&s.body, &s.orelse],
-        Stmt::While(s) => vec![&s.body, &s.orelse],
-        Stmt::If(s) => vec![&s.body, &s.orelse],
-        Stmt::With(s) => vec![&s.body],
-        Stmt::AsyncWith(s) => vec![&s.body],
+        Stmt::FunctionDef(s) => smallvec![&*s.body],
+        Stmt::AsyncFunctionDef(s) => smallvec![&*s.body],
+        Stmt::ClassDef(s) => smallvec![&*s.body],
+        Stmt::For(s) => smallvec![&*s.body, &*s.orelse],
+        Stmt::AsyncFor(s) => smallvec![&*s.body, &*s.orelse],
+        Stmt::While(s) => smallvec![&*s.body, &*s.orelse],
+        Stmt::If(s) => smallvec![&*s.body, &*s.orelse],
+        Stmt::With(s) => smallvec![&*s.body],
+        Stmt::AsyncWith(s) => smallvec![&*s.body],
         Stmt::Match(s) => s.cases.iter().map(|c| c.body.as_slice()).collect(),
         Stmt::Try(s) => tried(&s.body, &s.handlers, &s.orelse, &s.finalbody),
         Stmt::TryStar(s) => tried(&s.body, &s.handlers, &s.orelse, &s.finalbody),
-        _ => Vec::new(),
+        _ => Parts::new(),
     }
 }
 
@@ -41,7 +45,7 @@ fn tried<'a>(
     handlers: &'a [ast::ExceptHandler],
     orelse: &'a [Stmt],
     last: &'a [Stmt],
-) -> Vec<&'a [Stmt]> {
+) -> Parts<&'a [Stmt]> {
     let handled = handlers.iter().map(|ast::ExceptHandler::ExceptHandler(h)| h.body.as_slice());
     [body].into_iter().chain(handled).chain([orelse, last]).collect()
 }
@@ -57,7 +61,7 @@ pub(super) fn each_statement<'a>(statements: &'a [Stmt], visit: &mut impl FnMut(
 }
 
 /// The expressions that stand in a statement, without those of statements inside it.
-pub(super) fn expressions(statement: &Stmt) -> Vec<&Expr> {
+pub(super) fn expressions(statement: &Stmt) -> Parts<&Expr> {
     fn some(e: &Option<Box<Expr>>) -> Option<&Expr> {
         e.as_deref()
     }
@@ -78,12 +82,12 @@ pub(super) fn expressions(statement: &Stmt) -> Vec<&Expr> {
         Stmt::Return(s) => some(&s.value).into_iter().collect(),
         Stmt::Delete(s) => s.targets.iter().collect(),
         Stmt::Assign(s) => s.targets.iter().chain([&*s.value]).collect(),
-        Stmt::AugAssign(s) => vec![&s.target, &s.value],
+        Stmt::AugAssign(s) => smallvec![&*s.target, &*s.value],
         Stmt::AnnAssign(s) => [&*s.target, &s.annotation].into_iter().chain(some(&s.value)).collect(),
-        Stmt::For(s) => vec![&s.target, &s.iter],
-        Stmt::AsyncFor(s) => vec![&s.target, &s.iter],
-        Stmt::While(s) => vec![&s.test],
-        Stmt::If(s) => vec![&s.test],
+        Stmt::For(s) => smallvec![&*s.target, &*s.iter],
+        Stmt::AsyncFor(s) => smallvec![&*s.target, &*s.iter],
+        Stmt::While(s) => smallvec![&*s.test],
+        Stmt::If(s) => smallvec![&*s.test],
         Stmt::With(s) => with_items(&s.items),
         Stmt::AsyncWith(s) => with_items(&s.items),
         Stmt::Match(s) => {
@@ -93,59 +97,59 @@ pub(super) fn expressions(statement: &Stmt) -> Vec<&Expr> {
         Stmt::Try(s) => caught(&s.handlers),
         Stmt::TryStar(s) => caught(&s.handlers),
         Stmt::Assert(s) => [&*s.test].into_iter().chain(some(&s.msg)).collect(),
-        Stmt::Expr(s) => vec![&s.value],
-        _ => Vec::new(),
+        Stmt::Expr(s) => smallvec![&*s.value],
+        _ => Parts::new(),
     }
 }
 
-fn with_items(items: &[ast::WithItem]) -> Vec<&Expr> {
+fn with_items(items: &[ast::WithItem]) -> Parts<&Expr> {
     items.iter().flat_map(|i| [&i.context_expr].into_iter().chain(i.optional_vars.as_deref())).collect()
 }
 
-fn caught(handlers: &[ast::ExceptHandler]) -> Vec<&Expr> {
+fn caught(handlers: &[ast::ExceptHandler]) -> Parts<&Expr> {
     handlers.iter().filter_map(|ast::ExceptHandler::ExceptHandler(h)| h.type_.as_deref()).collect()
 }
 
 /// Every expression inside an expression, outer ones first.
 pub(super) fn each_expression<'a>(expression: &'a Expr, visit: &mut impl FnMut(&'a Expr)) {
     visit(expression);
-    let parts: Vec<&'a Expr> = match expression {
+    let parts: Parts<&'a Expr> = match expression {
         Expr::BoolOp(e) => e.values.iter().collect(),
-        Expr::NamedExpr(e) => vec![&e.target, &e.value],
-        Expr::BinOp(e) => vec![&e.left, &e.right],
-        Expr::UnaryOp(e) => vec![&e.operand],
+        Expr::NamedExpr(e) => smallvec![&*e.target, &*e.value],
+        Expr::BinOp(e) => smallvec![&*e.left, &*e.right],
+        Expr::UnaryOp(e) => smallvec![&*e.operand],
         Expr::Lambda(e) => {
             let defaults = e.args.args.iter().filter_map(|a| a.default.as_deref());
             defaults.chain([&*e.body]).collect()
         }
-        Expr::IfExp(e) => vec![&e.test, &e.body, &e.orelse],
+        Expr::IfExp(e) => smallvec![&*e.test, &*e.body, &*e.orelse],
         Expr::Dict(e) => e.keys.iter().flatten().chain(&e.values).collect(),
         Expr::Set(e) => e.elts.iter().collect(),
         Expr::ListComp(e) => generated(&e.generators, [&*e.elt]),
         Expr::SetComp(e) => generated(&e.generators, [&*e.elt]),
         Expr::GeneratorExp(e) => generated(&e.generators, [&*e.elt]),
         Expr::DictComp(e) => generated(&e.generators, [&*e.key, &*e.value]),
-        Expr::Await(e) => vec![&e.value],
+        Expr::Await(e) => smallvec![&*e.value],
         Expr::Yield(e) => e.value.as_deref().into_iter().collect(),
-        Expr::YieldFrom(e) => vec![&e.value],
+        Expr::YieldFrom(e) => smallvec![&*e.value],
         Expr::Compare(e) => [&*e.left].into_iter().chain(&e.comparators).collect(),
         Expr::Call(e) => {
             [&*e.func].into_iter().chain(&e.args).chain(e.keywords.iter().map(|k| &k.value)).collect()
         }
         Expr::FormattedValue(e) => [&*e.value].into_iter().chain(e.format_spec.as_deref()).collect(),
         Expr::JoinedStr(e) => e.values.iter().collect(),
-        Expr::Attribute(e) => vec![&e.value],
-        Expr::Subscript(e) => vec![&e.value, &e.slice],
-        Expr::Starred(e) => vec![&e.value],
+        Expr::Attribute(e) => smallvec![&*e.value],
+        Expr::Subscript(e) => smallvec![&*e.value, &*e.slice],
+        Expr::Starred(e) => smallvec![&*e.value],
         Expr::List(e) => e.elts.iter().collect(),
         Expr::Tuple(e) => e.elts.iter().collect(),
         Expr::Slice(e) => [&e.lower, &e.upper, &e.step].into_iter().filter_map(|e| e.as_deref()).collect(),
-        Expr::Constant(_) | Expr::Name(_) => Vec::new(),
+        Expr::Constant(_) | Expr::Name(_) => Parts::new(),
     };
     parts.into_iter().for_each(|part| each_expression(part, visit));
 }
 
-fn generated<'a, const N: usize>(generators: &'a [ast::Comprehension], of: [&'a Expr; N]) -> Vec<&'a Expr> {
+fn generated<'a, const N: usize>(generators: &'a [ast::Comprehension], of: [&'a Expr; N]) -> Parts<&'a Expr> {
     let parts = generators.iter().flat_map(|g| [&g.target, &g.iter].into_iter().chain(&g.ifs));
     of.into_iter().chain(parts).collect()
 }

@@ -21,13 +21,28 @@ impl<'a> Interpreter<'a> {
             Value::Tuple(t) => t.to_vec(),
             Value::Set(s) => s.borrow().clone(),
             Value::Dict(d) => d.borrow().iter().map(|p| p.0.clone()).collect(),
-            Value::Str(s) => s.chars().map(|c| Value::str(c.to_string())).collect(),
-            &Value::Range(start, _, step) => {
+            Value::Str(s) => s.chars().map(Value::char).collect(),
+            Value::Range(range) => {
+                let [start, _, step] = **range;
                 let n = value.length().unwrap_or(0) as i128;
                 (0..n).map(|i| Value::Int(start + i * step)).collect()
             }
             Value::Iterator(it) => it.borrow_mut().by_ref().collect(),
             _ => return raise("TypeError"),
+        })
+    }
+
+    /// Whether one of the items of a value equals another.
+    fn holds(&mut self, value: &Value<'a>, wanted: &Value<'a>) -> Run<'a, bool> {
+        let any = |items: &[Value<'a>]| items.iter().any(|v| v.equals(wanted));
+        if matches!(value, Value::List(_) | Value::Tuple(_) | Value::Set(_) | Value::Dict(_)) {
+            self.size(value.length().unwrap_or(0))?;
+        }
+        Ok(match value {
+            Value::List(items) | Value::Set(items) => any(&items.borrow()),
+            Value::Tuple(items) => any(items),
+            Value::Dict(pairs) => pairs.borrow().iter().any(|(key, _)| key.equals(wanted)),
+            other => any(&self.items(other)?),
         })
     }
 
@@ -60,7 +75,7 @@ impl<'a> Interpreter<'a> {
                     (Value::Str(a), Value::Str(b)) => b.contains(&**a),
                     (_, Value::Str(_)) => return raise("TypeError"),
                     (_, Value::Dict(_) | Value::Set(_)) if !left.hashable() => return raise("TypeError"),
-                    _ => self.items(right)?.iter().any(|v| v.equals(left)),
+                    _ => self.holds(right, left)?,
                 };
                 Ok(found == (op == CmpOp::In))
             }
@@ -129,21 +144,25 @@ impl<'a> Interpreter<'a> {
             let found = d.borrow().iter().find(|(k, _)| k.equals(key)).map(|p| p.1.clone());
             return found.map_or_else(|| raise("KeyError"), Ok);
         }
-        let items = match object {
-            Value::List(l) => {
-                let list = l.borrow();
-                let (i, n) = (key.int(), list.len() as i128);
-                let at = i.map(|i| if i < 0 { i + n } else { i });
-                return match at.map(|i| usize::try_from(i).ok().and_then(|i| list.get(i)).cloned()) {
-                    Some(Some(value)) => Ok(value),
-                    Some(None) => raise("IndexError"),
-                    None => raise("TypeError"),
-                };
+        if matches!(object, Value::Str(_) | Value::Tuple(_) | Value::Range(_)) {
+            self.size(object.length().unwrap_or(0))?;
+        }
+        let place = |n: usize| match key.int().map(|i| if i < 0 { i + n as i128 } else { i }) {
+            Some(at) => usize::try_from(at).map_or_else(|_| raise("IndexError"), Ok),
+            None => raise("TypeError"),
+        };
+        let found = match object {
+            Value::List(list) => list.borrow().get(place(list.borrow().len())?).cloned(),
+            Value::Tuple(items) => items.get(place(items.len())?).cloned(),
+            Value::Str(text) => text.chars().nth(place(text.chars().count())?).map(Value::char),
+            Value::Range(range) => {
+                let [start, _, step] = **range;
+                let n = object.length().unwrap_or(0);
+                Some(place(n)?).filter(|&at| at < n).map(|at| Value::Int(start + at as i128 * step))
             }
-            Value::Str(_) | Value::Tuple(_) | Value::Range(..) => self.items(object)?,
             _ => return raise("TypeError"),
         };
-        self.item(&Value::list(items), key)
+        found.map_or_else(|| raise("IndexError"), Ok)
     }
 
     pub(super) fn slice(&mut self, object: &Value<'a>, slice: &'a ast::ExprSlice) -> Run<'a, Value<'a>> {

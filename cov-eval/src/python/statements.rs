@@ -93,7 +93,7 @@ impl<'a> Interpreter<'a> {
                 }
             }
             Stmt::Global(g) => {
-                let names = g.names.iter().map(ToString::to_string);
+                let names = g.names.iter().map(ast::Identifier::as_str);
                 if let Some(declared) = self.declared_global.last_mut() {
                     declared.extend(names);
                 }
@@ -153,12 +153,12 @@ impl<'a> Interpreter<'a> {
         }
     }
 
-    pub(super) fn bind(&mut self, name: &str, value: Value<'a>) {
-        let global = self.declared_global.last().is_some_and(|names| names.iter().any(|n| n == name));
+    pub(super) fn bind(&mut self, name: &'a str, value: Value<'a>) {
+        let global = self.declared_global.last().is_some_and(|names| names.contains(&name));
         let local = self.locals.last().filter(|_| !global);
         self.bound_global |= local.is_none();
         let scope = local.unwrap_or(&self.globals);
-        scope.borrow_mut().insert(name.to_owned(), value);
+        scope.borrow_mut().insert(name, value);
     }
 
     pub(super) fn name(&self, name: &str) -> Run<'a, Value<'a>> {

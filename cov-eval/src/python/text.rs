@@ -64,8 +64,10 @@ pub(super) fn repr<'a>(value: &Value<'a>, depth: usize) -> Run<'a, String> {
             };
             format!("{{{}}}", d.borrow().iter().map(pair).collect::<Run<'a, Vec<_>>>()?.join(", "))
         }
-        &Value::Range(start, end, 1) => format!("range({start}, {end})"),
-        &Value::Range(start, end, step) => format!("range({start}, {end}, {step})"),
+        Value::Range(range) => match **range {
+            [start, end, 1] => format!("range({start}, {end})"),
+            [start, end, step] => format!("range({start}, {end}, {step})"),
+        },
         _ => return Err(Stop::Unsupported),
     })
 }

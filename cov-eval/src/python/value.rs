@@ -5,10 +5,16 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use foldhash::fast::FixedState;
 use rustpython_parser::ast;
 
-/// Names of a function or of the module.
-pub(super) type Scope<'a> = Rc<RefCell<HashMap<String, Value<'a>>>>;
+/// Names of a function or of the module, as they stand in the program. Nothing depends on their order.
+pub(super) type Names<'a> = HashMap<&'a str, Value<'a>, FixedState>;
+
+pub(super) type Scope<'a> = Rc<RefCell<Names<'a>>>;
+
+/// Arguments with their names.
+pub(super) type Keywords<'a> = Vec<(&'a str, Value<'a>)>;
 
 /// Why evaluation does not go on.
 #[derive(Clone)]
@@ -31,8 +37,8 @@ pub(super) fn raise<'a, T>(kind: &str) -> Run<'a, T> {
 }
 
 pub(super) struct Function<'a> {
-    pub(super) params: Vec<(String, Option<Value<'a>>)>,
-    pub(super) rest: Option<String>,
+    pub(super) params: Vec<(&'a str, Option<Value<'a>>)>,
+    pub(super) rest: Option<&'a str>,
     pub(super) body: Body<'a>,
     /// The scopes around it, the nearest last, without the module's.
     pub(super) around: Vec<Scope<'a>>,
@@ -81,10 +87,11 @@ pub(super) enum Value<'a> {
     Tuple(Rc<Vec<Value<'a>>>),
     Dict(Rc<RefCell<Vec<(Value<'a>, Value<'a>)>>>),
     Set(Rc<RefCell<Vec<Value<'a>>>>),
-    Range(i128, i128, i128),
+    /// Start, end and step; apart, so that no value takes more room than a number.
+    Range(Rc<[i128; 3]>),
     Function(Rc<Function<'a>>),
     Builtin(&'static str),
-    Method(Rc<Value<'a>>, Rc<str>),
+    Method(Rc<Value<'a>>, &'a str),
     Iterator(Rc<RefCell<std::vec::IntoIter<Value<'a>>>>),
     /// An exception or its class, by its kind.
     Exception(Rc<str>),
@@ -98,6 +105,14 @@ impl<'a> Value<'a> {
 
     pub(super) fn str(text: impl Into<Rc<str>>) -> Self {
         Value::Str(text.into())
+    }
+
+    pub(super) fn char(c: char) -> Self {
+        Value::Str((&*c.encode_utf8(&mut [0; 4])).into())
+    }
+
+    pub(super) fn range(start: i128, end: i128, step: i128) -> Self {
+        Value::Range(Rc::new([start, end, step]))
     }
 
     pub(super) fn tuple(items: Vec<Value<'a>>) -> Self {
@@ -137,7 +152,8 @@ impl<'a> Value<'a> {
             Value::Tuple(t) => t.len(),
             Value::Dict(d) => d.borrow().len(),
             Value::Set(s) => s.borrow().len(),
-            &Value::Range(start, end, step) => {
+            Value::Range(range) => {
+                let [start, end, step] = **range;
                 let span = if step > 0 { end.saturating_sub(start) } else { start.saturating_sub(end) };
                 let step = step.unsigned_abs() as i128;
                 usize::try_from(((span.max(0)).saturating_add(step - 1)) / step.max(1)).unwrap_or(usize::MAX)
