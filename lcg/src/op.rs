@@ -30,7 +30,7 @@ mod on_gpu;
 /// values and gradients are `+0`. The gradient is `([v = a] − π̃(v))/T` on allowed tokens, exactly 0 on others. Values have the
 /// bits that [`sample`](crate::sample()) records.
 ///
-/// With the feature `candle-cuda` logits may be `f32` or `bf16` on a GPU, for masks of one table without truncation.
+/// With the feature `candle-cuda` logits may be `f32` or `bf16` on a GPU, for masks of one table.
 ///
 /// # Errors
 /// When sizes, types, layout or temperature do not fit; [`Error::SampledTokenDenied`](crate::Error::SampledTokenDenied) for a

@@ -14,7 +14,7 @@ pub use cuda_twin::Arg;
 use cuda_twin::{Buf, Error, Gpu, Module, Result};
 
 pub use gate::GateKernels;
-pub use logprob::LogprobKernels;
+pub use logprob::{KeptTokens, LogprobKernels};
 pub use sample::{SampleKernels, SampleShape, Workspace};
 
 use crate::sources::HEADERS;

@@ -12,7 +12,7 @@ use cuda_twin::{Arg, Gpu};
 
 use super::Term;
 use crate::family::FamilySet;
-use crate::kernels::{DeviceTable, Dtype, LogprobKernels, RowMasks};
+use crate::kernels::{DeviceTable, Dtype, KeptTokens, LogprobKernels, RowMasks};
 use crate::logprob::RowMask;
 use crate::table::FamilyTable;
 
@@ -40,7 +40,7 @@ pub(super) fn apply(
 /// Logits `[rows, V]` to the four scores of each row that `kernels/logprob.cu` writes: the log-probability, and what the backward
 /// needs.
 pub(super) struct Scores {
-    masks: Mutex<(DeviceTable, RowMasks)>,
+    masks: Mutex<(DeviceTable, RowMasks, KeptTokens)>,
     /// Negative for padding.
     targets: Vec<i32>,
     vocabulary: usize,
@@ -48,7 +48,7 @@ pub(super) struct Scores {
 }
 
 impl Scores {
-    /// Of masks over `table`; without `denials`, over all tokens of the same rows.
+    /// Of masks over `table`; without `denials`, rows with something denied are over all tokens.
     pub(super) fn new(
         device: &Device,
         table: &FamilyTable,
@@ -58,26 +58,27 @@ impl Scores {
         denials: bool,
     ) -> Result<Self> {
         let (empty, vocabulary) = (table.view(Default::default()), table.len());
-        let (mut rows, mut tokens) = (Vec::with_capacity(masks.len()), Vec::with_capacity(masks.len()));
+        let (mut rows, mut tokens, mut kept) = (Vec::new(), Vec::new(), Vec::new());
         for (row, (mask, target)) in masks.iter().zip(targets).enumerate() {
             let Some(mask) = mask else {
                 rows.push((empty.clone(), FamilySet::EMPTY));
                 tokens.push(-1);
+                kept.push(None);
                 continue;
             };
             if !std::ptr::eq(mask.view.table(), table) {
                 bail!("row {row}: a mask over another table than the first");
             }
-            if mask.kept.is_some() {
-                bail!("row {row}: what truncation kept cannot be replayed on a GPU");
-            }
             mask.check_token(row, *target)?;
             rows.push((mask.view.clone(), if denials { mask.denied } else { FamilySet::EMPTY }));
+            // Where nothing is denied both scores are the same, and the leak is 0 as on the CPU.
+            kept.push(mask.kept.as_deref().filter(|_| denials || mask.denied.is_empty()));
             tokens.push(*target as i32);
         }
         let gpu = Gpu::from_stream(device.as_cuda_device()?.cuda_stream()).map_err(Error::wrap)?;
         let table = DeviceTable::new(&gpu, table).map_err(Error::wrap)?;
-        let masks = Mutex::new((table, RowMasks::new(&gpu, &rows).map_err(Error::wrap)?));
+        let kept = KeptTokens::new(&gpu, vocabulary, kept).map_err(Error::wrap)?;
+        let masks = Mutex::new((table, RowMasks::new(&gpu, &rows).map_err(Error::wrap)?, kept));
         Ok(Self { masks, targets: tokens, vocabulary, temperature })
     }
 
@@ -117,12 +118,12 @@ impl CustomOp1 for Scores {
         let mut scores = unsafe { device.alloc::<f32>(4 * rows.max(1)) }?;
         {
             let (address, _scores) = scores.device_ptr_mut(&stream);
-            let (table, masks) = &*self.masks.lock().unwrap_or_else(PoisonError::into_inner);
+            let (table, masks, kept) = &*self.masks.lock().unwrap_or_else(PoisonError::into_inner);
             let run = |dtype, logits: u64| {
                 let logits = Arg::device_address(logits);
                 let out = [(&targets).into(), Arg::device_address(address)];
                 // SAFETY: `shape` compared targets, table and logits, targets lie in the vocabulary, and both tensors are alive.
-                unsafe { kernels.forward(dtype, table, masks, self.temperature, logits, out) }
+                unsafe { kernels.forward(dtype, table, masks, kept, self.temperature, logits, out) }
                     .map_err(Error::wrap)
             };
             match &logits.slice {
@@ -180,12 +181,12 @@ impl InplaceOp3 for Scores {
         };
         let scores = f32s("scores", scores, scores_layout)?;
         let upstream = f32s("upstream gradients", upstream, upstream_layout)?;
-        let (table, masks) = &*self.masks.lock().unwrap_or_else(PoisonError::into_inner);
+        let (table, masks, kept) = &*self.masks.lock().unwrap_or_else(PoisonError::into_inner);
         let run = |dtype, logits: u64| {
             let [logits, scores, upstream] = [logits, scores, upstream].map(Arg::device_address);
             let rest = [(&targets).into(), scores, upstream];
             // SAFETY: as in `cuda_fwd`; scores and upstream have 4 columns and 1 of as many rows.
-            unsafe { kernels.backward(dtype, table, masks, self.temperature, logits, rest) }
+            unsafe { kernels.backward(dtype, table, masks, kept, self.temperature, logits, rest) }
                 .map_err(Error::wrap)
         };
         match &mut logits.slice {

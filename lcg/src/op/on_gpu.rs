@@ -44,7 +44,7 @@ fn same(what: &str, gpu: &[f32], cpu: &[f32], relative: f32) {
 #[test]
 fn scores_and_gradients_are_those_of_the_cpu() -> Result<()> {
     let Some(device) = gpu() else { return Ok(()) };
-    for (rows, vocabulary, dtype) in [(1, 8, DType::F32), (6, 131, DType::F32), (4, 1000, DType::BF16)] {
+    for (rows, vocabulary, dtype) in [(1, 8, DType::F32), (8, 131, DType::F32), (6, 1000, DType::BF16)] {
         let table = table(vocabulary);
         let [han, east] = [&["han"][..], &["han", "kana", "latin"]]
             .map(|names| table.taxonomy().set(names, "test").unwrap());
@@ -53,7 +53,11 @@ fn scores_and_gradients_are_those_of_the_cpu() -> Result<()> {
             .map(|row| {
                 let pending = if row % 2 == 0 { Pending::default() } else { begun };
                 let denied = [han, FamilySet::EMPTY, east][row % 3];
-                (row % 4 != 3).then(|| RowMask { view: table.view(pending), denied, kept: None })
+                // Truncation to every third token, and the first of each family, in rows with something denied and without.
+                let kept = (row % 5 != 0).then(|| {
+                    (0..vocabulary as u32).filter(|v| *v < 7 || (v + row as u32).is_multiple_of(3)).collect()
+                });
+                (row % 4 != 3).then(|| RowMask { view: table.view(pending), denied, kept })
             })
             .collect();
         // The first token from the row's own on that it allows.
@@ -120,8 +124,11 @@ fn what_does_not_fit_is_refused() -> Result<()> {
     assert!(
         refused(&logits, &[1, 1], [mask(&one), mask(&other)]).contains("row 1: a mask over another table")
     );
-    let kept = RowMask { kept: Some([1][..].into()), ..mask(&one) };
-    assert!(refused(&logits, &[1, 1], [mask(&one), kept]).contains("row 1: what truncation kept"));
+    let kept = |tokens: &'static [u32]| RowMask { kept: Some(tokens.into()), ..mask(&one) };
+    let cut = refused(&logits, &[1, 1], [mask(&one), kept(&[2, 3])]);
+    assert!(cut.contains("row 1: token 1 is denied by its own record"), "{cut}");
+    let outside = refused(&logits, &[1, 1], [mask(&one), kept(&[1, 8])]);
+    assert!(outside.contains("kept token") && outside.contains("less than 8"), "{outside}");
     let narrow = logits.narrow(1, 0, 7)?;
     assert!(refused(&narrow, &[1, 1], [mask(&one), mask(&one)]).contains("logits [2, 7]"));
     let wide = Tensor::from_vec(vec![0f64; 16], (2, 8), &Device::Cpu)?.to_device(&device)?;

@@ -124,6 +124,7 @@ pub(crate) fn of(kernel: &str) -> Option<Cost> {
             shape: "256 hidden states of 4096, 128 units",
             units: 256.0,
         },
+        // Without truncation, whose bits are an eighth of a byte more of each logit.
         "masked_logprob" => logits(bytes, 4.0),
         "masked_logprob_grad" => logits(2.0 * bytes, 5.0),
         // The farthest-first choice of one row.

@@ -4,7 +4,7 @@ use cuda_twin::{Gpu, Result, args};
 use half::bf16;
 
 use super::{Element, after, close, everywhere, no_barrier_can_be_removed, noise, same_bits, set, table};
-use crate::kernels::{DeviceTable, LogprobKernels, RowMasks, compile};
+use crate::kernels::{DeviceTable, KeptTokens, LogprobKernels, RowMasks, compile};
 use crate::sources::LOGPROB;
 use crate::utf8::Pending;
 use crate::{FamilySet, FamilyTable, RowMask, reference};
@@ -14,11 +14,14 @@ struct Case<T> {
     temperature: f32,
     logits: Vec<T>,
     masks: Vec<(Pending, FamilySet)>,
+    /// What truncation kept.
+    kept: Vec<Option<Vec<u32>>>,
     targets: Vec<i32>,
     upstream: Vec<f32>,
 }
 
-/// Rows without a mask, with masks, behind a pending byte, with banned tokens, padding with NaN in it, and an upstream of 0.
+/// Rows without a mask, with masks, behind a pending byte, with banned tokens, padding with NaN in it, and an upstream of 0; of each
+/// some that were truncated to a few tokens or to many, with NaN among the others.
 fn case<T: Element>(rows: usize, vocabulary: usize, temperature: f32, seed: u64) -> Case<T> {
     let table = table(vocabulary);
     let mut logits: Vec<f32> = noise(rows * vocabulary, seed).iter().map(|z| 6.0 * z).collect();
@@ -35,7 +38,8 @@ fn case<T: Element>(rows: usize, vocabulary: usize, temperature: f32, seed: u64)
             (pending, denied)
         })
         .collect();
-    let mut targets = vec![0; rows];
+    let (mut targets, mut kept) = (vec![0; rows], vec![None; rows]);
+    let chance = noise(rows * vocabulary, seed + 2);
     for (r, row) in logits.chunks_mut(vocabulary).enumerate() {
         let (view, denied) = (table.view(masks[r].0), masks[r].1);
         let allowed = |v: &usize| !view.denies(denied, *v);
@@ -53,12 +57,19 @@ fn case<T: Element>(rows: usize, vocabulary: usize, temperature: f32, seed: u64)
             4 => upstream[r] = 0.0,
             _ => {}
         }
+        if let (Some(target), 1.., false) = (target, r % 7, r % 5 == 3) {
+            let least = [0.9, -0.2][r % 2];
+            let held = |v: &usize| *v == target || chance[r * vocabulary + v] > least;
+            kept[r] = Some((0..vocabulary).filter(held).map(|v| v as u32).collect());
+            (0..vocabulary).filter(|v| !held(v)).step_by(2).for_each(|v| row[v] = f32::NAN);
+        }
     }
     Case {
         table,
         temperature,
         logits: logits.iter().map(|z| T::round(*z)).collect(),
         masks,
+        kept,
         targets,
         upstream,
     }
@@ -69,14 +80,17 @@ impl<T: Element> Case<T> {
         let device = DeviceTable::new(gpu, &self.table)?;
         let views: Vec<_> = self.masks.iter().map(|(p, d)| (self.table.view(*p), *d)).collect();
         let masks = RowMasks::new(gpu, &views)?;
+        let kept = KeptTokens::new(gpu, self.table.len(), self.kept.iter().map(Option::as_deref))?;
         let (logits, targets) = (gpu.upload(&self.logits)?, gpu.upload(&self.targets)?);
         let (scores, upstream) = (gpu.uninit::<f32>(4 * self.targets.len())?, gpu.upload(&self.upstream)?);
         let [l, t, s, u] = args![&logits, &targets, &scores, &upstream];
         let (dtype, temperature) = (T::DTYPE, self.temperature);
         // SAFETY: buffers of the shape; targets lie in the vocabulary.
-        unsafe { kernels.forward(dtype, &device, &masks, temperature, l.clone(), [t.clone(), s.clone()]) }?;
+        unsafe {
+            kernels.forward(dtype, &device, &masks, &kept, temperature, l.clone(), [t.clone(), s.clone()])
+        }?;
         // SAFETY: as before.
-        unsafe { kernels.backward(dtype, &device, &masks, temperature, l, [t, s, u]) }?;
+        unsafe { kernels.backward(dtype, &device, &masks, &kept, temperature, l, [t, s, u]) }?;
         Ok((scores.read()?, logits.read()?))
     }
 
@@ -93,7 +107,8 @@ impl<T: Element> Case<T> {
             };
             let row: Vec<f32> = self.logits[r * width..][..width].iter().map(|z| z.wide()).collect();
             let (pending, denied) = self.masks[r];
-            let mask = RowMask { view: self.table.view(pending), denied, kept: None };
+            let kept = self.kept[r].as_deref().map(Into::into);
+            let mask = RowMask { view: self.table.view(pending), denied, kept };
             let allowed: Vec<bool> = (0..width as u32).map(|v| mask.allows(v)).collect();
             let z: Vec<f64> = row.iter().map(|z| f64::from(*z)).collect();
             let (logprob, slope) =
@@ -109,7 +124,7 @@ impl<T: Element> Case<T> {
                 let expected = slope[v] * f64::from(self.upstream[r]);
                 close(&what, d[v], expected, rounding, 1e-6);
                 close(&what, fast[v], expected, 3e-5, 1e-6);
-                assert!(allowed[v] || d[v].to_bits() == 0, "{what}: denied token {v}");
+                assert!(allowed[v] || d[v].to_bits() == 0, "{what}: token {v} outside the support");
             }
         }
         Ok(())
@@ -126,6 +141,11 @@ fn log_probabilities_and_gradients_agree() -> Result<()> {
             case::<f32>(rows, vocabulary, temperature, seed as u64).check(gpu, &kernels)?;
             case::<bf16>(rows, vocabulary, temperature, seed as u64).check(gpu, &kernels)?;
         }
+        for (seed, size) in noise(6, 77).iter().enumerate() {
+            let size = size.to_bits() as usize;
+            let (rows, vocabulary) = (1 + size % 9, 1 + size / 16 % 300);
+            case::<f32>(rows, vocabulary, 1.3, 100 + seed as u64).check(gpu, &kernels)?;
+        }
         Ok(())
     })
 }
@@ -140,6 +160,27 @@ fn a_record_that_denies_its_own_token_is_told() -> Result<()> {
         let (scores, gradient) = case.kernels(gpu, &LogprobKernels::new(gpu)?)?;
         assert!(scores[4].is_nan() && scores[7] == 1.0 && scores[3] == 0.0);
         assert!(gradient[40..].iter().all(|d| d.to_bits() == 0));
+        Ok(())
+    })
+}
+
+/// So is one whose token truncation left out.
+#[test]
+fn a_record_without_its_own_token_is_told() -> Result<()> {
+    everywhere(|gpu| {
+        let mut case = case::<f32>(2, 40, 1.0, 3);
+        let target = case.targets[1].cast_unsigned();
+        case.kept[1] = Some((0..40).filter(|v| *v != target).collect());
+        case.logits.iter_mut().for_each(|z| *z = z.max(-9.0));
+        let kernels = LogprobKernels::new(gpu)?;
+        let (scores, gradient) = case.kernels(gpu, &kernels)?;
+        assert!(scores[4].is_nan() && scores[7] == 1.0 && scores[3] == 0.0);
+        assert!(gradient[40..].iter().all(|d| d.to_bits() == 0));
+        for (kept, found) in [(vec![None], "1 rows of 40 tokens"), (vec![None, Some(vec![40])], "40")] {
+            case.kept = kept;
+            let refused = case.kernels(gpu, &kernels).unwrap_err().to_string();
+            assert!(refused.contains("kept token") && refused.contains(found), "{refused}");
+        }
         Ok(())
     })
 }
