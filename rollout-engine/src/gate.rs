@@ -91,18 +91,21 @@ impl Gate {
         let plan = self.rules.plan(self.table.taxonomy(), self.exempt, state, predicted);
         let view = self.table.view(state.pending);
         let denials = plan.pass.is_none().then(|| view.denials(plan.denied));
-        let (row, left) = match &denials {
+        let both = |denials| Distribution::and_left(logits, denials, params);
+        // A whole row mostly holds something to deny, so that one pass makes both; what truncation kept mostly does not.
+        let (row, left) = match denials.as_ref().filter(|_| !params.truncates()) {
             None => (Distribution::new(logits, params)?, None),
-            Some(denials) => {
-                let [row, left] = Distribution::and_left(logits, denials, params)?;
-                (row, Some((left, denials)))
-            }
+            Some(denials) => both(denials).map(|[row, left]| (row, Some(left)))?,
         };
         let mut kept = row.kept();
         let mut draw = row.draw(kept.as_ref(), uniforms[0]);
         let decision = self.decide(&plan, &view, &row, kept.as_ref());
         let (mut flipped, mut removed) = (false, 0.0);
-        if let (Decision::Intervene { widened, .. }, Some((left, denials))) = (decision, &left) {
+        if let (Decision::Intervene { widened, .. }, Some(denials)) = (decision, &denials) {
+            let left = &match left {
+                Some(left) => left,
+                None => both(denials).map(|[_, left]| left)?,
+            };
             flipped = denials[draw.token as usize];
             removed = match &kept {
                 None => removed_mass(&row, left),
