@@ -135,6 +135,12 @@ pub struct Partial {
     sums: [f32; 2],
 }
 
+impl Default for Partial {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
 impl Partial {
     /// Of no column.
     pub const NONE: Self = Self { top: f32::NEG_INFINITY, sums: [0.0; 2] };
@@ -152,28 +158,11 @@ impl Partial {
         all
     }
 
-    /// [`Self::with`] for the statistics of a row and of what `banned` leaves of it, `[all, left]`. What is left has the bits of
-    /// [`Self::with`] over the columns whose banned ones are `-inf`. A block's exponentials serve both where its largest logit is
-    /// not banned.
+    /// [`Self::of_block`] of a block and of what `banned` leaves of it, `[all, left]`. What is left has the bits of the block whose
+    /// banned logits are `-inf`. The exponentials serve both where the largest logit is not banned.
     #[inline(always)]
     #[must_use]
-    pub fn with_left<T: Logit>(
-        [mut all, mut left]: [Self; 2],
-        columns: &[T],
-        banned: &[bool],
-        inv_temperature: f32,
-        exp: impl Fn(f32) -> f32,
-    ) -> [Self; 2] {
-        for (block, banned) in columns.chunks(BLOCK).zip(banned.chunks(BLOCK)) {
-            let [of_all, of_left] = Self::of_block_and_left(block, banned, inv_temperature, &exp);
-            all = all.merge(of_all, inv_temperature, &exp);
-            left = left.merge(of_left, inv_temperature, &exp);
-        }
-        [all, left]
-    }
-
-    #[inline(always)]
-    fn of_block_and_left<T: Logit>(
+    pub fn of_block_and_left<T: Logit>(
         block: &[T],
         banned: &[bool],
         inv_temperature: f32,
@@ -217,8 +206,10 @@ impl Partial {
         [Self { top, sums: [sums[0], sums[1]] }, Self { top: top_left, sums: [sums[2], sums[3]] }]
     }
 
+    /// Of at most [`BLOCK`] columns.
     #[inline(always)]
-    fn of_block<T: Logit>(block: &[T], inv_temperature: f32, exp: &impl Fn(f32) -> f32) -> Self {
+    #[must_use]
+    pub fn of_block<T: Logit>(block: &[T], inv_temperature: f32, exp: &impl Fn(f32) -> f32) -> Self {
         let top = max(block);
         if top == f32::NEG_INFINITY {
             let sum = if block.iter().any(|v| v.wide().is_nan()) { f32::NAN } else { 0.0 };
@@ -246,8 +237,10 @@ impl Partial {
         Self { top, sums: [sum, weight] }
     }
 
+    /// With those of the block that follows.
     #[inline(always)]
-    fn merge(self, next: Self, inv_temperature: f32, exp: &impl Fn(f32) -> f32) -> Self {
+    #[must_use]
+    pub fn merge(self, next: Self, inv_temperature: f32, exp: &impl Fn(f32) -> f32) -> Self {
         let top = if next.top > self.top { next.top } else { self.top };
         let at = |part: Self| {
             let down = if part.top == top { 0.0 } else { (part.top - top) * inv_temperature };
@@ -258,6 +251,22 @@ impl Partial {
         };
         let (before, after) = (at(self), at(next));
         Self { top, sums: [before[0] + after[0], before[1] + after[1]] }
+    }
+
+    /// The largest logit.
+    #[must_use]
+    pub fn top(&self) -> f32 {
+        self.top
+    }
+
+    /// The probability that these columns have together in a row of such statistics.
+    #[inline(always)]
+    #[must_use]
+    pub fn probability(&self, row: &RowStats, exp: impl Fn(f32) -> f32) -> f32 {
+        match self.top {
+            f32::NEG_INFINITY => 0.0,
+            top => self.sums[0] * exp((top - row.top) * row.inv_temperature - row.log_sum),
+        }
     }
 
     /// Of a row whose columns these were.
@@ -425,7 +434,11 @@ mod tests {
                 let left = |(z, banned): (&f32, &bool)| if *banned { f32::NEG_INFINITY } else { *z };
                 let rest: Vec<f32> = row.iter().zip(&banned).map(left).collect();
                 let want = [row_stats(&row, 0.8, exp), row_stats(&rest, 0.8, exp)];
-                let found = Partial::with_left([Partial::NONE; 2], &row, &banned, 0.8, exp);
+                let mut found = [Partial::NONE; 2];
+                for (block, banned) in row.chunks(BLOCK).zip(banned.chunks(BLOCK)) {
+                    let next = Partial::of_block_and_left(block, banned, 0.8, &exp);
+                    found = [0, 1].map(|i| found[i].merge(next[i], 0.8, &exp));
+                }
                 let found = found.map(|p| p.stats(0.8));
                 // A NaN may have any bits.
                 for (found, want) in found.into_iter().zip(want) {

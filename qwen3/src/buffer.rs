@@ -28,7 +28,7 @@ macro_rules! pooled {
     )*};
 }
 pub(crate) use pooled;
-pooled!(f32, u32, usize);
+pooled!(f32, u32, usize, policy_loss::logits::Partial);
 
 /// A vector whose memory goes back to the thread that drops it, and is the next one's of about its length.
 #[derive(Debug, Default)]

@@ -1,8 +1,12 @@
 //! From one row of logits to one token.
 
+use std::ops::Range;
+
 use qwen3::Buffer;
 use qwen3::kernel::activation::exp;
-use qwen3::kernel::softmax::{RowStats, first_place, probabilities, row_stats, row_stats_and_left};
+use qwen3::kernel::softmax::{
+    BLOCK, Partial, RowStats, block_stats, block_stats_and_left, first_place, probabilities,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -102,12 +106,15 @@ pub(crate) struct Distribution<'a> {
     params: &'a SamplingParams,
     /// At the sampling temperature, or 1 when greedy.
     pub(crate) stats: RowStats,
+    /// Of each [`BLOCK`] of the row.
+    blocks: Buffer<Partial>,
 }
 
 impl<'a> Distribution<'a> {
     pub(crate) fn new(logits: &'a [f32], params: &'a SamplingParams) -> Result<Self> {
-        let stats = row_stats(logits, inverse_temperature(params));
-        Self { logits, banned: None, params, stats }.checked()
+        let mut blocks = Buffer::of(logits.len().div_ceil(BLOCK));
+        let stats = block_stats(logits, inverse_temperature(params), &mut blocks);
+        Self { logits, banned: None, params, stats, blocks }.checked()
     }
 
     /// That of the row, and that of what `banned` leaves of it, which has the bits of the row whose banned logits are −∞.
@@ -116,9 +123,11 @@ impl<'a> Distribution<'a> {
         banned: &'a [bool],
         params: &'a SamplingParams,
     ) -> Result<[Self; 2]> {
-        let [of_all, of_left] = row_stats_and_left(logits, banned, inverse_temperature(params));
-        let all = Self { logits, banned: None, params, stats: of_all }.checked()?;
-        Ok([all, Self { logits, banned: Some(banned), params, stats: of_left }])
+        let [mut blocks, mut of_left] = [(); 2].map(|()| Buffer::of(logits.len().div_ceil(BLOCK)));
+        let both: [&mut [Partial]; 2] = [&mut blocks, &mut of_left];
+        let [stats, left] = block_stats_and_left(logits, banned, inverse_temperature(params), both);
+        let all = Self { logits, banned: None, params, stats, blocks }.checked()?;
+        Ok([all, Self { logits, banned: Some(banned), params, stats: left, blocks: of_left }])
     }
 
     /// Where one logit is NaN or +inf, or none is finite, no sum is a number.
@@ -169,44 +178,46 @@ impl<'a> Distribution<'a> {
         self.drawn(token, kept)
     }
 
-    /// [`pick`] from the whole row: the block of tokens at whose end the sum passes `uniform`, then the token within it.
+    /// [`pick`] from the whole row: the block at whose end the sum passes `uniform`, then the token within it.
     fn pick_of_all(&self, uniform: f64) -> usize {
-        const BLOCK: usize = 256;
-        let (mut before, mut block, mut left) = (0.0, [0f32; BLOCK], [0f32; BLOCK]);
-        for (i, logits) in self.logits.chunks(BLOCK).enumerate() {
-            let block = &mut block[..logits.len()];
-            let logits = match self.banned {
-                None => logits,
-                Some(banned) => {
-                    let banned = banned[BLOCK * i..].iter();
-                    for ((left, z), banned) in left.iter_mut().zip(logits).zip(banned) {
-                        *left = if *banned { f32::NEG_INFINITY } else { *z };
-                    }
-                    &left[..logits.len()]
-                }
-            };
-            let after = before + probabilities(logits, &self.stats, block);
+        let mut before = 0.0;
+        for (i, block) in self.blocks.iter().enumerate() {
+            let after = before + f64::from(block.probability(&self.stats, exp));
             if after > uniform {
-                let passes = |p: &f32| {
-                    before += f64::from(*p);
-                    *p > 0.0 && before > uniform
-                };
-                // Where rounding leaves the sum of the block's tokens short of the sum of its lanes, its last token.
-                let place = block.iter().position(passes).or_else(|| block.iter().rposition(|p| *p > 0.0));
-                if let Some(place) = place {
-                    return BLOCK * i + place;
-                }
+                return self.pick_of_block(i, uniform - before);
             }
             before = after;
         }
         self.likeliest()
     }
 
+    /// The token of a block at which the sum of their probabilities passes `target`. Where rounding leaves that short of the
+    /// block's, its last token that has any.
+    fn pick_of_block(&self, block: usize, target: f64) -> usize {
+        let (tokens, mut left, mut p) = (self.tokens_of(block), [0f32; BLOCK], [0f32; BLOCK]);
+        let (left, p) = (&mut left[..tokens.len()], &mut p[..tokens.len()]);
+        left.iter_mut().zip(tokens.clone()).for_each(|(z, token)| *z = self.logit(token));
+        probabilities(left, &self.stats, p);
+        let mut sum = 0.0;
+        let passes = |p: &f32| {
+            sum += f64::from(*p);
+            *p > 0.0 && sum > target
+        };
+        let place = p.iter().position(passes).or_else(|| p.iter().rposition(|p| *p > 0.0));
+        tokens.start + place.unwrap_or(0)
+    }
+
+    fn tokens_of(&self, block: usize) -> Range<usize> {
+        BLOCK * block..self.logits.len().min(BLOCK * (block + 1))
+    }
+
     /// The lowest id of equals.
     pub(crate) fn likeliest(&self) -> usize {
+        let block = self.blocks.iter().position(|b| b.top() == self.stats.top).unwrap_or(0);
+        let mut tokens = self.tokens_of(block);
         match self.banned {
-            None => first_place(self.logits, self.stats.top),
-            Some(_) => (0..self.logits.len()).find(|v| self.logit(*v) == self.stats.top).unwrap_or(0),
+            None => tokens.start + first_place(&self.logits[tokens], self.stats.top),
+            Some(_) => tokens.find(|v| self.logit(*v) == self.stats.top).unwrap_or(0),
         }
     }
 
@@ -307,17 +318,24 @@ mod tests {
     /// Rows around a block, with bans: blocks draw what one sum over the row draws.
     #[test]
     fn blocks_of_a_row_draw_what_the_row_draws() {
-        for length in [1usize, 7, 255, 256, 257, 900] {
+        for length in [1usize, 7, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 5] {
             let logit = |v: usize| match v * 7919 % 11 {
                 0 if v > 0 => f32::NEG_INFINITY,
                 n => n as f32 * 0.7 - 3.0,
             };
             let (logits, params) = ((0..length).map(logit).collect::<Vec<f32>>(), SamplingParams::default());
-            let row = Distribution::new(&logits, &params).unwrap();
-            for i in 0..200 {
-                let uniform = f64::from(i) / 199.0 * (1.0 - f64::EPSILON);
-                let expected = pick(0..length, |t| row.probability(t), uniform, 1.0);
-                assert_eq!(row.pick_of_all(uniform), expected, "{uniform} of {length} tokens");
+            // Nothing banned, and a third with a whole block.
+            for banned in [vec![false; length], (0..length).map(|v| v % 3 == 1 || v / BLOCK == 1).collect()] {
+                let [row, left] = Distribution::and_left(&logits, &banned, &params).unwrap();
+                let alone = Distribution::new(&logits, &params).unwrap();
+                for (row, i) in [alone, row, left].iter().flat_map(|row| (0..200).map(move |i| (row, i))) {
+                    let uniform = (f64::from(i) + 0.5) / 200.0;
+                    let expected = pick(0..length, |t| row.probability(t), uniform, 1.0);
+                    assert_eq!(row.pick_of_all(uniform), expected, "{uniform} of {length} tokens");
+                }
+                let top = |row: &Distribution<'_>| pick(0..length, |t| row.probability(t), 2.0, 1.0);
+                let [row, left] = Distribution::and_left(&logits, &banned, &params).unwrap();
+                assert_eq!([row.likeliest(), left.likeliest()], [top(&row), top(&left)]);
             }
         }
     }

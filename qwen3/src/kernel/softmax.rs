@@ -1,7 +1,7 @@
 //! Row reductions with a fixed order: dot, maximum, soft-max, log-probabilities and entropy.
 
 use policy_loss::logits::{self, exp, max};
-pub use policy_loss::logits::{Partial, RowStats};
+pub use policy_loss::logits::{BLOCK, Partial, RowStats};
 
 use super::multiversion;
 
@@ -58,11 +58,32 @@ multiversion! {
         logits::columns_grad(columns, target, stats, upstream, exp);
     }
 
-    /// [`row_stats`] of a row and of what `banned` leaves of it, in one pass: the latter with the bits of the row whose banned
+    /// [`row_stats`] of a row, with those of each of its blocks of [`BLOCK`] columns.
+    pub fn block_stats(row: &[f32], inv_temperature: f32, blocks: &mut [Partial]) -> RowStats {
+        let mut all = Partial::NONE;
+        for (columns, block) in row.chunks(BLOCK).zip(blocks) {
+            *block = Partial::of_block(columns, inv_temperature, &exp);
+            all = all.merge(*block, inv_temperature, &exp);
+        }
+        all.stats(inv_temperature)
+    }
+
+    /// [`block_stats`] of a row and of what `banned` leaves of it, in one pass: the latter with the bits of the row whose banned
     /// logits are `-inf`.
-    pub fn row_stats_and_left(row: &[f32], banned: &[bool], inv_temperature: f32) -> [RowStats; 2] {
-        let parts = Partial::with_left([Partial::NONE; 2], row, banned, inv_temperature, exp);
-        [parts[0].stats(inv_temperature), parts[1].stats(inv_temperature)]
+    pub fn block_stats_and_left(
+        row: &[f32],
+        banned: &[bool],
+        inv_temperature: f32,
+        blocks: [&mut [Partial]; 2]
+    ) -> [RowStats; 2] {
+        let ([mut all, mut left], [of_all, of_left]) = ([Partial::NONE; 2], blocks);
+        let columns = row.chunks(BLOCK).zip(banned.chunks(BLOCK));
+        for ((columns, banned), (in_all, in_left)) in columns.zip(of_all.iter_mut().zip(of_left)) {
+            [*in_all, *in_left] = Partial::of_block_and_left(columns, banned, inv_temperature, &exp);
+            all = all.merge(*in_all, inv_temperature, &exp);
+            left = left.merge(*in_left, inv_temperature, &exp);
+        }
+        [all.stats(inv_temperature), left.stats(inv_temperature)]
     }
 
     /// The place of the largest number, the first of equals; 0 where none is a number.
@@ -75,27 +96,12 @@ multiversion! {
         place_of(row, value)
     }
 
-    /// `exp(log_prob(z))` of some logits of a row whose statistics are known; 0 for −∞. Returns their sum, in eight lanes.
-    pub fn probabilities(logits: &[f32], stats: &RowStats, out: &mut [f32]) -> f64 {
+    /// `exp(log_prob(z))` of some logits of a row whose statistics are known; 0 for −∞.
+    pub fn probabilities(logits: &[f32], stats: &RowStats, out: &mut [f32]) {
         for (p, z) in out.iter_mut().zip(logits) {
             let of_finite = exp(stats.log_prob(*z));
             *p = if *z == f32::NEG_INFINITY { 0.0 } else { of_finite };
         }
-        let (eights, rest) = out.as_chunks::<8>();
-        let mut lanes = [0f64; 8];
-        for eight in eights {
-            for lane in 0..8 {
-                lanes[lane] += f64::from(eight[lane]);
-            }
-        }
-        let mut sum = 0.0;
-        for p in rest {
-            sum += f64::from(*p);
-        }
-        for lane in lanes {
-            sum += lane;
-        }
-        sum
     }
 
     /// Turns scores into probabilities in place; returns the log-sum-exp.
