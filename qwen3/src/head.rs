@@ -79,16 +79,19 @@ impl Model {
     /// ```
     ///
     /// # Errors
-    /// Those of `evaluate`, and when states are not a contiguous matrix.
+    /// Those of `evaluate`, and when states are not a contiguous matrix of the head's width.
     pub fn head_loss<E: From<candle_core::Error>>(
         &self,
         states: &Tensor,
         evaluate: impl FnOnce(LinearHead<'_>, MatmulPrecision, &mut [f32]) -> std::result::Result<LinearOutput, E>,
     ) -> std::result::Result<(Tensor, LinearOutput), E> {
-        let (rows, size) = states.dims2()?;
+        let ((rows, size), (vocabulary, inner)) = (states.dims2()?, self.head.dims2()?);
+        if size != inner {
+            let message = format!("head: states [{rows}, {size}], weight [{vocabulary}, {inner}]");
+            return Err(candle_core::Error::Msg(message).into());
+        }
         let (y, w) = (read(states), read(&self.head));
         let weight = w.slice("the head")?;
-        let vocabulary = weight.len() / size.max(1);
         let head = LinearHead {
             hidden: y.slice("hidden states")?,
             weight,

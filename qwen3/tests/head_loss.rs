@@ -121,3 +121,19 @@ fn a_second_backward_is_an_error() {
     model.gradients(&scalar).unwrap();
     assert!(model.gradients(&scalar).unwrap_err().to_string().contains("a second backward"));
 }
+
+#[test]
+fn states_of_another_width_are_refused() {
+    let model = random_model(tiny(Architecture::Qwen3), 1);
+    let size = model.config().hidden_size;
+    // A divisor, with which the head's weight would still be a matrix.
+    let states = Tensor::zeros((1, size / 2), candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
+    let loss = LossConfig::cross_entropy().validate().unwrap();
+    let found = model.head_loss(&states, |head, products, grad| {
+        let head = LinearHead { targets: &[1], ..head };
+        let batch = TokenBatch::new(&[0, 1], &[], Advantages::PerSequence(&[1.0]));
+        loss.evaluate_linear(&head, &batch, &Normalizer::default(), &products, grad)
+            .map_err(candle_core::Error::wrap)
+    });
+    assert!(found.unwrap_err().to_string().contains(&format!("states [1, {}]", size / 2)));
+}

@@ -115,7 +115,7 @@ metrics! {
     "time/rollout": "seconds of generation",
     "time/reward": "seconds of scoring",
     "time/logp": "seconds in old log-probabilities",
-    "time/forward": "seconds in forward passes with loss",
+    "time/forward": "seconds in forward passes with loss and the gradients of the head, which come with it",
     "time/backward": "seconds in backward passes",
     "time/optimizer": "seconds in the optimiser",
     "time/gate": "seconds of refreshing the gate",

@@ -1,13 +1,12 @@
 //! The model that is trained: a decoder, or a decoder with a vision tower.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use candle_core::Tensor;
-use policy_loss::{Advantages, LinearHead, LogitMask, LossConfig, Normalizer, TokenBatch};
+use policy_loss::{Advantages, LinearHead, LossConfig, Normalizer, TokenBatch};
 use qwen3::{
-    Batch, Config, Decoder, ForwardOptions, Hidden, LogProbs, MatmulPrecision, Model, Parameter, Precision,
-    Result, SaveType, VisualItems, VlModel,
+    Batch, Config, Decoder, ForwardOptions, Hidden, MatmulPrecision, Model, Parameter, Precision, Result,
+    SaveType, VisualItems, VlModel,
 };
 
 use crate::learner::UpdateError;
@@ -107,28 +106,6 @@ impl Policy {
             Self::Text(_) => Err(qwen3::Error::Batch("images need a model with a vision tower".into())),
             Self::Vision(model) => model.forward(batch, items, options),
         }
-    }
-
-    /// [`Model::log_probs`].
-    ///
-    /// # Errors
-    /// As that.
-    pub fn log_probs(&self, states: &Tensor, targets: &[u32], temperature: f64) -> Result<LogProbs> {
-        self.text().log_probs(states, targets, temperature)
-    }
-
-    /// [`Model::masked_log_probs`].
-    ///
-    /// # Errors
-    /// As that.
-    pub fn masked_log_probs(
-        &self,
-        states: &Tensor,
-        targets: &[u32],
-        temperature: f64,
-        mask: Option<Arc<dyn LogitMask>>,
-    ) -> Result<LogProbs> {
-        self.text().masked_log_probs(states, targets, temperature, mask)
     }
 
     /// `−Σ log p / tokens` of rows of states `[rows, hidden_size]` that predict `targets`, in one pass with the head

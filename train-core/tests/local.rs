@@ -41,7 +41,7 @@ fn log_probabilities_of_continuations_are_those_of_the_training_forward() {
                 let tokens = [&first[..], &rest].concat();
                 let batch = Batch::pack([&tokens[..tokens.len() - 1]]);
                 let hidden = policy.forward(&batch, &Default::default(), &ForwardOptions::default()).unwrap();
-                let logp = policy.log_probs(&hidden.states, &tokens[1..], 1.0).unwrap().logp;
+                let logp = policy.text().log_probs(&hidden.states, &tokens[1..], 1.0).unwrap().logp;
                 let logp = logp.to_vec1::<f32>().unwrap();
                 let wanted: f64 = logp[first.len() - 1..].iter().map(|x| f64::from(*x)).sum();
                 assert_eq!(*got, wanted, "{prompt}{continuation}");

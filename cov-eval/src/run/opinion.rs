@@ -281,7 +281,8 @@ fn published(instance: &Instance, intake: &Intake, holds: &[(&str, bool)]) -> f6
 }
 
 /// Asks a judge of the answers to a plan, and writes `judge.json` and `judge.md` beside the scores, which it does not touch. Its replies
-/// are kept in `judge.jsonl`, in one order however many requests are under way: called again, it asks only for what is not there. Returns why the source last failed, where it did.
+/// are kept in `judge.jsonl`, in one order however many requests are under way: called again, it asks only for what is not there.
+/// Returns why the source last failed, where it did.
 ///
 /// # Errors
 /// Files that cannot be read or written; lines that are no records; an instance that cannot be made.

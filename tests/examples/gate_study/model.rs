@@ -111,7 +111,7 @@ fn loss(policy: &Policy, texts: &[Vec<u32>], options: &ForwardOptions) -> Result
     let batch = Batch::pack(texts.iter().map(|t| &t[..t.len() - 1]));
     let targets: Vec<u32> = texts.iter().flat_map(|t| &t[1..]).copied().collect();
     let hidden = policy.forward(&batch, &VisualItems::default(), options)?;
-    let scores = policy.log_probs(&hidden.states, &targets, 1.0)?;
+    let scores = policy.text().log_probs(&hidden.states, &targets, 1.0)?;
     Ok(scores.logp.sum_all()?.affine(-1.0 / targets.len() as f64, 0.0)?)
 }
 

@@ -67,7 +67,7 @@ impl Learner {
     ) -> Result<Vec<f32>, UpdateError> {
         let states = hidden.states.apply_op1(GatherRows { rows: Arc::from(packed.rows.as_slice()) })?;
         let masks = masks.map(|m| m as Arc<dyn LogitMask>);
-        let scores = model.masked_log_probs(&states, &packed.targets, self.temperature, masks)?;
+        let scores = model.text().masked_log_probs(&states, &packed.targets, self.temperature, masks)?;
         Ok(scores.logp.to_vec1::<f32>()?)
     }
 
@@ -91,7 +91,8 @@ impl Learner {
         for micro in micro_batches(batch, self.settings.tokens_per_micro) {
             let Forward { packed, states, masks, .. } = self.forward(&micro, true)?;
             let mask = masks.map(|m| m as Arc<dyn LogitMask>);
-            let scores = self.model.masked_log_probs(&states, &packed.targets, self.temperature, mask)?;
+            let scores =
+                self.model.text().masked_log_probs(&states, &packed.targets, self.temperature, mask)?;
             logp.extend(scores.logp.to_vec1::<f32>()?);
             entropy.extend(scores.entropy.to_vec1::<f32>()?);
         }
@@ -123,9 +124,10 @@ impl Learner {
         let rows = masks.denied_rows();
         let targets: Vec<u32> = rows.iter().map(|row| pass.packed.targets[*row as usize]).collect();
         let states = pass.states.apply_op1(GatherRows { rows: Arc::from(rows.as_slice()) })?;
-        let full = self.model.log_probs(&states, &targets, self.temperature)?.logp;
+        let full = self.model.text().log_probs(&states, &targets, self.temperature)?.logp;
         let denials: Arc<dyn LogitMask> = masks.denials_of(&rows);
-        let gated = self.model.masked_log_probs(&states, &targets, self.temperature, Some(denials))?.logp;
+        let gated =
+            self.model.text().masked_log_probs(&states, &targets, self.temperature, Some(denials))?.logp;
         Ok(Some((gated - full)?))
     }
 
