@@ -80,7 +80,8 @@ fn measured(model: &mut Policy, batch: &Batch, items: &VisualItems, recompute: b
     let before = NOW.load(Relaxed);
     MOST.store(before, Relaxed);
     let hidden = model.forward(batch, items, &ForwardOptions::default()).unwrap();
-    let loss = model.log_probs(&hidden.states, &batch.tokens, 1.0).unwrap().logp.sum_all().unwrap();
+    let offsets = [0, batch.tokens.len()];
+    let (loss, _) = model.cross_entropy(&hidden.states, &batch.tokens, &offsets, batch.tokens.len()).unwrap();
     drop(model.gradients(&loss, items).unwrap());
     (MOST.load(Relaxed) - before) as f64
 }
