@@ -320,7 +320,9 @@ mod tests {
             }
             if object.strict && object.range == (0..text.len()) {
                 let json = serde_json::from_str::<std::collections::BTreeMap<String, String>>(&text);
-                prop_assert!(json.is_ok(), "{:?}", json);
+                // Half a surrogate pair is JSON (RFC 8259, 8.2), though no text that Rust can hold.
+                let half = text.to_ascii_lowercase().contains("\\ud");
+                prop_assert!(json.is_ok() || half, "{:?}", json);
             }
         }
     }
