@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use rustpython_parser::ast::Operator;
+use ruff_python_ast::Operator;
 
 use super::interpreter::Interpreter;
 use super::operators::checked;
@@ -35,6 +35,7 @@ pub(super) const BUILTINS: &[&str] = &[
     "bool",
     "round",
     "isinstance",
+    "type",
     "print",
     "divmod",
     "pow",
@@ -239,6 +240,17 @@ impl<'a> Interpreter<'a> {
                 _ => return Err(Stop::Unsupported),
             },
             ("isinstance", [x, kind]) => Value::Bool(is_instance(x, kind)?),
+            ("type", [x]) => Value::Builtin(match x {
+                Value::Bool(_) => "bool",
+                Value::Int(_) => "int",
+                Value::Float(_) => "float",
+                Value::Str(_) => "str",
+                Value::List(_) => "list",
+                Value::Tuple(_) => "tuple",
+                Value::Dict(_) => "dict",
+                Value::Set(_) => "set",
+                _ => return Err(Stop::Unsupported),
+            }),
             ("divmod", [a, b]) => {
                 pair(self.binary(a, Operator::FloorDiv, b)?, self.binary(a, Operator::Mod, b)?)
             }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use rustpython_parser::ast::{self, Expr};
+use ruff_python_ast::{self as ast, Expr};
 
 use super::interpreter::Interpreter;
 use super::text::{display, format, repr};
@@ -26,7 +26,15 @@ impl<'a> Interpreter<'a> {
 
     pub(super) fn expression(&mut self, expression: &'a Expr) -> Run<'a, Value<'a>> {
         Ok(match expression {
-            Expr::Constant(c) => constant(&c.value)?,
+            Expr::NoneLiteral(_) => Value::None,
+            Expr::BooleanLiteral(b) => Value::Bool(b.value),
+            Expr::StringLiteral(s) => Value::str(s.value.to_str()),
+            Expr::NumberLiteral(n) => match &n.value {
+                // Numbers of more than 18 digits are none.
+                ast::Number::Int(i) => Value::Int(i.as_i64().ok_or(Stop::Unsupported)?.into()),
+                ast::Number::Float(f) => Value::Float(*f),
+                ast::Number::Complex { .. } => return Err(Stop::Unsupported),
+            },
             Expr::Name(n) => self.name(n.id.as_str())?,
             Expr::List(l) => Value::list(self.all(&l.elts)?),
             Expr::Tuple(t) => Value::tuple(self.all(&t.elts)?),
@@ -39,9 +47,9 @@ impl<'a> Interpreter<'a> {
             }
             Expr::Dict(d) => {
                 let dict = Value::Dict(Rc::default());
-                for (key, value) in d.keys.iter().zip(&d.values) {
-                    let Some(key) = key else { return Err(Stop::Unsupported) };
-                    let (key, value) = (self.eval(key)?, self.eval(value)?);
+                for item in &d.items {
+                    let Some(key) = &item.key else { return Err(Stop::Unsupported) };
+                    let (key, value) = (self.eval(key)?, self.eval(&item.value)?);
                     self.put(&dict, key, value)?;
                 }
                 dict
@@ -56,7 +64,7 @@ impl<'a> Interpreter<'a> {
                 }
                 value
             }
-            Expr::NamedExpr(n) => {
+            Expr::Named(n) => {
                 let value = self.eval(&n.value)?;
                 self.assign(&n.target, value.clone())?;
                 value
@@ -79,8 +87,8 @@ impl<'a> Interpreter<'a> {
                     _ => return raise("TypeError"),
                 }
             }
-            Expr::Lambda(l) => self.function(&l.args, Body::Expression(&l.body))?,
-            Expr::IfExp(i) => {
+            Expr::Lambda(l) => self.function(l.parameters.as_deref(), Body::Expression(&l.body))?,
+            Expr::If(i) => {
                 let branch = if self.eval(&i.test)?.truth() { &i.body } else { &i.orelse };
                 self.eval(branch)?
             }
@@ -97,9 +105,9 @@ impl<'a> Interpreter<'a> {
             }
             Expr::Call(c) => {
                 let function = self.eval(&c.func)?;
-                let args = self.all(&c.args)?;
+                let args = self.all(&c.arguments.args)?;
                 let mut keywords = Keywords::new();
-                for keyword in &c.keywords {
+                for keyword in &c.arguments.keywords {
                     let Some(name) = &keyword.arg else { return Err(Stop::Unsupported) };
                     keywords.push((name.as_str(), self.eval(&keyword.value)?));
                 }
@@ -123,13 +131,14 @@ impl<'a> Interpreter<'a> {
             }
             Expr::ListComp(c) => Value::list(self.comprehend(&c.generators, &mut |me| me.eval(&c.elt))?),
             Expr::SetComp(c) => Value::set(self.comprehend(&c.generators, &mut |me| me.eval(&c.elt))?),
-            Expr::GeneratorExp(c) => {
+            Expr::Generator(c) => {
                 let items = self.comprehend(&c.generators, &mut |me| me.eval(&c.elt))?;
                 Value::Iterator(Rc::new(RefCell::new(items.into_iter())))
             }
             Expr::DictComp(c) => {
+                let Some(key) = &c.key else { return Err(Stop::Unsupported) };
                 let pairs = self.comprehend(&c.generators, &mut |me| {
-                    Ok(Value::tuple(vec![me.eval(&c.key)?, me.eval(&c.value)?]))
+                    Ok(Value::tuple(vec![me.eval(key)?, me.eval(&c.value)?]))
                 })?;
                 let dict = Value::Dict(Rc::default());
                 for pair in pairs {
@@ -138,31 +147,52 @@ impl<'a> Interpreter<'a> {
                 }
                 dict
             }
-            Expr::JoinedStr(j) => {
+            Expr::FString(f) => {
                 let mut text = String::new();
-                for part in &j.values {
-                    let value = self.eval(part)?;
-                    text.push_str(&display(&value)?);
+                for part in &f.value {
+                    match part {
+                        ast::FStringPart::Literal(literal) => text.push_str(&literal.value),
+                        ast::FStringPart::FString(f) => self.interpolated(&f.elements, &mut text)?,
+                    }
                     self.size(text.len())?;
                 }
                 Value::str(text)
             }
-            Expr::FormattedValue(f) => {
-                let value = self.eval(&f.value)?;
-                let value = match f.conversion {
-                    ast::ConversionFlag::None => value,
-                    ast::ConversionFlag::Repr => Value::str(repr(&value, 0)?),
-                    ast::ConversionFlag::Str => Value::str(display(&value)?),
-                    ast::ConversionFlag::Ascii => return Err(Stop::Unsupported),
-                };
-                let spec = match &f.format_spec {
-                    None => String::new(),
-                    Some(spec) => display(&self.eval(spec)?)?,
-                };
-                Value::str(if spec.is_empty() { display(&value)? } else { format(&value, &spec)? })
-            }
             _ => return Err(Stop::Unsupported),
         })
+    }
+
+    /// Appends the parts of an f-string, or of the form in which one of its values is to be shown.
+    fn interpolated(
+        &mut self,
+        elements: &'a [ast::InterpolatedStringElement],
+        text: &mut String,
+    ) -> Run<'a, ()> {
+        for element in elements {
+            match element {
+                ast::InterpolatedStringElement::Literal(literal) => text.push_str(&literal.value),
+                ast::InterpolatedStringElement::Interpolation(i) => {
+                    if i.debug_text.is_some() {
+                        return Err(Stop::Unsupported);
+                    }
+                    let value = self.eval(&i.expression)?;
+                    let value = match i.conversion {
+                        ast::ConversionFlag::None => value,
+                        ast::ConversionFlag::Repr => Value::str(repr(&value, 0)?),
+                        ast::ConversionFlag::Str => Value::str(display(&value)?),
+                        ast::ConversionFlag::Ascii => return Err(Stop::Unsupported),
+                    };
+                    let mut spec = String::new();
+                    if let Some(parts) = &i.format_spec {
+                        self.interpolated(&parts.elements, &mut spec)?;
+                    }
+                    let shown = if spec.is_empty() { display(&value)? } else { format(&value, &spec)? };
+                    text.push_str(&shown);
+                }
+            }
+            self.size(text.len())?;
+        }
+        Ok(())
     }
 
     /// Values of a comprehension, in a scope of its own.
@@ -204,19 +234,4 @@ impl<'a> Interpreter<'a> {
         }
         Ok(())
     }
-}
-
-fn constant<'a>(value: &ast::Constant) -> Run<'a, Value<'a>> {
-    Ok(match value {
-        ast::Constant::None => Value::None,
-        ast::Constant::Bool(b) => Value::Bool(*b),
-        ast::Constant::Str(s) => Value::str(s.as_str()),
-        // Numbers of more than 18 digits are none.
-        ast::Constant::Int(i) => {
-            i64::try_from(i).map_or(Err(Stop::Unsupported), |i| Ok(Value::Int(i.into())))?
-        }
-        ast::Constant::Float(f) => Value::Float(*f),
-        ast::Constant::Tuple(t) => Value::tuple(t.iter().map(constant).collect::<Run<'a, Vec<_>>>()?),
-        _ => return Err(Stop::Unsupported),
-    })
 }

@@ -30,7 +30,7 @@ fn hostile() -> impl Strategy<Value = String> {
 
 /// What calls of the functions of a text come to, one after the other.
 fn outcomes(statements: &[ast::Stmt]) -> Vec<Outcome> {
-    let arguments = ast::Suite::parse("17\n'a, B'\n[3, 1, 2]\n", "arguments").unwrap();
+    let arguments = parse("17\n'a, B'\n[3, 1, 2]\n").unwrap();
     let expressions =
         arguments.into_iter().filter_map(|s| if let ast::Stmt::Expr(e) = s { Some(*e.value) } else { None });
     let arguments: Vec<ast::Expr> = expressions.collect();

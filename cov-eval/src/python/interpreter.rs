@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use rustpython_parser::ast::{self, Expr, Stmt};
+use ruff_python_ast::{self as ast, Expr, Stmt};
 
 use super::text::repr;
 use super::value::{
@@ -177,16 +177,20 @@ impl<'a> Interpreter<'a> {
         result
     }
 
-    pub(super) fn function(&mut self, args: &'a ast::Arguments, body: Body<'a>) -> Run<'a, Value<'a>> {
-        if args.kwarg.is_some() {
+    pub(super) fn function(
+        &mut self,
+        parameters: Option<&'a ast::Parameters>,
+        body: Body<'a>,
+    ) -> Run<'a, Value<'a>> {
+        if parameters.is_some_and(|p| p.kwarg.is_some()) {
             return Err(Stop::Unsupported);
         }
-        let mut params = Vec::with_capacity(args.args.len());
-        for arg in args.posonlyargs.iter().chain(&args.args).chain(&args.kwonlyargs) {
+        let mut params = Vec::new();
+        for arg in parameters.iter().flat_map(|p| p.iter_non_variadic_params()) {
             let default = arg.default.as_ref().map(|d| self.eval(d)).transpose()?;
-            params.push((arg.def.arg.as_str(), default));
+            params.push((arg.name().as_str(), default));
         }
-        let rest = args.vararg.as_ref().map(|a| a.arg.as_str());
+        let rest = parameters.and_then(|p| p.vararg.as_ref()).map(|a| a.name.as_str());
         Ok(Value::Function(Rc::new(Function { params, rest, body, around: self.locals.clone() })))
     }
 

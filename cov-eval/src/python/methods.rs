@@ -296,9 +296,9 @@ impl<'a> Interpreter<'a> {
             ("union" | "intersection" | "difference", [other]) => {
                 let other = Value::set(self.items(other)?);
                 let op = match name {
-                    "union" => rustpython_parser::ast::Operator::BitOr,
-                    "intersection" => rustpython_parser::ast::Operator::BitAnd,
-                    _ => rustpython_parser::ast::Operator::Sub,
+                    "union" => ruff_python_ast::Operator::BitOr,
+                    "intersection" => ruff_python_ast::Operator::BitAnd,
+                    _ => ruff_python_ast::Operator::Sub,
                 };
                 self.binary(object, op, &other)?
             }

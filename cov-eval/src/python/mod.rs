@@ -19,9 +19,9 @@ mod value;
 pub(crate) use interpreter::{Outcome, Program};
 pub(crate) use lexer::{Kind, Token, tokens};
 pub(crate) use lint::{Finding, RULES, canonical, findings};
-pub(crate) use names::{forbidden, functions, kinds};
+pub(crate) use names::{Node, each, forbidden, functions};
 
-use rustpython_parser::{Parse, ast};
+use ruff_python_ast as ast;
 
 const MAX_LINES: usize = 20_000;
 const MAX_LOGICAL_LINE: usize = 4_000;
@@ -88,18 +88,18 @@ fn within_limits(source: &str) -> Option<Vec<Token>> {
 /// A program that parses.
 pub(crate) struct Parsed {
     pub(crate) tokens: Vec<Token>,
-    pub(crate) statements: Vec<ast::Stmt>,
+    pub(crate) statements: ast::Suite,
 }
 
 /// The tokens and statements of a program.
 pub(crate) fn read(source: &str) -> Result<Parsed, Refusal> {
     let tokens = within_limits(source).ok_or(Refusal::Limits)?;
-    let statements = ast::Suite::parse(source, "answer").map_err(|_| Refusal::Syntax)?;
-    Ok(Parsed { tokens, statements })
+    let parsed = ruff_python_parser::parse_module(source).map_err(|_| Refusal::Syntax)?;
+    Ok(Parsed { tokens, statements: parsed.into_suite() })
 }
 
 /// The statements of a program.
-pub(crate) fn parse(source: &str) -> Result<Vec<ast::Stmt>, Refusal> {
+pub(crate) fn parse(source: &str) -> Result<ast::Suite, Refusal> {
     read(source).map(|parsed| parsed.statements)
 }
 

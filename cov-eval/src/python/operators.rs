@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use rustpython_parser::ast::{self, CmpOp, Operator};
+use ruff_python_ast::{self as ast, CmpOp, Operator};
 
 use super::interpreter::Interpreter;
 use super::value::{Run, Stop, Value, raise};

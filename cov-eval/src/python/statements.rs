@@ -1,6 +1,6 @@
 //! Statements.
 
-use rustpython_parser::ast::{self, Expr, Stmt};
+use ruff_python_ast::{self as ast, Expr, Stmt};
 
 use super::builtins::BUILTINS;
 use super::interpreter::Interpreter;
@@ -9,10 +9,11 @@ use super::value::{Body, Run, Stop, Value, raise};
 impl<'a> Interpreter<'a> {
     pub(super) fn statement(&mut self, statement: &'a Stmt) -> Run<'a, ()> {
         match statement {
-            Stmt::FunctionDef(f) if f.decorator_list.is_empty() => {
-                let function = self.function(&f.args, Body::Statements(&f.body))?;
+            Stmt::FunctionDef(f) if f.decorator_list.is_empty() && !f.is_async => {
+                let function = self.function(Some(&f.parameters), Body::Statements(&f.body))?;
                 self.bind(f.name.as_str(), function);
             }
+            Stmt::ClassDef(c) if c.decorator_list.is_empty() => self.bind(c.name.as_str(), Value::Class),
             Stmt::Return(r) => {
                 let value = r.value.as_ref().map_or(Ok(Value::None), |v| self.eval(v))?;
                 return Err(Stop::Return(value));
@@ -41,10 +42,18 @@ impl<'a> Interpreter<'a> {
                 self.assign(&a.target, value)?;
             }
             Stmt::If(i) => {
-                let branch = if self.eval(&i.test)?.truth() { &i.body } else { &i.orelse };
-                self.block(branch)?;
+                if self.eval(&i.test)?.truth() {
+                    return self.block(&i.body);
+                }
+                for clause in &i.elif_else_clauses {
+                    self.burn(1)?;
+                    let taken = clause.test.as_ref().map_or(Ok(true), |test| Ok(self.eval(test)?.truth()))?;
+                    if taken {
+                        return self.block(&clause.body);
+                    }
+                }
             }
-            Stmt::For(f) => {
+            Stmt::For(f) if !f.is_async => {
                 let items = self.eval(&f.iter)?;
                 let live = if let Value::List(list) = &items { Some(list.clone()) } else { None };
                 let fixed = if live.is_some() { Vec::new() } else { self.items(&items)? };
@@ -86,7 +95,7 @@ impl<'a> Interpreter<'a> {
                     _ => return raise("TypeError"),
                 }
             }
-            Stmt::Try(t) => return self.attempt(t),
+            Stmt::Try(t) if !t.is_star => return self.attempt(t),
             Stmt::Assert(a) => {
                 if !self.eval(&a.test)?.truth() {
                     return raise("AssertionError");
@@ -165,7 +174,11 @@ impl<'a> Interpreter<'a> {
         let scopes = self.locals.iter().rev().chain([&self.globals]);
         for scope in scopes {
             if let Some(value) = scope.borrow().get(name) {
-                return Ok(value.clone());
+                return if matches!(value, Value::Class) {
+                    Err(Stop::Unsupported)
+                } else {
+                    Ok(value.clone())
+                };
             }
         }
         if let Some(builtin) = BUILTINS.iter().find(|b| **b == name) {

@@ -3,7 +3,7 @@
 use super::value::{Run, Stop, Value, raise, spend};
 
 /// `repr` of a float.
-fn float(value: f64) -> String {
+pub(super) fn float(value: f64) -> String {
     if value.is_nan() {
         return "nan".into();
     }

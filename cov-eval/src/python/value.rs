@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use foldhash::fast::FixedState;
-use rustpython_parser::ast;
+use ruff_python_ast as ast;
 
 /// Names of a function or of the module, as they stand in the program. Nothing depends on their order.
 pub(super) type Names<'a> = HashMap<&'a str, Value<'a>, FixedState>;
@@ -96,6 +96,8 @@ pub(super) enum Value<'a> {
     /// An exception or its class, by its kind.
     Exception(Rc<str>),
     Module(Rc<str>),
+    /// A class, of which no more than its name is known: what uses it is not supported.
+    Class,
 }
 
 impl<'a> Value<'a> {
@@ -212,7 +214,11 @@ impl<'a> Value<'a> {
                 a.len() == b.len()
                     && a.iter().all(|(k, v)| find(k).is_some_and(|(_, w)| v.same(w, tolerance)))
             }
-            (Value::Range(..), Value::Range(..)) => self.length() == other.length(),
+            (Value::Range(a), Value::Range(b)) => {
+                let n = self.length();
+                n == other.length() && (n == Some(0) || (a[0] == b[0] && (n == Some(1) || a[2] == b[2])))
+            }
+            (Value::Builtin(a), Value::Builtin(b)) => a == b,
             (Value::Exception(a), Value::Exception(b)) => a == b,
             _ => false,
         }

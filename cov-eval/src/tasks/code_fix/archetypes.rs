@@ -398,4 +398,47 @@ archetypes! {
     rotated[0] += {a}
     return rotated
 "#;
+    ["split_large", "keep_above", "pick_high"], [Numbers], r#"def {f}(numbers, step=2):
+    """Keep the numbers that are large enough."""
+    limit = {b}
+
+    def is_large(number):
+        return number > limit
+
+    big = [number for number in numbers if is_large(number)]
+    tail = 1 if big else 0
+    return big, tail + {a} * step
+"#;
+    ["index_words", "map_lengths", "measure_words"], [Words], r#"def {f}(words, floor=4):
+    """Map words to lengths, and tell whether one is long."""
+    lengths = {word: len(word) + {a} for word in words}
+    letters = {word[0] for word in words}
+    found = any(length > floor for length in lengths.values())
+    return lengths, sorted(letters), found
+"#;
+    ["separate_kinds", "sort_fields", "divide_values"], [Records], r#"def {f}(records, wanted=None):
+    """Add up the numbers of records and collect their texts."""
+    colors = {'red', 'blue'}
+    texts = []
+    total = 0
+    for record in records:
+        for field in sorted(record):
+            value = record[field]
+            if isinstance(value, int):
+                total += value * {a}
+                continue
+            if wanted is not None and value != wanted:
+                continue
+            if value not in colors:
+                texts.append(value)
+    return texts, total
+"#;
+    ["compare_words", "match_letters", "overlap_words"], [Words, Words], r#"def {f}(first, second):
+    """Compare the words of two lists by their first letters."""
+    pairs = [(left, right) for left in first for right in second]
+    close = [left + right for left, right in pairs if left[0] == right[0]]
+    complete = all(len(word) > {a} for word in first)
+    sizes = {left: len(right) for left, right in pairs}
+    return close[:{b}], complete, sorted(sizes.values())
+"#;
 }

@@ -1,10 +1,16 @@
 //! Violations, put into clean code.
 
+use super::tree;
 use crate::key::DetRng;
 use crate::python::{Finding, Kind, Token, findings, parse, read, tokens};
 
 /// An edit of a text: bytes, and what takes their place.
-type Edit = (std::ops::Range<usize>, String);
+pub(super) type Edit = (std::ops::Range<usize>, String);
+
+/// Words with which something goes on.
+const KEYWORDS: [&str; 14] = [
+    "and", "def", "elif", "else", "for", "if", "in", "is", "lambda", "not", "or", "return", "while", "raise",
+];
 
 const NOTES: [&str; 4] = ["check this", "see above", "may change", "keep order"];
 
@@ -60,6 +66,17 @@ fn edits(source: &str, code: &str, rng: &mut DetRng) -> Vec<Vec<Edit>> {
     };
     let compares: &[&str] = &["=", "==", "!=", "<", ">", "<=", ">=", "+=", "-="];
     let note = *rng.pick(&NOTES);
+    let keywords = || tokens.iter().filter(|t| t.kind == Kind::Name && KEYWORDS.contains(&text(t)));
+    // Where the one line of a block starts.
+    let bodies: Vec<usize> = line_ends
+        .windows(2)
+        .filter(|ends| {
+            let (block, after) = (ends[0] + 1, ends[1] + 1);
+            let deep = |at: usize| if at < source.len() { indent(at).len() } else { 0 };
+            source[..ends[0]].ends_with(':') && deep(block) > 4 && deep(after) < deep(block)
+        })
+        .map(|ends| ends[0] + 1)
+        .collect();
     let phrase = |old: &str, new: &str| -> Vec<Vec<Edit>> {
         source.match_indices(old).map(|(at, _)| vec![(at..at + old.len(), new.to_owned())]).collect()
     };
@@ -84,7 +101,7 @@ fn edits(source: &str, code: &str, rng: &mut DetRng) -> Vec<Vec<Edit>> {
             .collect(),
         "E251" => operators(&["="])
             .filter(|t| !space_after(t))
-            .map(|t| vec![(t.range.clone(), " = ".to_owned())])
+            .map(|t| insert(if rng.below(2) == 0 { t.range.start } else { t.range.end }, " "))
             .collect(),
         "E261" => line_ends.iter().map(|&end| insert(end, &format!(" # {note}"))).collect(),
         "E262" => line_ends.iter().map(|&end| insert(end, &format!("  #{note}"))).collect(),
@@ -158,18 +175,60 @@ fn edits(source: &str, code: &str, rng: &mut DetRng) -> Vec<Vec<Edit>> {
                 .collect();
             vec![word_edits(source, &name, &camel)]
         }
-        _ => Vec::new(),
+        "E111" => bodies.iter().map(|at| vec![(*at..at + 2, String::new())]).collect(),
+        "E117" => bodies.iter().map(|&at| insert(at, "    ")).collect(),
+        "E211" => {
+            let follows = |pair: &&[Token]| {
+                let opens = pair[1].kind == Kind::Operator && matches!(text(&pair[1]), "(" | "[");
+                let value = match pair[0].kind {
+                    Kind::Name => !KEYWORDS.contains(&text(&pair[0])),
+                    _ => matches!(text(&pair[0]), ")" | "]"),
+                };
+                opens && value && pair[0].range.end == pair[1].range.start
+            };
+            tokens.windows(2).filter(follows).map(|pair| insert(pair[1].range.start, " ")).collect()
+        }
+        "E266" => starts.iter().map(|&s| insert(s, &format!("{}## {note}\n", indent(s)))).collect(),
+        "E271" => keywords().filter(|t| space_after(t)).map(|t| insert(t.range.end, " ")).collect(),
+        "E272" => {
+            let spaced = |t: &&Token| {
+                let before = &source[..t.range.start];
+                before.ends_with(' ') && !before.ends_with("  ")
+            };
+            keywords().filter(spaced).map(|t| insert(t.range.start, " ")).collect()
+        }
+        // Of a method the first, of a function in a function the other.
+        "E301" | "E306" => {
+            let blank = |at: usize| source[at + 2..].trim_start_matches(' ').starts_with("def ");
+            let found = source.match_indices("\n\n ").map(|m| m.0).filter(|&at| blank(at));
+            found.map(|at| vec![(at..at + 1, String::new())]).collect()
+        }
+        "W191" => starts.iter().map(|&s| insert(s, &format!("\t# {note}\n"))).collect(),
+        "W605" => {
+            let (start, end) = source.find("\"\"\"").map_or((0, 0), |at| {
+                (at + 3, source[at + 3..].find("\"\"\"").map_or(at + 3, |length| at + 3 + length))
+            });
+            let escapes = |&at: &usize| {
+                source[..at].ends_with(' ') && !source[at..].starts_with(|c: char| "abfnrtvxNuU".contains(c))
+            };
+            (start..end).filter(escapes).map(|at| insert(at, "\\")).collect()
+        }
+        _ => tree::edits(source, code, rng),
     }
 }
 
-/// Rules that are broken inside a function.
+/// Rules that are broken inside a function or class.
 pub(super) const INSIDE: &[&str] = &[
-    "E231", "E225", "E501", "W291", "E261", "E203", "E201", "E202", "E221", "E222", "E251", "E262", "E265",
-    "E303", "E701", "E703", "E711", "E713", "E722", "F841", "B006", "C408", "N802", "N806", "SIM118", "W293",
+    "B006", "B007", "B008", "C400", "C401", "C402", "C403", "C404", "C405", "C408", "C411", "C416", "C417",
+    "C419", "E111", "E117", "E201", "E202", "E203", "E211", "E221", "E222", "E225", "E231", "E251", "E261",
+    "E262", "E265", "E266", "E271", "E272", "E301", "E303", "E306", "E501", "E701", "E702", "E703", "E711",
+    "E712", "E713", "E714", "E721", "E722", "E731", "E741", "F541", "F821", "F841", "N801", "N802", "N803",
+    "N806", "SIM102", "SIM103", "SIM108", "SIM118", "SIM201", "SIM202", "SIM210", "SIM300", "W191", "W291",
+    "W293", "W605",
 ];
 
-/// Rules that are broken between functions.
-pub(super) const BETWEEN: &[&str] = &["E302", "F401", "E401", "E305"];
+/// Rules that are broken between functions. W391 is not: what follows the last line of an answer does not count.
+pub(super) const BETWEEN: &[&str] = &["E302", "E305", "E401", "E402", "F401", "F811"];
 
 /// The violations of a text that parses.
 pub(super) fn lint(source: &str) -> Option<Vec<Finding>> {

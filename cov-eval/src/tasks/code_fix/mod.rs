@@ -7,6 +7,7 @@ mod archetypes;
 mod dirty;
 mod plant;
 mod program;
+mod tree;
 mod verify;
 
 use std::collections::HashMap;
@@ -29,7 +30,7 @@ use crate::tasks::{self, Targets};
 /// The task.
 pub(super) struct CodeFix;
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Functions for each 1024 tokens.
 const FUNCTIONS: u32 = 7;
@@ -66,6 +67,8 @@ pub struct CodeTargets {
     /// Faults of syntax.
     faults: usize,
     functions: Vec<Function>,
+    #[serde(skip)]
+    count: Memo<usize>,
     /// What the parameters of the clean file's functions are called, once an answer is compared with them.
     #[serde(skip)]
     signatures: Memo<Signatures>,
@@ -150,12 +153,12 @@ impl Task for CodeFix {
              2. lint: none of the violations is left. The rules are those of flake8 with its plug-ins bugbear, naming, \
              simplify and comprehensions, of which these are checked; comments such as noqa are not heeded:\n{rules}\n\
              3. no_new_findings: no violations that were not there.\n\
-             4. behaviour: every function does what it did, which is tried with hidden calls. It has the same parameters; a \
-             name is changed only where N802 or N806 wants it in lower case with underscores.\n\
-             5. function_count: {functions} functions, as now.\n\
+             4. behaviour: every function does what it did, which is tried with hidden calls. It has the same parameters; names \
+             are changed only where E741 or a rule of naming (N8..) asks for it.\n\
+             5. function_count: {functions} functions and methods, as now.\n\
              6. single_block: one block of code with the whole file.",
             rules = rules.join("\n"),
-            functions = count + 1,
+            functions = targets.count(),
         );
         Ok(Instance::assemble(
             key,
@@ -214,7 +217,10 @@ impl Task for CodeFix {
                 let head = targets.clean.lines().find(|l| l.starts_with(&format!("def {}(", f.name)));
                 format!("{}\n    {body}\n", head.unwrap_or("def f():"))
             });
-            let all: Vec<String> = functions.chain(["def main():\n    pass\n".to_owned()]).collect();
+            let class =
+                targets.clean.split("\n\n\n").find(|part| part.starts_with("class ")).unwrap_or_default();
+            let all: Vec<String> =
+                functions.chain([format!("{class}\n"), "def main():\n    pass\n".to_owned()]).collect();
             all.join("\n\n")
         };
         // The right bodies under each other's names.

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use rustpython_parser::ast::{Ranged, Stmt};
+use ruff_python_ast::Stmt;
+use ruff_text_size::Ranged;
 
 use super::dirty::{break_rule, break_syntax, lint};
 use super::verify::{Found, examine, extract};
@@ -141,7 +142,9 @@ pub(super) fn plant(
         }
         "stub_body" => {
             let able = |name: &str| index(name).is_some_and(|i| before.credit(i) > 0.5);
-            let (name, range) = places.iter().find(|(name, _)| able(name))?;
+            // Without functions of its own, which would be gone too.
+            let whole = |range: &Range<usize>| source[range.clone()].matches("def ").count() == 1;
+            let (name, range) = places.iter().find(|(name, range)| able(name) && whole(range))?;
             let head = source[range.clone()].lines().next()?;
             done(with(&source, range.clone(), &format!("{head}\n    return None\n")), of(name))
         }

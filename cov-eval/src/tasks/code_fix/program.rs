@@ -1,6 +1,6 @@
 //! A clean program, the same with violations, and what its functions must do.
 
-use rustpython_parser::ast::{Expr, Stmt};
+use ruff_python_ast::{Expr, Stmt};
 
 use super::archetypes::{ARCHETYPES, Archetype};
 use super::dirty::{BETWEEN, INSIDE, break_rule, break_syntax, lint};
@@ -9,6 +9,17 @@ use crate::key::DetRng;
 use crate::python::{Outcome, Program, canonical, functions, parse};
 
 const HEADER: &str = "\"\"\"Helpers that work on small collections.\"\"\"\n";
+const CLASS: &str = r#"class {f}:
+    """A step of this module."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def line(self):
+        """Show the step."""
+        return str(self.step)
+"#;
+const CLASSES: [&str; 4] = ["Step", "Entry", "Item", "Line"];
 const IMPORTS: &str = "import math\nimport string\n";
 const CONSTANTS: &str = "\nLIMIT = math.floor(7.9)\nDIGITS = string.digits\n";
 const GUARD: &str = "if __name__ == '__main__':\n    main()\n";
@@ -17,25 +28,26 @@ const GUARD: &str = "if __name__ == '__main__':\n    main()\n";
 const REDRAWS: usize = 60;
 
 /// Violations for each hundred lines, and different rules, by difficulty.
-const DENSITY: [(usize, usize); 4] = [(15, 8), (25, 16), (40, 28), (60, 30)];
+const DENSITY: [(usize, usize); 4] = [(15, 8), (25, 16), (40, 28), (60, usize::MAX)];
 
 /// Blank lines before each function, and before the guard.
 struct Layout {
     imports: String,
+    constants: String,
     before: Vec<usize>,
     guard: usize,
 }
 
-fn main_of(names: &[String]) -> String {
+fn main_of(names: &[String], class: &str) -> String {
     let steps: String = names.iter().map(|name| format!("        {name},\n")).collect();
     format!(
         "def main():\n    \"\"\"Show the functions of this module.\"\"\"\n    steps = [\n{steps}    ]\n    for step in \
-         steps:\n        print(step, LIMIT, DIGITS)\n"
+         steps:\n        print({class}(step).line(), LIMIT, DIGITS)\n"
     )
 }
 
 fn assemble(chunks: &[String], layout: &Layout) -> String {
-    let mut text = format!("{HEADER}{}{CONSTANTS}", layout.imports);
+    let mut text = format!("{HEADER}{}{}", layout.imports, layout.constants);
     for (chunk, blank) in chunks.iter().zip(&layout.before) {
         text.push_str(&"\n".repeat(*blank));
         text.push_str(chunk);
@@ -44,7 +56,7 @@ fn assemble(chunks: &[String], layout: &Layout) -> String {
 }
 
 /// A hidden call as it is made: its arguments and the result that it must come to.
-pub(super) type Call = (Vec<Expr>, Expr);
+pub(super) type Call = (Box<[Expr]>, Expr);
 
 /// The arguments and results of some calls, as expressions; nothing where one of them is none.
 pub(super) fn calls<'a>(vectors: impl IntoIterator<Item = &'a Vector>) -> Option<Vec<Call>> {
@@ -56,7 +68,7 @@ pub(super) fn calls<'a>(vectors: impl IntoIterator<Item = &'a Vector>) -> Option
     let mut found = Vec::new();
     while let Some(call) = expressions.next() {
         let Expr::Call(call) = call? else { return None };
-        found.push((call.args, expressions.next()??));
+        found.push((call.arguments.args, expressions.next()??));
     }
     Some(found)
 }
@@ -102,6 +114,13 @@ fn between(code: &str, layout: &mut Layout, rng: &mut DetRng) -> bool {
         "E401" if layout.imports.starts_with("import math\nimport string\n") => {
             layout.imports = layout.imports.replacen("math\nimport ", "math, ", 1);
         }
+        "F811" if !layout.imports.contains("string\nimport string") => {
+            layout.imports.push_str("import string\n");
+        }
+        "E402" if layout.constants == CONSTANTS && layout.imports.contains("import string\n") => {
+            layout.imports = layout.imports.replacen("import string\n", "", 1);
+            layout.constants = CONSTANTS.replacen("DIGITS", "import string\nDIGITS", 1);
+        }
         _ => return false,
     }
     true
@@ -133,14 +152,23 @@ pub(super) fn draw(
         names.push(name);
         chunks.push(text);
     }
-    let clean_layout = || Layout { imports: IMPORTS.to_owned(), before: vec![2; count + 1], guard: 2 };
-    let with_main = |chunks: &[String], names: &[String]| [chunks, &[main_of(names)]].concat();
-    let clean = assemble(&with_main(&chunks, &names), &clean_layout());
+    let clean_layout = || Layout {
+        imports: IMPORTS.to_owned(),
+        constants: CONSTANTS.to_owned(),
+        before: vec![2; count + 2],
+        guard: 2,
+    };
+    let mut class = (*rng.pick(&CLASSES)).to_owned();
+    chunks.push(CLASS.replace("{f}", &class));
+    let with_main =
+        |chunks: &[String], names: &[String], class: &str| [chunks, &[main_of(names, class)]].concat();
+    let clean = assemble(&with_main(&chunks, &names, &class), &clean_layout());
 
     let (density, variety) = DENSITY[usize::from(difficulty.min(3))];
     let mut codes: Vec<&str> = INSIDE.iter().chain(BETWEEN).copied().collect();
     dirt.shuffle(&mut codes);
-    codes.truncate(variety);
+    // A rule for which a place is not found gives way to another one.
+    let mut others = codes.split_off(variety.min(codes.len()));
     let mut layout = clean_layout();
     let lines = clean.lines().count();
     let wanted = (lines * density / 100).max(6);
@@ -150,15 +178,18 @@ pub(super) fn draw(
         if planted == wanted {
             break;
         }
-        let code = *dirt.pick(&codes);
-        if BETWEEN.contains(&code) {
-            planted += usize::from(between(code, &mut layout, dirt));
-            continue;
+        let which = dirt.index(codes.len());
+        let code = codes[which];
+        let done = if BETWEEN.contains(&code) {
+            between(code, &mut layout, dirt)
+        } else {
+            let i = dirt.index(broken.len());
+            break_rule(&broken[i], code, dirt).map(|text| broken[i] = text).is_some()
+        };
+        planted += usize::from(done);
+        if !done && let Some(other) = others.pop() {
+            codes[which] = other;
         }
-        let i = dirt.index(count);
-        let Some(text) = break_rule(&broken[i], code, dirt) else { continue };
-        broken[i] = text;
-        planted += 1;
     }
     // What a function is called now, and whether it still does the same.
     for i in 0..count {
@@ -171,7 +202,10 @@ pub(super) fn draw(
             broken[i].clone_from(&chunks[i]);
         }
     }
-    let mut dirty = assemble(&with_main(&broken, &names), &layout);
+    if let Some(Stmt::ClassDef(c)) = parse(&broken[count]).unwrap_or_default().first() {
+        class = c.name.to_string();
+    }
+    let mut dirty = assemble(&with_main(&broken, &names, &class), &layout);
     let found = lint(&dirty).unwrap_or_default();
     let planted: Vec<Planted> =
         found.into_iter().map(|f| Planted { code: f.code.to_owned(), function: f.function }).collect();

@@ -86,7 +86,8 @@ fn files_are_what_they_are_said_to_be() {
             }
         }
     }
-    assert!(codes.len() >= 28, "{} {codes:?}", codes.len());
+    let missing: Vec<&str> = RULES.iter().map(|r| r.0).filter(|code| !codes.contains(*code)).collect();
+    assert_eq!(missing, ["W391"]);
 }
 
 /// Each function comes to three different results, so that no constant passes more than one.
@@ -229,7 +230,7 @@ fn one_more_repair_is_no_loss() {
             // Each function with none, one, two … violations.
             let pieces: Vec<&str> = t.clean.split("\n\n\n").collect();
             let mut steps: Vec<Vec<String>> = pieces.iter().map(|p| vec![format!("{p}\n")]).collect();
-            for _ in 0..6 * pieces.len() {
+            for _ in 0..12 * pieces.len() {
                 let at = rng.index(pieces.len());
                 // `main` calls functions by their names.
                 let code = *rng.pick(dirty::INSIDE);

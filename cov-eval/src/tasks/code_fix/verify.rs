@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::mem::{Discriminant, discriminant};
 
-use rustpython_parser::ast::{Expr, Stmt, StmtFunctionDef};
+use ruff_python_ast::{Expr, Stmt, StmtFunctionDef, Suite};
 
 use super::{CodeTargets, Function, Signatures, program, targets};
 use crate::aggregate::{Outcome, harmonic, unknown_kind};
 use crate::flags::FlagSet;
 use crate::model::{Gate, Instance, Reason, Spans};
 use crate::python::{
-    self, Program, canonical, findings, forbidden, functions, kinds, on_large_stack, parse, read,
+    self, Node, Program, canonical, each, findings, forbidden, functions, on_large_stack, parse, read,
 };
 
 /// The program in an answer: the last fenced block of at least half the length of the longest, else the whole text; with the
@@ -60,37 +60,46 @@ pub(super) struct Found {
 fn is_stub(f: &StmtFunctionDef) -> bool {
     f.body.iter().all(|s| match s {
         Stmt::Pass(_) => true,
-        Stmt::Expr(e) => matches!(&*e.value, Expr::Constant(_)),
+        Stmt::Expr(e) => e.value.is_literal_expr(),
         Stmt::Return(r) => match r.value.as_deref() {
-            None | Some(Expr::Constant(_)) => true,
-            Some(Expr::List(l)) => l.elts.is_empty(),
-            Some(Expr::Dict(d)) => d.values.is_empty(),
-            _ => false,
+            None => true,
+            Some(Expr::List(l)) => l.is_empty(),
+            Some(Expr::Dict(d)) => d.is_empty(),
+            Some(value) => value.is_literal_expr(),
         },
         _ => false,
     })
 }
 
-type Node = (Option<Discriminant<Stmt>>, Option<Discriminant<Expr>>);
+#[derive(PartialEq, Eq, Hash, Clone, Copy)]
+enum Kind {
+    Statement(Discriminant<Stmt>),
+    Expression(Discriminant<Expr>),
+}
 
 /// Pairs of kinds of neighbouring nodes, with their numbers.
-fn shape(f: &StmtFunctionDef) -> HashMap<(Node, Node), usize> {
-    let mut nodes: Vec<Node> = Vec::new();
-    kinds(&f.body, &mut |s, e| nodes.push((s.map(discriminant), e.map(discriminant))));
+fn shape(f: &StmtFunctionDef) -> HashMap<(Kind, Kind), usize> {
+    let mut nodes = Vec::new();
+    each(&f.body, |node| {
+        nodes.push(match node {
+            Node::Statement(s) => Kind::Statement(discriminant(s)),
+            Node::Expression(e) => Kind::Expression(discriminant(e)),
+        });
+    });
     let mut counts = HashMap::new();
     nodes.windows(2).for_each(|pair| *counts.entry((pair[0], pair[1])).or_insert(0) += 1);
     counts
 }
 
 /// Jaccard similarity of two multisets.
-fn similarity(a: &HashMap<(Node, Node), usize>, b: &HashMap<(Node, Node), usize>) -> f64 {
+fn similarity(a: &HashMap<(Kind, Kind), usize>, b: &HashMap<(Kind, Kind), usize>) -> f64 {
     let both: usize = a.iter().map(|(k, n)| (*n).min(b.get(k).copied().unwrap_or(0))).sum();
     let all: usize = a.values().sum::<usize>() + b.values().sum::<usize>() - both;
     if all == 0 { 1.0 } else { both as f64 / all as f64 }
 }
 
 fn signature(f: &StmtFunctionDef) -> Vec<String> {
-    f.args.args.iter().map(|a| canonical(a.def.arg.as_str())).collect()
+    f.parameters.args.iter().map(|a| canonical(a.name())).collect()
 }
 
 fn by_name(statements: &[Stmt]) -> HashMap<String, &StmtFunctionDef> {
@@ -104,7 +113,12 @@ fn by_name(statements: &[Stmt]) -> HashMap<String, &StmtFunctionDef> {
 }
 
 impl CodeTargets {
-    fn clean_statements(&self) -> Vec<Stmt> {
+    /// Functions of the clean file, with those inside of functions and classes.
+    pub(super) fn count(&self) -> usize {
+        *self.count.get(|| functions(&self.clean_statements()).len())
+    }
+
+    fn clean_statements(&self) -> Suite {
         parse(&self.clean).unwrap_or_default()
     }
 
@@ -229,7 +243,7 @@ pub(super) fn analyse<'a>(instance: &'a Instance, visible: &'a str) -> Outcome<'
     let fix = (1.0 - found.left as f64 / weight).max(0.0);
     let credits: f64 = found.behaviour.iter().map(|b| b.0).sum();
     let behaviour = credits / targets.functions.len().max(1) as f64;
-    let expected = targets.functions.len() + 1;
+    let expected = targets.count();
     let off = found.functions.abs_diff(expected) as f64 / (expected as f64 / 4.0).max(1.0);
     let count = 1.0 / (1.0 + off * off);
     Outcome {
