@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-/// Words that a period may follow within a sentence, in lower case.
+/// Words that a period may follow within a sentence. Those with a capital have it there, too: "Peoria, Ill." goes on, "was ill." ends.
 const ABBREVIATIONS: &[&str] = &[
-    "mr", "mrs", "ms", "dr", "prof", "gov", "sen", "rep", "gen", "rev", "jan", "feb", "mar", "apr", "aug",
-    "sept", "oct", "nov", "dec", "st", "ave", "blvd", "rd", "a.m", "p.m", "u.s", "inc", "ltd", "no", "ala",
-    "ariz", "calif", "colo", "conn", "fla", "ga", "ill", "ind", "kan", "ky", "md", "mass", "mich", "minn",
-    "mont", "neb", "nev", "okla", "ore", "pa", "tenn", "va", "vt", "wash", "wis", "wyo", "e.g", "i.e", "vs",
+    "Mr", "Mrs", "Ms", "Dr", "Prof", "Gov", "Sen", "Rep", "Gen", "Rev", "Jan", "Feb", "Mar", "Apr", "Aug",
+    "Sept", "Oct", "Nov", "Dec", "St", "Ave", "Blvd", "Rd", "a.m", "p.m", "U.S", "Inc", "Ltd", "No", "Ala",
+    "Ariz", "Calif", "Colo", "Conn", "Fla", "Ga", "Ill", "Ind", "Kan", "Ky", "Md", "Mass", "Mich", "Minn",
+    "Mont", "Neb", "Nev", "Okla", "Ore", "Pa", "Tenn", "Va", "Vt", "Wash", "Wis", "Wyo", "e.g", "i.e", "vs",
 ];
 
 /// Whether the period at `at` ends an abbreviation or an initial.
@@ -20,7 +20,9 @@ fn abbreviates(text: &str, at: usize) -> bool {
 }
 
 fn is_abbreviation(word: &str) -> bool {
-    ABBREVIATIONS.iter().any(|known| known.eq_ignore_ascii_case(word))
+    let capital = word.starts_with(|c: char| c.is_ascii_uppercase());
+    let written = |known: &str| capital || !known.starts_with(|c: char| c.is_ascii_uppercase());
+    ABBREVIATIONS.iter().any(|known| known.eq_ignore_ascii_case(word) && written(known))
 }
 
 /// Whether a line is a heading, an item of a list or a row of a table.
@@ -98,6 +100,18 @@ mod tests {
             "The U.S. team won 3.5 points... Nobody knew why. [Q1] Total: $1,000.\r\n\r\nEnd.",
         ];
         crate::fuzz::texts(PIECES, right.map(str::to_owned).to_vec())
+    }
+
+    #[test]
+    fn capitals_tell_abbreviations_from_words() {
+        for (text, expected) in [
+            ("The chairman was ill. Sorim left.", 2),
+            ("They met in Peoria, Ill. Sorim left.", 1),
+            ("He said no. Mass begins at 9 a.m. Friday.", 2),
+            ("MR. GLENN LEFT. HE PAID.", 2),
+        ] {
+            assert_eq!(sentences(text).len(), expected, "{text}");
+        }
     }
 
     proptest! {

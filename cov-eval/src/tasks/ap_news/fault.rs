@@ -265,12 +265,17 @@ pub(super) fn fault(id: &str, surname: &str, noun: &str, rng: &mut DetRng) -> Fa
             } else {
                 "On foot {} opened the {n} that day.".to_owned()
             };
+            // A name alone would be in a list of names, too.
+            let must = match id {
+                "T3" => Pattern::AnyCase(["opened", "open", "opens", "opening"].map(str::to_owned).to_vec()),
+                _ => Pattern::Any(right.clone()),
+            };
             Fault {
                 whole: true,
                 wrong: form.replace("{}", &wrong[0]),
                 right: form.replace("{}", &right[0]),
                 swap: (wrong[0].clone(), right[0].clone()),
-                must: Pattern::Any(right),
+                must,
                 must_not: Pattern::Any(wrong),
             }
         }

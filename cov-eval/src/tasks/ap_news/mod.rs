@@ -34,7 +34,7 @@ use statement::{Statement, Style};
 /// The task.
 pub(super) struct ApNews;
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Statements with what their right form needs, and the active categories.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

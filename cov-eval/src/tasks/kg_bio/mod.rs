@@ -29,7 +29,7 @@ use relations::{RELATIONS, Rel};
 /// The task.
 pub(super) struct KgBio;
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Bytes of a triple, about.
 const TRIPLE_BYTES: usize = 52;
