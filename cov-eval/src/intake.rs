@@ -9,12 +9,21 @@ use crate::flags::FlagSet;
 
 /// How generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", from = "completion::Finish")]
 pub enum Finish {
-    /// By the model.
+    /// By the model, or as a server says in a word of its own.
     Stop,
     /// At the limit of tokens.
     Length,
+}
+
+impl From<completion::Finish> for Finish {
+    fn from(finish: completion::Finish) -> Self {
+        match finish {
+            completion::Finish::Length => Self::Length,
+            completion::Finish::Stop | completion::Finish::Other(_) => Self::Stop,
+        }
+    }
 }
 
 /// What a model gave.
@@ -146,6 +155,15 @@ pub(crate) fn is_invisible(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn any_word_ends_an_answer() {
+        let read = |word: &str| serde_json::from_str::<Finish>(word).ok();
+        assert_eq!(read("\"length\""), Some(Finish::Length));
+        assert_eq!(read("\"content_filter\""), Some(Finish::Stop));
+        assert_eq!(read("3"), None);
+        assert_eq!(serde_json::to_string(&Finish::Length).unwrap(), "\"length\"");
+    }
 
     #[test]
     fn reasoning_is_taken_out() {

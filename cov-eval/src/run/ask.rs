@@ -65,10 +65,7 @@ pub fn evaluate(
         match result {
             Err(error) => failures.push(error),
             Ok(done) => {
-                let finish = match done.finish {
-                    Some(completion::Finish::Length) => Finish::Length,
-                    _ => Finish::Stop,
-                };
+                let finish = done.finish.map_or(Finish::Stop, Finish::from);
                 let (instance_id, sample) = (request.instance_id, request.sample);
                 let key = (instance_id.clone(), sample);
                 let (text, reasoning) = (done.text, done.reasoning);
