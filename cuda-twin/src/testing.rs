@@ -61,24 +61,3 @@ pub fn no_barrier_can_be_removed(
     }
     Ok(())
 }
-
-/// NVRTC, which is stricter than nvcc in what it includes, compiles each `(name, source)` with these headers for every
-/// architecture that the kernels are for. Where it cannot be loaded a line says so.
-///
-/// # Errors
-/// What [`nvrtc::cubin`](crate::nvrtc::cubin) says of the first that fails.
-#[cfg(feature = "cuda")]
-pub fn nvrtc_compiles(sources: &[(&str, &str)], headers: &[(&str, &str)]) -> Result<()> {
-    use crate::nvrtc;
-    if !nvrtc::is_present() {
-        eprintln!("skipped: no libnvrtc here (scripts/cuda-wheels.sh installs it; then set CUDA_HOME)");
-        return Ok(());
-    }
-    for (name, source) in sources {
-        for arch in ["sm_80", "sm_90", "sm_100"] {
-            let cubin = nvrtc::cubin(name, source, headers, arch)?;
-            assert_eq!(&cubin[..4], b"\x7fELF", "{name} for {arch}");
-        }
-    }
-    Ok(())
-}

@@ -86,9 +86,3 @@ fn close(what: &str, found: &[f32], expected: &[f64], relative: f64, absolute: f
 fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|v| f64::from(*v)).collect()
 }
-
-#[cfg(feature = "cuda")]
-#[test]
-fn nvrtc_compiles_the_sources() -> Result<()> {
-    cuda_twin::testing::nvrtc_compiles(crate::sources::SOURCES, crate::sources::HEADERS)
-}

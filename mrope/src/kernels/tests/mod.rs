@@ -52,9 +52,3 @@ fn close<T: Element>(who: &str, found: &[T], expected: &[f64]) {
         );
     }
 }
-
-#[cfg(feature = "cuda")]
-#[test]
-fn nvrtc_compiles_the_sources() -> cuda_twin::Result<()> {
-    cuda_twin::testing::nvrtc_compiles(crate::sources::SOURCES, crate::sources::HEADERS)
-}

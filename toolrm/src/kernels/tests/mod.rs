@@ -20,10 +20,3 @@ fn every_kernel_says_its_block() -> Result<()> {
     assert_eq!(found, listed);
     Ok(())
 }
-
-/// Where NVRTC can be loaded; it is stricter than nvcc in what it includes.
-#[cfg(feature = "cuda")]
-#[test]
-fn nvrtc_compiles_the_sources() -> Result<()> {
-    cuda_twin::testing::nvrtc_compiles(SOURCES, crate::sources::HEADERS)
-}
