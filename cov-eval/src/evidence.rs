@@ -16,6 +16,8 @@ use crate::text::{distinct_share, words};
 /// characters, without a fence around the whole.
 pub(crate) struct Evidence {
     pub(crate) text: String,
+    /// Words of `text`.
+    pub(crate) words: Vec<Range<usize>>,
     /// Sentences of `text`.
     pub(crate) sentences: Vec<Range<usize>>,
     /// The score of the length of the whole answer.
@@ -80,7 +82,7 @@ impl Evidence {
                 (text, Some(origin))
             }
         };
-        let words = words(&text);
+        let mut words = words(&text);
         let count = words.len();
         let kept = (target as usize * 5).div_ceil(4).max(1);
         if count > kept {
@@ -88,17 +90,19 @@ impl Evidence {
             // The punctuation that belongs to the last word stays.
             end += text[end..].bytes().take_while(|b| b".,!?;:\"')]%".contains(b)).count();
             text.truncate(end);
+            words.truncate(kept);
             if let Some(origin) = &mut origin {
                 origin.truncate(end);
             }
         }
-        let distinct = if count < 40 { 1.0 } else { distinct_share(&text, 4) };
+        let distinct = if count < 40 { 1.0 } else { distinct_share(&text, &words, 4) };
         Self {
             sentences: sentences(&text),
             length: length_score(count, target),
             length_multiplier: length_multiplier(count, target),
             repetition: ((distinct - 0.3) / 0.3).clamp(0.0, 1.0),
             text,
+            words,
             origin,
             shift,
         }

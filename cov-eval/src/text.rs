@@ -236,9 +236,9 @@ impl Source {
     }
 }
 
-/// The share of the runs of `n` words that are different; 1 for a text of fewer words.
-pub(crate) fn distinct_share(text: &str, n: usize) -> f64 {
-    let runs = runs(&word_hashes(text, &words(text)), n);
+/// The share of the runs of `n` words of a text that are different; 1 for a text of fewer words.
+pub(crate) fn distinct_share(text: &str, words: &[Range<usize>], n: usize) -> f64 {
+    let runs = runs(&word_hashes(text, words), n);
     let seen: Hashes = runs.iter().copied().collect();
     if runs.is_empty() { 1.0 } else { seen.len() as f64 / runs.len() as f64 }
 }

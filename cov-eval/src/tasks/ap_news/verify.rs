@@ -104,7 +104,7 @@ pub(super) fn analyse<'a>(instance: &'a Instance, visible: &'a str) -> Outcome<'
     let styled = mean(targets, |i| {
         found[i].styled.iter().filter(|&&kept| kept).count() as f64 / found[i].styled.len().max(1) as f64
     });
-    let per_thousand = strays as f64 * 1000.0 / words(&evidence.text).len().max(1) as f64;
+    let per_thousand = strays as f64 * 1000.0 / evidence.words.len().max(1) as f64;
     let clean = 1.0 / (1.0 + per_thousand / 10.0);
     let length = evidence.length;
     let mut multipliers = vec![("clean", clean)];

@@ -20,11 +20,12 @@ use crate::judge::{Claim, JudgeQuestion};
 use crate::key::{DetRng, InstanceKey, TaskId};
 use crate::length::target_words;
 use crate::model::{
-    Constraints, Instance, MaterialKind, Parts, PlantKind, Planted, Task, TaskConfig, Verification,
+    Constraints, Instance, MaterialKind, Memo, Parts, PlantKind, Planted, Task, TaskConfig, Verification,
 };
 use crate::tasks::{self, Targets};
 use graph::{Entity, Fact, Graph, Names, Object};
 use relations::{RELATIONS, Rel};
+use verify::Known;
 
 /// The task.
 pub(super) struct KgBio;
@@ -42,9 +43,16 @@ pub struct KgTargets {
     facts: Vec<Fact>,
     /// Sentences from the triples that must not be used.
     misleading: Vec<String>,
+    /// The same in the form that answers are compared with, once one is.
+    #[serde(skip)]
+    known: Memo<Known>,
 }
 
 impl KgTargets {
+    fn known(&self) -> &Known {
+        self.known.get(|| Known::new(self))
+    }
+
     /// What a judge is asked of a fact.
     pub(crate) fn claim(&self, kind: &str, i: usize) -> Option<Claim> {
         let fact = self.facts.get(i).filter(|_| kind == "fact")?;
@@ -169,7 +177,7 @@ impl Task for KgBio {
                 material: (MaterialKind::Triples, material.trim_end().to_owned()),
                 contract: "Write only the biography.".to_owned(),
                 constraints,
-                targets: Targets::KgBio(KgTargets { entities, facts, misleading }),
+                targets: Targets::KgBio(KgTargets { entities, facts, misleading, known: Memo::default() }),
                 prose: true,
             },
         ))

@@ -1,5 +1,7 @@
 //! The relations of the graph: the words that show each in prose, and sentences that state it.
 
+use std::sync::OnceLock;
+
 /// Relations whose cues are the same belong to one group.
 pub(super) struct Relation {
     pub(super) name: &'static str,
@@ -94,6 +96,61 @@ relations! {
     LedTo = "led_to", &["caus", "led to", "result"], false, ["{s} led to {o}.", "A result of {s} was {o}."];
     BasedOn = "based_on", &["based on", "drew on", "adapt"], false, ["{s} was based on {o}.", "{s} drew on {o}."];
     RelatedTo = "related_to_event", &["about", "document", "account of"], false, ["{s} was about {o}.", "{s} documented {o}."];
+}
+
+/// A cue, taken apart.
+#[derive(Debug)]
+pub(super) struct Cue {
+    first: &'static str,
+    /// The words after the first.
+    pub(super) rest: Vec<&'static str>,
+    /// What it shows.
+    pub(super) group: u64,
+}
+
+impl Cue {
+    fn new(text: &'static str, group: u64) -> Self {
+        let mut words = text.split(' ');
+        Self { first: words.next().unwrap_or_default(), rest: words.collect(), group }
+    }
+
+    /// Whether a word is all of it, or begins with it.
+    pub(super) fn is_shown_by(&self, word: &str) -> bool {
+        self.rest.is_empty() && word.starts_with(self.first)
+    }
+
+    /// Whether it goes on after that word.
+    pub(super) fn is_opened_by(&self, word: &str) -> bool {
+        !self.rest.is_empty() && word == self.first
+    }
+}
+
+/// The group of a relation, as a bit.
+pub(super) fn group(relation: usize) -> u64 {
+    const { assert!(RELATIONS.len() <= 64) };
+    let Some(own) = RELATIONS.get(relation) else { return 0 };
+    RELATIONS.iter().position(|r| r.cues == own.cues).map_or(0, |first| 1 << first)
+}
+
+/// The cues that begin with the same letter as a word.
+pub(super) fn cues(word: &str) -> &'static [Cue] {
+    static ALL: OnceLock<[Vec<Cue>; 26]> = OnceLock::new();
+    let all = ALL.get_or_init(|| {
+        let whole = (0..RELATIONS.len()).filter(|&i| group(i) == 1 << i);
+        let mut by_letter = [const { Vec::new() }; 26];
+        for (cue, i) in whole.flat_map(|i| RELATIONS[i].cues.iter().map(move |&cue| (cue, i))) {
+            if let Some(list) = letter(cue).and_then(|letter| by_letter.get_mut(letter)) {
+                list.push(Cue::new(cue, group(i)));
+            }
+        }
+        by_letter
+    });
+    letter(word).and_then(|letter| all.get(letter)).map_or(&[], Vec::as_slice)
+}
+
+/// The place of the first letter of a word in the alphabet.
+fn letter(word: &str) -> Option<usize> {
+    word.bytes().next()?.checked_sub(b'a').map(usize::from)
 }
 
 pub(super) const OCCUPATIONS: &[&str] = &[

@@ -65,7 +65,7 @@ fn small() -> Instance {
         fact(Rel::Role, 0, Object::Phrase("chief surveyor".into())),
         fact(Rel::Amount, 0, Object::Amount(23_000)),
     ];
-    instance.targets = Targets::KgBio(KgTargets { entities, facts, misleading: Vec::new() });
+    instance.targets = Targets::KgBio(KgTargets { entities, facts, ..KgTargets::default() });
     instance
 }
 

@@ -1,36 +1,40 @@
 //! Finding facts in prose.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::OnceLock;
 
+use foldhash::fast::FixedState;
+
 use super::graph::{Fact, Object, Type};
-use super::relations::RELATIONS;
+use super::relations::{Cue, RELATIONS, cues, group};
 use super::{KgTargets, functional, is_year, targets};
 use crate::aggregate::{Outcome, harmonic, unknown_kind};
 use crate::evidence::Evidence;
 use crate::model::{Gate, Instance, Reason, Spans};
 use crate::names::NameKind;
-use crate::numbers::{Unit, numbers};
+use crate::numbers::{Number, Unit, numbers};
 use crate::sentence::is_listing;
-use crate::text::words;
+use crate::text::{lines, words};
 
 /// Facts that a sentence may state, and how many it may state without a word of the relation.
 const MOST_FULL: usize = 6;
 const MOST_HALF: usize = 1;
 /// A sentence with the words of more relations states nothing.
-const MOST_RELATIONS: usize = 12;
-/// Tokens within which a phrase must stand.
+const MOST_RELATIONS: u32 = 12;
+/// Words within which a phrase must stand.
 const WINDOW: usize = 12;
+/// Words that a negation reaches.
+const DENIED: usize = 4;
 
 const PRONOUNS: &[&str] =
     &["he", "she", "they", "him", "her", "them", "his", "hers", "their", "theirs", "it", "its"];
-const NEGATORS: &[&str] = &["not", "never", "without"];
+const NEGATORS: &[&str] = &["not", "never", "without", "t", "longer"];
 const FUNCTION_WORDS: &[&str] = &["a", "an", "the", "of", "in", "for", "and", "to", "at", "on", "with"];
 
 /// Every name of the inventory, in lower case.
-fn inventory() -> &'static HashSet<String> {
-    static ALL: OnceLock<HashSet<String>> = OnceLock::new();
+fn inventory() -> &'static HashSet<String, FixedState> {
+    static ALL: OnceLock<HashSet<String, FixedState>> = OnceLock::new();
     ALL.get_or_init(|| {
         use NameKind::{Given, Incident, Organization, Place, Product, Surname};
         let kinds = [Given, Surname, Place, Incident, Organization, Product];
@@ -58,137 +62,251 @@ fn type_nouns(kind: Type) -> &'static [&'static str] {
     }
 }
 
+/// Words of a text in lower case, cut at hyphens and apostrophes.
+fn pieces(lower: &str) -> impl Iterator<Item = &str> {
+    words(lower).into_iter().flat_map(|word| lower[word].split(['\'', '-']))
+}
+
+/// What answers are compared with, in lower case.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    /// Entities by their word.
+    entities: HashMap<String, usize, FixedState>,
+    /// The word of each entity, and the groups of the relations of which it is a part.
+    parts: Vec<(String, u64)>,
+    facts: Vec<KnownFact>,
+    /// Words of names.
+    names: HashSet<String, FixedState>,
+    /// Years and amounts.
+    values: HashSet<u64, FixedState>,
+}
+
+#[derive(Debug, Clone)]
+struct KnownFact {
+    group: u64,
+    /// What a sentence has to name: words, or an amount.
+    object: Vec<String>,
+    amount: Option<u64>,
+}
+
+impl KnownFact {
+    fn new(targets: &KgTargets, fact: &Fact) -> Self {
+        let own = |word: &&str| !FUNCTION_WORDS.contains(word);
+        let (object, amount) = match &fact.object {
+            Object::Entity(i) => {
+                (targets.entities.get(*i).map(|e| e.word.to_lowercase()).into_iter().collect(), None)
+            }
+            Object::Year(year) => (vec![year.to_string()], None),
+            Object::Amount(dollars) => (Vec::new(), Some(*dollars)),
+            Object::Phrase(text) => {
+                (pieces(&text.to_lowercase()).filter(own).map(str::to_owned).collect(), None)
+            }
+        };
+        Self { group: group(fact.relation), object, amount }
+    }
+}
+
+impl Known {
+    pub(super) fn new(targets: &KgTargets) -> Self {
+        let facts: Vec<_> = targets.facts.iter().map(|fact| KnownFact::new(targets, fact)).collect();
+        let mut parts: Vec<_> = targets.entities.iter().map(|e| (e.word.to_lowercase(), 0)).collect();
+        let mut values = HashSet::default();
+        for (fact, known) in targets.facts.iter().zip(&facts) {
+            let object = match fact.object {
+                Object::Entity(i) => Some(i),
+                Object::Year(value) | Object::Amount(value) => {
+                    values.insert(value);
+                    None
+                }
+                Object::Phrase(_) => None,
+            };
+            for i in [Some(fact.subject), object, fact.context].into_iter().flatten() {
+                if let Some((_, groups)) = parts.get_mut(i) {
+                    *groups |= known.group;
+                }
+            }
+        }
+        let names = targets.entities.iter().map(|e| e.name.as_str());
+        Self {
+            entities: parts.iter().enumerate().map(|(i, (word, _))| (word.clone(), i)).collect(),
+            names: names.flat_map(|n| words(n).into_iter().map(|w| n[w].to_lowercase())).collect(),
+            parts,
+            facts,
+            values,
+        }
+    }
+}
+
+/// A word of an answer.
+struct Word<'a> {
+    text: &'a str,
+    /// The entity of that name.
+    entity: Option<usize>,
+    /// The groups of relations that it shows alone, and the cues that it is the first word of.
+    shown: u64,
+    openings: Vec<&'static Cue>,
+    negates: bool,
+    pronoun: bool,
+    /// The types that it is a noun for, as bits.
+    nouns: u8,
+    /// Sentences that have it.
+    places: Vec<usize>,
+}
+
+impl<'a> Word<'a> {
+    fn new(text: &'a str, known: &Known) -> Self {
+        const TYPES: [Type; 5] = [Type::Person, Type::Place, Type::Organization, Type::Work, Type::Event];
+        let own = cues(text).iter();
+        Self {
+            text,
+            entity: known.entities.get(text).copied(),
+            shown: own.clone().filter(|cue| cue.is_shown_by(text)).fold(0, |all, cue| all | cue.group),
+            openings: own.filter(|cue| cue.is_opened_by(text)).collect(),
+            negates: NEGATORS.contains(&text),
+            pronoun: PRONOUNS.contains(&text),
+            nouns: TYPES
+                .iter()
+                .filter(|kind| type_nouns(**kind).contains(&text))
+                .fold(0, |all, kind| all | bit(*kind)),
+            places: Vec::new(),
+        }
+    }
+}
+
+fn bit(kind: Type) -> u8 {
+    1 << kind as u8
+}
+
 /// A sentence, taken apart.
 struct Sentence {
     range: Range<usize>,
-    /// In lower case, cut at hyphens and apostrophes.
-    words: Vec<String>,
+    /// Its part of the text of a [`Reading`].
+    words: Range<usize>,
     /// Entities by name.
     named: Vec<usize>,
-    /// The relations whose words are there, by their first cue, and whether none of them is negated.
-    cues: HashMap<&'static str, bool>,
+    /// The groups of relations whose words are there, and those of them that are there without a negation.
+    shown: u64,
+    affirmed: u64,
     amounts: Vec<u64>,
     pronoun: bool,
+    /// The types of the nouns that are there, as bits.
+    nouns: u8,
     protagonist: bool,
 }
 
-fn read(evidence: &Evidence, range: &Range<usize>, lookup: &HashMap<String, usize>) -> Sentence {
-    let text = evidence.text[range.clone()].to_lowercase();
-    let mut pieces = Vec::new();
-    for word in words(&text) {
-        pieces.extend(text[word].split(['\'', '-']).map(str::to_owned));
-    }
-    let has = |list: &[&str]| pieces.iter().any(|w| list.contains(&w.as_str()));
-    let mut named: Vec<usize> = pieces.iter().filter_map(|w| lookup.get(w)).copied().collect();
-    named.dedup();
-    let money = numbers(&text).into_iter().filter(|n| n.unit == Unit::Money);
-    Sentence {
-        range: range.clone(),
-        cues: cues(&pieces),
-        amounts: money.map(|n| n.value as u64).collect(),
-        pronoun: has(PRONOUNS),
-        protagonist: false,
-        named,
-        words: pieces,
-    }
-}
-
-/// The groups of relations that a sentence shows; `true` for those that no negation is before.
-fn cues(words: &[String]) -> HashMap<&'static str, bool> {
-    let mut found = HashMap::new();
-    let mut groups: Vec<&'static [&'static str]> = Vec::new();
-    for relation in RELATIONS {
-        if !groups.contains(&relation.cues) {
-            groups.push(relation.cues);
-        }
-    }
-    for (at, word) in words.iter().enumerate() {
-        for group in &groups {
-            let starts = |cue: &&&str| {
-                let mut parts = cue.split(' ');
-                let first = parts.next().unwrap_or_default();
-                match cue.contains(' ') {
-                    true => {
-                        word == first
-                            && parts.zip(at + 1..).all(|(p, i)| words.get(i).is_some_and(|w| w == p))
-                    }
-                    false => word.starts_with(first),
-                }
-            };
-            if group.iter().find(starts).is_some() {
-                let before = &words[at.saturating_sub(4)..at];
-                let contracted = |w: &String| w == "t" || w == "longer";
-                let denied = before.iter().any(|w| NEGATORS.contains(&w.as_str()) || contracted(w));
-                *found.entry(group[0]).or_insert(false) |= !denied;
-            }
-        }
-    }
-    found
-}
-
 /// Sentences of an answer, with an index.
-struct Reading {
+struct Reading<'a> {
     sentences: Vec<Sentence>,
-    by_word: HashMap<String, Vec<usize>>,
+    /// The different words, and where each is in that list.
+    words: Vec<Word<'a>>,
+    by_text: HashMap<&'a str, usize, FixedState>,
+    /// The words of all sentences, as places in the list.
+    text: Vec<usize>,
 }
 
-impl Reading {
-    fn new(targets: &KgTargets, evidence: &Evidence) -> Self {
-        let by_name = targets.entities.iter().enumerate();
-        let lookup: HashMap<String, usize> = by_name.map(|(i, e)| (e.word.to_lowercase(), i)).collect();
-        let mut sentences: Vec<Sentence> =
-            evidence.sentences.iter().map(|r| read(evidence, r, &lookup)).collect();
+/// The sentences, in lower case.
+fn lower(evidence: &Evidence) -> Vec<String> {
+    evidence.sentences.iter().map(|range| evidence.text[range.clone()].to_lowercase()).collect()
+}
+
+impl<'a> Reading<'a> {
+    fn new(targets: &KgTargets, evidence: &Evidence, lower: &'a [String]) -> Self {
+        let text = Vec::with_capacity(evidence.words.len());
+        let mut reading =
+            Self { sentences: Vec::new(), words: Vec::new(), by_text: HashMap::default(), text };
+        for (range, text) in evidence.sentences.iter().zip(lower) {
+            reading.add(targets.known(), range.clone(), text);
+        }
         let is_person = |i: &usize| targets.entities.get(*i).is_some_and(|e| e.kind == Type::Person);
         let mut carried = false;
-        for sentence in &mut sentences {
+        for sentence in &mut reading.sentences {
             let names_person = sentence.named.iter().any(is_person);
-            sentence.protagonist =
-                sentence.named.contains(&0) || sentence.pronoun || (carried && !names_person);
             // Only what a sentence says itself carries over.
-            carried = sentence.named.contains(&0) || sentence.pronoun;
+            let own = sentence.named.contains(&0) || sentence.pronoun;
+            sentence.protagonist = own || (carried && !names_person);
+            carried = own;
         }
-        let mut by_word: HashMap<String, Vec<usize>> = HashMap::new();
-        for (i, sentence) in sentences.iter().enumerate() {
-            for word in &sentence.words {
-                let list = by_word.entry(word.clone()).or_default();
-                if list.last() != Some(&i) {
-                    list.push(i);
-                }
-            }
-        }
-        Self { sentences, by_word }
+        reading
     }
 
-    /// Sentences that name an object.
-    fn with(&self, targets: &KgTargets, object: &Object) -> Vec<usize> {
-        let having = |word: &str| self.by_word.get(word).cloned().unwrap_or_default();
-        match object {
-            Object::Entity(i) => {
-                targets.entities.get(*i).map_or(Vec::new(), |e| having(&e.word.to_lowercase()))
+    /// Reads one more sentence.
+    fn add(&mut self, known: &Known, range: Range<usize>, text: &'a str) {
+        let (number, start) = (self.sentences.len(), self.text.len());
+        for piece in pieces(text) {
+            let at = *self.by_text.entry(piece).or_insert_with(|| {
+                self.words.push(Word::new(piece, known));
+                self.words.len() - 1
+            });
+            let places = &mut self.words[at].places;
+            if places.last() != Some(&number) {
+                places.push(number);
             }
-            Object::Year(year) => having(&year.to_string()),
-            Object::Amount(dollars) => {
-                let has = |i: &usize| self.sentences[*i].amounts.contains(dollars);
-                (0..self.sentences.len()).filter(has).collect()
+            self.text.push(at);
+        }
+        let (shown, affirmed) = self.groups(start);
+        let own = || self.text[start..].iter().map(|&at| &self.words[at]);
+        let money = numbers(text).into_iter().filter(|n| n.unit == Unit::Money);
+        self.sentences.push(Sentence {
+            range,
+            words: start..self.text.len(),
+            named: own().filter_map(|word| word.entity).collect(),
+            shown,
+            affirmed,
+            amounts: money.map(|n| n.value as u64).collect(),
+            pronoun: own().any(|word| word.pronoun),
+            nouns: own().fold(0, |all, word| all | word.nouns),
+            protagonist: false,
+        });
+    }
+
+    /// The groups of relations that the text shows from `start` on, and those of them that no negation is before.
+    fn groups(&self, start: usize) -> (u64, u64) {
+        let (mut shown, mut affirmed) = (0, 0);
+        let mut reached = start;
+        for (at, word) in (start..).zip(&self.text[start..]) {
+            let word = &self.words[*word];
+            let follows =
+                |(at, next): (usize, &&str)| self.text.get(at).is_some_and(|&w| self.words[w].text == *next);
+            let whole = |cue: &&&Cue| (at + 1..).zip(&cue.rest).all(follows);
+            let groups = word.openings.iter().filter(whole).fold(word.shown, |all, cue| all | cue.group);
+            shown |= groups;
+            if at >= reached {
+                affirmed |= groups;
             }
-            Object::Phrase(text) => {
-                let lower = text.to_lowercase();
-                let all = words(&lower).into_iter().flat_map(|w| lower[w].split(['\'', '-']));
-                let tokens: Vec<&str> = all.filter(|w| !FUNCTION_WORDS.contains(w)).collect();
-                let near = |i: &usize| {
-                    let within = |window: &[String]| tokens.iter().all(|t| window.iter().any(|w| w == t));
-                    let words = &self.sentences[*i].words;
-                    let at = words
-                        .iter()
-                        .enumerate()
-                        .filter(|(_, w)| tokens.contains(&w.as_str()))
-                        .map(|(k, _)| k);
-                    at.into_iter().any(|k| within(&words[k..words.len().min(k + WINDOW)]))
-                };
-                let first = tokens.first().map_or(Vec::new(), |t| having(t));
-                first.into_iter().filter(near).collect()
+            if word.negates {
+                reached = at + 1 + DENIED;
             }
         }
+        (shown, affirmed)
+    }
+
+    /// Sentences that have a word.
+    fn having(&self, word: &str) -> &[usize] {
+        self.by_text.get(word).map_or(&[], |&at| &self.words[at].places)
+    }
+
+    /// Sentences that name the object of a fact, in their order.
+    fn with(&self, fact: &KnownFact) -> Vec<usize> {
+        if let Some(amount) = fact.amount {
+            let has = |i: &usize| self.sentences[*i].amounts.contains(&amount);
+            return (0..self.sentences.len()).filter(has).collect();
+        }
+        let Some(first) = fact.object.first() else { return Vec::new() };
+        let places = self.having(first).iter().copied();
+        if fact.object.len() == 1 {
+            return places.collect();
+        }
+        let all: Option<Vec<usize>> =
+            fact.object.iter().map(|w| self.by_text.get(w.as_str()).copied()).collect();
+        all.map_or(Vec::new(), |all| places.filter(|&i| self.is_near(i, &all)).collect())
+    }
+
+    /// Whether all these words are near each other in sentence `i`.
+    fn is_near(&self, i: usize, all: &[usize]) -> bool {
+        let text = &self.text[self.sentences[i].words.clone()];
+        let within = |window: &[usize]| all.iter().all(|word| window.contains(word));
+        let mut starts = (0..text.len()).filter(|&at| all.contains(&text[at]));
+        starts.any(|at| within(&text[at..text.len().min(at + WINDOW)]))
     }
 
     /// Whether sentence `i` is about an entity.
@@ -199,20 +317,19 @@ impl Reading {
         }
         let Some(kind) = targets.entities.get(subject).map(|e| e.kind) else { return false };
         let before = &self.sentences[i.saturating_sub(2)..i];
-        let taken_up =
-            sentence.pronoun || sentence.words.iter().any(|w| type_nouns(kind).contains(&w.as_str()));
+        let taken_up = sentence.pronoun || sentence.nouns & bit(kind) != 0;
         taken_up && before.iter().any(|s| s.named.contains(&subject))
     }
 
-    /// 1, 0.5 or 0, and whether the relation is denied there.
-    fn credit(&self, targets: &KgTargets, i: usize, fact: &Fact) -> f64 {
+    /// What sentence `i` gives for a fact whose object it names: 1, 0.5 or 0.
+    fn credit(&self, targets: &KgTargets, i: usize, subject: usize, group: u64) -> f64 {
         let sentence = &self.sentences[i];
-        let cue = RELATIONS.get(fact.relation).and_then(|r| sentence.cues.get(r.cues[0]));
-        match cue {
-            _ if sentence.cues.len() > MOST_RELATIONS || !self.about(targets, i, fact.subject) => 0.0,
-            Some(true) => 1.0,
-            Some(false) => 0.0,
-            None => 0.5,
+        match () {
+            () if sentence.shown.count_ones() > MOST_RELATIONS => 0.0,
+            () if !self.about(targets, i, subject) => 0.0,
+            () if sentence.affirmed & group != 0 => 1.0,
+            () if sentence.shown & group != 0 => 0.0,
+            () => 0.5,
         }
     }
 }
@@ -223,12 +340,9 @@ fn facts(targets: &KgTargets, reading: &Reading) -> Vec<(f64, Option<usize>)> {
     let (mut full, mut half) = (vec![0; n], vec![0; n]);
     let mut credits = Vec::with_capacity(targets.facts.len());
     let mut open = Vec::new();
-    for (f, fact) in targets.facts.iter().enumerate() {
-        let found: Vec<(usize, f64)> = reading
-            .with(targets, &fact.object)
-            .into_iter()
-            .map(|i| (i, reading.credit(targets, i, fact)))
-            .collect();
+    for (f, (fact, known)) in targets.facts.iter().zip(&targets.known().facts).enumerate() {
+        let credit = |i| (i, reading.credit(targets, i, fact.subject, known.group));
+        let found: Vec<(usize, f64)> = reading.with(known).into_iter().map(credit).collect();
         let place = found.iter().copied().find(|&(i, credit)| credit == 1.0 && full[i] < MOST_FULL);
         if let Some((i, _)) = place {
             full[i] += 1;
@@ -248,80 +362,65 @@ fn facts(targets: &KgTargets, reading: &Reading) -> Vec<(f64, Option<usize>)> {
 
 /// Distinct claims without support: names, years and numbers that are not in the material, and wrong values.
 fn unsupported(targets: &KgTargets, reading: &Reading, evidence: &Evidence) -> usize {
-    let mut known: HashSet<String> = HashSet::new();
-    for entity in &targets.entities {
-        known.extend(words(&entity.name).into_iter().map(|w| entity.name[w].to_lowercase()));
-    }
-    let mut values: HashSet<u64> = HashSet::new();
-    for fact in &targets.facts {
-        match fact.object {
-            Object::Year(value) | Object::Amount(value) => drop(values.insert(value)),
-            _ => {}
-        }
-    }
-    let names = reading.by_word.keys().filter(|w| inventory().contains(*w) && !known.contains(*w)).count();
-    let number = |n: crate::numbers::Number| (n.value >= 100.0).then_some(n.value as u64);
-    let claimed: BTreeSet<u64> = numbers(&evidence.text).into_iter().filter_map(number).collect();
-    let strange = claimed.iter().filter(|value| !values.contains(value)).count();
-    let wrong =
-        targets.facts.iter().filter(|f| functional(f.relation) && contradicted(targets, reading, f)).count();
-    names + strange + 2 * wrong
+    let known = targets.known();
+    let is_strange = |w: &&Word| inventory().contains(w.text) && !known.names.contains(w.text);
+    let names = reading.words.iter().filter(is_strange).count();
+    let number = |n: Number| (n.value >= 100.0).then_some(n.value as u64);
+    let claimed = numbers(&evidence.text).into_iter().filter_map(number);
+    let strange: HashSet<u64, FixedState> = claimed.filter(|value| !known.values.contains(value)).collect();
+    let pairs = targets.facts.iter().zip(&known.facts);
+    let wrong = pairs.filter(|(f, k)| functional(f.relation) && contradicted(targets, reading, f, k)).count();
+    names + strange.len() + 2 * wrong
 }
 
 /// Whether a sentence about the subject shows the relation with another value of the same type, and not with this one.
-fn contradicted(targets: &KgTargets, reading: &Reading, fact: &Fact) -> bool {
-    let Some(relation) = RELATIONS.get(fact.relation) else { return false };
+fn contradicted(targets: &KgTargets, reading: &Reading, fact: &Fact, known: &KnownFact) -> bool {
     let wanted = match fact.object {
         Object::Entity(o) => targets.entities.get(o).map(|e| e.kind),
         _ if is_year(fact.relation) => None,
         _ => return false,
     };
-    let subject = targets.entities.get(fact.subject).map(|e| e.word.to_lowercase()).unwrap_or_default();
-    let places = reading.by_word.get(&subject).map_or(&[][..], Vec::as_slice);
-    let right: HashSet<usize> = reading.with(targets, &fact.object).into_iter().collect();
-    places.iter().filter(|i| !right.contains(i)).any(|&i| {
-        let sentence = &reading.sentences[i];
-        let other = match wanted {
-            // Another entity of that type, which the same words do not join to the subject in truth.
-            Some(kind) => sentence.named.iter().any(|&e| {
-                let same = e != fact.subject && targets.entities.get(e).is_some_and(|x| x.kind == kind);
-                let true_of = |f: &Fact| {
-                    let cues = RELATIONS.get(f.relation).map(|r| r.cues);
-                    let joined = f.object == Object::Entity(e) || f.subject == e || f.context == Some(e);
-                    joined && cues.is_some_and(|cues| sentence.cues.contains_key(cues[0]))
-                };
-                same && !targets.facts.iter().any(true_of)
-            }),
-            None => {
-                let year = |w: &String| w.len() == 4 && w.bytes().all(|b| b.is_ascii_digit());
-                let true_of = |w: &String| {
-                    let value = w.parse().map(Object::Year);
-                    targets.facts.iter().any(|f| {
-                        Ok(&f.object) == value.as_ref()
-                            && f.subject == fact.subject
-                            && RELATIONS
-                                .get(f.relation)
-                                .is_some_and(|r| sentence.cues.contains_key(r.cues[0]))
-                    })
-                };
-                sentence.words.iter().any(|w| year(w) && !true_of(w))
+    let Some((subject, _)) = targets.known().parts.get(fact.subject) else { return false };
+    let right = reading.with(known);
+    reading.having(subject).iter().any(|i| {
+        let sentence = &reading.sentences[*i];
+        let shows = sentence.affirmed & known.group != 0 && right.binary_search(i).is_err();
+        shows
+            && match wanted {
+                Some(kind) => names_other(targets, sentence, fact.subject, kind),
+                None => names_other_year(targets, reading, sentence, fact.subject),
             }
-        };
-        other && sentence.cues.get(relation.cues[0]) == Some(&true)
     })
 }
 
+/// Whether a sentence names an entity of that type which the same words do not join to the subject in truth.
+fn names_other(targets: &KgTargets, sentence: &Sentence, subject: usize, kind: Type) -> bool {
+    let joined = |e: usize| targets.known().parts.get(e).is_some_and(|part| part.1 & sentence.shown != 0);
+    let same = |e: usize| e != subject && targets.entities.get(e).is_some_and(|x| x.kind == kind);
+    sentence.named.iter().any(|&e| same(e) && !joined(e))
+}
+
+/// Whether a sentence names a year which the same words do not join to the subject in truth.
+fn names_other_year(targets: &KgTargets, reading: &Reading, sentence: &Sentence, subject: usize) -> bool {
+    let pairs = targets.facts.iter().zip(&targets.known().facts);
+    let shown = pairs.filter(|(f, known)| f.subject == subject && known.group & sentence.shown != 0);
+    let years: Vec<&Object> = shown.map(|(f, _)| &f.object).collect();
+    let year = |w: &str| w.len() == 4 && w.bytes().all(|b| b.is_ascii_digit());
+    let own = reading.text[sentence.words.clone()].iter().map(|&at| reading.words[at].text);
+    own.filter(|w| year(w)).any(|w| w.parse().is_ok_and(|value| !years.contains(&&Object::Year(value))))
+}
+
 /// `clamp(1 − (share of words in lists and tables − 0.05)/0.45, 0, 1)`.
-fn prose(text: &str) -> f64 {
-    let (mut listed, mut all) = (0, 0);
-    for line in text.lines() {
-        let count = words(line).len();
-        all += count;
+fn prose(evidence: &Evidence) -> f64 {
+    let (mut listed, mut left) = (0, &evidence.words[..]);
+    for (start, line) in lines(&evidence.text) {
+        let (own, after) = left.split_at(left.partition_point(|word| word.start < start + line.len()));
+        left = after;
         if is_listing(line) || line.matches('|').count() >= 2 {
-            listed += count;
+            listed += own.len();
         }
     }
-    let share = listed as f64 / f64::from(u32::try_from(all).unwrap_or(u32::MAX).max(1));
+    let share = listed as f64 / f64::from(u32::try_from(evidence.words.len()).unwrap_or(u32::MAX).max(1));
     (1.0 - (share - 0.05) / 0.45).clamp(0.0, 1.0)
 }
 
@@ -329,13 +428,14 @@ pub(super) fn analyse<'a>(instance: &'a Instance, visible: &'a str) -> Outcome<'
     let evidence = Evidence::read(instance, visible);
     let empty = KgTargets::default();
     let targets = targets(instance).unwrap_or(&empty);
-    let reading = Reading::new(targets, &evidence);
+    let lower = lower(&evidence);
+    let reading = Reading::new(targets, &evidence, &lower);
     let credits = facts(targets, &reading);
     let total = credits.len().max(1) as f64;
     let covered = credits.iter().map(|c| c.0).sum::<f64>() / total;
     let claims = unsupported(targets, &reading, &evidence);
     let supported = 1.0 / (1.0 + claims as f64 / (0.05 * total + 1.0));
-    let prose = prose(&evidence.text);
+    let prose = prose(&evidence);
     let length = evidence.length;
     let mut multipliers = vec![("prose", prose)];
     multipliers.extend(evidence.multipliers());
@@ -366,7 +466,8 @@ pub(super) fn analyse<'a>(instance: &'a Instance, visible: &'a str) -> Outcome<'
 
 /// The credit of each fact with the sentence of `evidence` that gives it.
 pub(super) fn stated(targets: &KgTargets, evidence: &Evidence) -> Vec<(f64, Option<Range<usize>>)> {
-    let reading = Reading::new(targets, evidence);
+    let lower = lower(evidence);
+    let reading = Reading::new(targets, evidence, &lower);
     let range = |i: usize| reading.sentences[i].range.clone();
     facts(targets, &reading).into_iter().map(|(credit, i)| (credit, i.map(range))).collect()
 }
