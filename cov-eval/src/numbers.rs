@@ -60,6 +60,21 @@ fn word_after(text: &str) -> &str {
     &rest[..end]
 }
 
+/// The number that a word is, in any case.
+fn number_word(word: &str) -> Option<usize> {
+    let of_length: &[usize] = match word.len() {
+        3 => &[1, 2, 6, 10],
+        4 => &[4, 5, 9],
+        5 => &[3, 7, 8],
+        6 => &[11, 12, 20],
+        7 => &[15, 16],
+        8 => &[13, 14, 18, 19],
+        9 => &[17],
+        _ => &[],
+    };
+    of_length.iter().copied().find(|value| WORDS[value - 1].eq_ignore_ascii_case(word))
+}
+
 fn is_month(word: &str) -> bool {
     word.get(..3).is_some_and(|start| MONTHS.iter().any(|m| m.eq_ignore_ascii_case(start)))
 }
@@ -83,18 +98,12 @@ pub(crate) fn numbers(text: &str) -> Vec<Number> {
             && (bytes[at - 1].is_ascii_alphanumeric() || bytes[at - 1] == b'_' || bytes[at - 1] >= 0x80);
         if bytes[at].is_ascii_alphabetic() {
             let end = at + bytes[at..].iter().take_while(|b| b.is_ascii_alphabetic()).count();
-            let value = WORDS.iter().position(|w| w.eq_ignore_ascii_case(&text[at..end]));
+            let value = number_word(&text[at..end]);
             let alone =
                 !after_word && !bytes.get(end).is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'-');
-            if let (Some(i), true) = (value, alone && bytes.get(at.wrapping_sub(1)) != Some(&b'-')) {
+            if let (Some(value), true) = (value, alone && bytes.get(at.wrapping_sub(1)) != Some(&b'-')) {
                 let unit = if is_percent(&text[end..]).is_some() { Unit::Percent } else { Unit::Plain };
-                found.push(Number {
-                    unit,
-                    value: (i + 1) as f64,
-                    rounding: 0.0,
-                    whole: true,
-                    range: at..end,
-                });
+                found.push(Number { unit, value: value as f64, rounding: 0.0, whole: true, range: at..end });
             }
             at = end;
         } else if bytes[at].is_ascii_digit() {
@@ -222,6 +231,15 @@ mod tests {
             assert_eq!(found.join(" "), expected, "{text:?}");
         }
         assert_eq!(numbers("$1.2 million")[0].rounding, 50_000.0);
+    }
+
+    #[test]
+    fn words_from_one_to_twenty() {
+        for (i, word) in WORDS.iter().enumerate() {
+            assert_eq!(number_word(word), Some(i + 1), "{word}");
+            assert_eq!(number_word(&word.to_uppercase()), Some(i + 1), "{word}");
+        }
+        assert_eq!(["", "ones", "tree", "twenties"].map(number_word), [None; 4]);
     }
 
     proptest! {

@@ -58,7 +58,7 @@ pub fn sentences(text: &str) -> Vec<Range<usize>> {
         if listing || blank_before {
             close(&mut start, line_start);
         }
-        for (at, mark) in line.match_indices(['.', '!', '?']) {
+        for at in memchr::memchr3_iter(b'.', b'!', b'?', line.as_bytes()) {
             let at = line_start + at;
             if at < start {
                 continue;
@@ -68,7 +68,7 @@ pub fn sentences(text: &str) -> Vec<Range<usize>> {
             let gap = rest.bytes().take(64).take_while(u8::is_ascii_whitespace).count();
             let opens = |c: char| c.is_uppercase() || c.is_ascii_digit() || "\"'$[".contains(c);
             let next = rest[gap..].chars().next();
-            if gap > 0 && next.is_some_and(opens) && !(mark == "." && abbreviates(text, at)) {
+            if gap > 0 && next.is_some_and(opens) && !(text[at..].starts_with('.') && abbreviates(text, at)) {
                 close(&mut start, end);
             }
         }

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use foldhash::fast::FixedState;
+
 use super::sheet::global;
 use super::{NewsTargets, targets};
 use crate::aggregate::{Outcome, harmonic, unknown_kind};
@@ -12,12 +14,12 @@ use crate::text::words;
 
 /// Windows of each statement: sentences with its name and its noun, else pairs of neighbours that have one each.
 fn windows(targets: &NewsTargets, evidence: &Evidence) -> Vec<Vec<Range<usize>>> {
-    let mut by_word: HashMap<String, Vec<usize>> = HashMap::new();
+    let mut by_word: HashMap<&str, Vec<usize>, FixedState> = HashMap::default();
     for (i, range) in evidence.sentences.iter().enumerate() {
         let sentence = &evidence.text[range.clone()];
         for word in words(sentence) {
             for piece in sentence[word].split(['\'', '-']) {
-                let list = by_word.entry(piece.to_owned()).or_default();
+                let list = by_word.entry(piece).or_default();
                 if list.last() != Some(&i) {
                     list.push(i);
                 }

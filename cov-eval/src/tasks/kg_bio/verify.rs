@@ -211,9 +211,13 @@ fn lower(evidence: &Evidence) -> Vec<String> {
 
 impl<'a> Reading<'a> {
     fn new(targets: &KgTargets, evidence: &Evidence, lower: &'a [String]) -> Self {
-        let text = Vec::with_capacity(evidence.words.len());
-        let mut reading =
-            Self { sentences: Vec::new(), words: Vec::new(), by_text: HashMap::default(), text };
+        let count = evidence.words.len();
+        let mut reading = Self {
+            sentences: Vec::with_capacity(lower.len()),
+            words: Vec::with_capacity(count / 4),
+            by_text: HashMap::with_capacity_and_hasher(count / 4, FixedState::default()),
+            text: Vec::with_capacity(count),
+        };
         for (range, text) in evidence.sentences.iter().zip(lower) {
             reading.add(targets.known(), range.clone(), text);
         }
