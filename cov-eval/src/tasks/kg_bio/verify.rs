@@ -70,11 +70,10 @@ fn pieces(lower: &str) -> impl Iterator<Item = &str> {
 /// What answers are compared with, in lower case.
 #[derive(Debug, Clone)]
 pub(super) struct Known {
-    /// Entities by their word.
-    entities: HashMap<String, usize, FixedState>,
-    /// The word of each entity, and the groups of the relations of which it is a part.
-    parts: Vec<(String, u64)>,
     facts: Vec<KnownFact>,
+    /// The word of each entity, and the groups of all relations that join it to others.
+    entities: Vec<(String, u64)>,
+    by_word: HashMap<String, usize, FixedState>,
     /// Words of names.
     names: HashSet<String, FixedState>,
     /// Years and amounts.
@@ -83,61 +82,55 @@ pub(super) struct Known {
 
 #[derive(Debug, Clone)]
 struct KnownFact {
+    /// That of its relation.
     group: u64,
-    /// What a sentence has to name: words, or an amount.
+    /// The words of its object; none of an amount.
     object: Vec<String>,
-    amount: Option<u64>,
 }
 
 impl KnownFact {
     fn new(targets: &KgTargets, fact: &Fact) -> Self {
         let own = |word: &&str| !FUNCTION_WORDS.contains(word);
-        let (object, amount) = match &fact.object {
+        let object = match &fact.object {
             Object::Entity(i) => {
-                (targets.entities.get(*i).map(|e| e.word.to_lowercase()).into_iter().collect(), None)
+                targets.entities.get(*i).map(|e| e.word.to_lowercase()).into_iter().collect()
             }
-            Object::Year(year) => (vec![year.to_string()], None),
-            Object::Amount(dollars) => (Vec::new(), Some(*dollars)),
-            Object::Phrase(text) => {
-                (pieces(&text.to_lowercase()).filter(own).map(str::to_owned).collect(), None)
-            }
+            Object::Year(year) => vec![year.to_string()],
+            Object::Amount(_) => Vec::new(),
+            Object::Phrase(text) => pieces(&text.to_lowercase()).filter(own).map(str::to_owned).collect(),
         };
-        Self { group: group(fact.relation), object, amount }
+        Self { group: group(fact.relation), object }
     }
 }
 
 impl Known {
     pub(super) fn new(targets: &KgTargets) -> Self {
         let facts: Vec<_> = targets.facts.iter().map(|fact| KnownFact::new(targets, fact)).collect();
-        let mut parts: Vec<_> = targets.entities.iter().map(|e| (e.word.to_lowercase(), 0)).collect();
-        let mut values = HashSet::default();
+        let mut entities: Vec<_> = targets.entities.iter().map(|e| (e.word.to_lowercase(), 0)).collect();
         for (fact, known) in targets.facts.iter().zip(&facts) {
-            let object = match fact.object {
-                Object::Entity(i) => Some(i),
-                Object::Year(value) | Object::Amount(value) => {
-                    values.insert(value);
-                    None
-                }
-                Object::Phrase(_) => None,
-            };
+            let object = if let Object::Entity(i) = fact.object { Some(i) } else { None };
             for i in [Some(fact.subject), object, fact.context].into_iter().flatten() {
-                if let Some((_, groups)) = parts.get_mut(i) {
+                if let Some((_, groups)) = entities.get_mut(i) {
                     *groups |= known.group;
                 }
             }
         }
         let names = targets.entities.iter().map(|e| e.name.as_str());
+        let value = |fact: &Fact| match fact.object {
+            Object::Year(value) | Object::Amount(value) => Some(value),
+            _ => None,
+        };
         Self {
-            entities: parts.iter().enumerate().map(|(i, (word, _))| (word.clone(), i)).collect(),
-            names: names.flat_map(|n| words(n).into_iter().map(|w| n[w].to_lowercase())).collect(),
-            parts,
             facts,
-            values,
+            by_word: entities.iter().enumerate().map(|(i, (word, _))| (word.clone(), i)).collect(),
+            entities,
+            names: names.flat_map(|n| words(n).into_iter().map(|w| n[w].to_lowercase())).collect(),
+            values: targets.facts.iter().filter_map(value).collect(),
         }
     }
 }
 
-/// A word of an answer.
+/// A word of an answer, with what it tells of any sentence that has it.
 struct Word<'a> {
     text: &'a str,
     /// The entity of that name.
@@ -159,7 +152,7 @@ impl<'a> Word<'a> {
         let own = cues(text).iter();
         Self {
             text,
-            entity: known.entities.get(text).copied(),
+            entity: known.by_word.get(text).copied(),
             shown: own.clone().filter(|cue| cue.is_shown_by(text)).fold(0, |all, cue| all | cue.group),
             openings: own.filter(|cue| cue.is_opened_by(text)).collect(),
             negates: NEGATORS.contains(&text),
@@ -197,10 +190,10 @@ struct Sentence {
 /// Sentences of an answer, with an index.
 struct Reading<'a> {
     sentences: Vec<Sentence>,
-    /// The different words, and where each is in that list.
+    /// The different words, and where each is in the list.
     words: Vec<Word<'a>>,
     by_text: HashMap<&'a str, usize, FixedState>,
-    /// The words of all sentences, as places in the list.
+    /// The words of all sentences, as places in that list.
     text: Vec<usize>,
 }
 
@@ -290,18 +283,18 @@ impl<'a> Reading<'a> {
     }
 
     /// Sentences that name the object of a fact, in their order.
-    fn with(&self, fact: &KnownFact) -> Vec<usize> {
-        if let Some(amount) = fact.amount {
+    fn with(&self, fact: &Fact, known: &KnownFact) -> Vec<usize> {
+        if let Object::Amount(amount) = fact.object {
             let has = |i: &usize| self.sentences[*i].amounts.contains(&amount);
             return (0..self.sentences.len()).filter(has).collect();
         }
-        let Some(first) = fact.object.first() else { return Vec::new() };
+        let Some(first) = known.object.first() else { return Vec::new() };
         let places = self.having(first).iter().copied();
-        if fact.object.len() == 1 {
+        if known.object.len() == 1 {
             return places.collect();
         }
         let all: Option<Vec<usize>> =
-            fact.object.iter().map(|w| self.by_text.get(w.as_str()).copied()).collect();
+            known.object.iter().map(|w| self.by_text.get(w.as_str()).copied()).collect();
         all.map_or(Vec::new(), |all| places.filter(|&i| self.is_near(i, &all)).collect())
     }
 
@@ -346,7 +339,7 @@ fn facts(targets: &KgTargets, reading: &Reading) -> Vec<(f64, Option<usize>)> {
     let mut open = Vec::new();
     for (f, (fact, known)) in targets.facts.iter().zip(&targets.known().facts).enumerate() {
         let credit = |i| (i, reading.credit(targets, i, fact.subject, known.group));
-        let found: Vec<(usize, f64)> = reading.with(known).into_iter().map(credit).collect();
+        let found: Vec<(usize, f64)> = reading.with(fact, known).into_iter().map(credit).collect();
         let place = found.iter().copied().find(|&(i, credit)| credit == 1.0 && full[i] < MOST_FULL);
         if let Some((i, _)) = place {
             full[i] += 1;
@@ -384,8 +377,8 @@ fn contradicted(targets: &KgTargets, reading: &Reading, fact: &Fact, known: &Kno
         _ if is_year(fact.relation) => None,
         _ => return false,
     };
-    let Some((subject, _)) = targets.known().parts.get(fact.subject) else { return false };
-    let right = reading.with(known);
+    let Some((subject, _)) = targets.known().entities.get(fact.subject) else { return false };
+    let right = reading.with(fact, known);
     reading.having(subject).iter().any(|i| {
         let sentence = &reading.sentences[*i];
         let shows = sentence.affirmed & known.group != 0 && right.binary_search(i).is_err();
@@ -399,7 +392,8 @@ fn contradicted(targets: &KgTargets, reading: &Reading, fact: &Fact, known: &Kno
 
 /// Whether a sentence names an entity of that type which the same words do not join to the subject in truth.
 fn names_other(targets: &KgTargets, sentence: &Sentence, subject: usize, kind: Type) -> bool {
-    let joined = |e: usize| targets.known().parts.get(e).is_some_and(|part| part.1 & sentence.shown != 0);
+    let joined =
+        |e: usize| targets.known().entities.get(e).is_some_and(|known| known.1 & sentence.shown != 0);
     let same = |e: usize| e != subject && targets.entities.get(e).is_some_and(|x| x.kind == kind);
     sentence.named.iter().any(|&e| same(e) && !joined(e))
 }
