@@ -6,6 +6,7 @@ use std::rc::Rc;
 use ruff_python_ast::Operator;
 
 use super::interpreter::Interpreter;
+use super::iterators::{End, Iter};
 use super::operators::checked;
 use super::text::{display, repr};
 use super::value::{Keywords, Run, Stop, Value, raise};
@@ -28,6 +29,7 @@ pub(super) const BUILTINS: &[&str] = &[
     "list",
     "dict",
     "set",
+    "frozenset",
     "tuple",
     "str",
     "int",
@@ -50,9 +52,9 @@ impl<'a> Interpreter<'a> {
     pub(super) fn sorted(
         &mut self,
         mut items: Vec<Value<'a>>,
-        keywords: &[(&'a str, Value<'a>)],
+        keywords: &[(Rc<str>, Value<'a>)],
     ) -> Run<'a, Vec<Value<'a>>> {
-        let option = |name: &str| keywords.iter().find(|k| k.0 == name).map(|k| k.1.clone());
+        let option = |name: &str| keywords.iter().find(|k| &*k.0 == name).map(|k| k.1.clone());
         let mut keyed: Vec<(Value<'a>, Value<'a>)> = Vec::with_capacity(items.len());
         let key = option("key").filter(|k| !matches!(k, Value::None));
         for item in items.drain(..) {
@@ -62,9 +64,17 @@ impl<'a> Interpreter<'a> {
             };
             keyed.push((value, item));
         }
+        self.sorted_by_keys(keyed, option("reverse").is_some_and(|r| r.truth()))
+    }
+
+    /// Items in the order of their keys, which stand before them.
+    pub(super) fn sorted_by_keys(
+        &mut self,
+        mut keyed: Vec<(Value<'a>, Value<'a>)>,
+        reverse: bool,
+    ) -> Run<'a, Vec<Value<'a>>> {
         self.burn(keyed.len())?;
         let mut comparable = true;
-        let reverse = option("reverse").is_some_and(|r| r.truth());
         keyed.sort_by(|a, b| {
             let (a, b) = if reverse { (&b.0, &a.0) } else { (&a.0, &b.0) };
             a.order(b).unwrap_or_else(|| {
@@ -86,11 +96,12 @@ impl<'a> Interpreter<'a> {
         args: Vec<Value<'a>>,
         keywords: Keywords<'a>,
     ) -> Run<'a, Value<'a>> {
-        let takes_keywords = matches!(name, "sorted" | "min" | "max" | "print" | "enumerate" | "sum");
+        let takes_keywords =
+            matches!(name, "sorted" | "min" | "max" | "print" | "enumerate" | "sum" | "zip" | "dict");
         if !keywords.is_empty() && !takes_keywords {
             return Err(Stop::Unsupported);
         }
-        let iterator = |items: Vec<Value<'a>>| Value::Iterator(Rc::new(RefCell::new(items.into_iter())));
+        let iterator = |items: Vec<Value<'a>>| Value::from(Iter::Items(items.into_iter()));
         let pair = |a: Value<'a>, b: Value<'a>| Value::tuple(vec![a, b]);
         Ok(match (name, &args[..]) {
             ("print", _) => Value::None,
@@ -119,8 +130,8 @@ impl<'a> Interpreter<'a> {
                 sum
             }
             ("min" | "max", _) => {
-                let options: Vec<_> = keywords.iter().filter(|k| k.0 == "key").cloned().collect();
-                let default = keywords.iter().find(|k| k.0 == "default").map(|k| k.1.clone());
+                let options: Vec<_> = keywords.iter().filter(|k| &*k.0 == "key").cloned().collect();
+                let default = keywords.iter().find(|k| &*k.0 == "default").map(|k| k.1.clone());
                 let mut items = self.operands(args)?;
                 if name == "max" {
                     // The first of equals wins.
@@ -149,65 +160,62 @@ impl<'a> Interpreter<'a> {
             }
             ("enumerate", [x]) | ("enumerate", [x, _]) => {
                 let start = keywords.first().map(|k| &k.1).or(args.get(1)).and_then(Value::int).unwrap_or(0);
-                let items = self.items(x)?.into_iter().zip((0..).map(|i| start.saturating_add(i)));
-                iterator(items.map(|(v, i)| pair(Value::Int(i), v)).collect())
+                Iter::Enumerate(self.iter(x)?, start).into()
             }
             ("zip", _) => {
-                let mut lists = Vec::new();
-                for arg in &args {
-                    lists.push(self.items(arg)?);
-                }
-                let n = lists.iter().map(Vec::len).min().unwrap_or(0);
-                iterator((0..n).map(|i| Value::tuple(lists.iter().map(|l| l[i].clone()).collect())).collect())
+                let end = match &keywords[..] {
+                    [] => End::Shortest,
+                    [(name, strict)] if &**name == "strict" && strict.truth() => End::Strict,
+                    [(name, _)] if &**name == "strict" => End::Shortest,
+                    _ => return Err(Stop::Unsupported),
+                };
+                Iter::Zip(self.iters(&args)?, end).into()
             }
-            ("map", [f, x]) => {
-                let mut items = Vec::new();
-                for item in self.items(x)? {
-                    items.push(self.call(f, vec![item], Vec::new())?);
-                }
-                iterator(items)
+            ("map", [f, rows @ ..]) if !rows.is_empty() => {
+                let rows = Iter::Zip(self.iters(rows)?, End::Shortest);
+                Iter::Map(f.clone(), Rc::new(RefCell::new(rows))).into()
             }
-            ("filter", [f, x]) => {
-                let mut kept = Vec::new();
-                for item in self.items(x)? {
-                    let keep = match f {
-                        Value::None => item.truth(),
-                        f => self.call(f, vec![item.clone()], Vec::new())?.truth(),
-                    };
-                    if keep {
-                        kept.push(item);
+            ("filter", [f, x]) => Iter::Filter(f.clone(), self.iter(x)?, true).into(),
+            ("any" | "all", [x]) => {
+                let (items, wanted) = (self.iter(x)?, name == "any");
+                while let Some(item) = self.advance(&items)? {
+                    if item.truth() == wanted {
+                        return Ok(Value::Bool(wanted));
                     }
                 }
-                iterator(kept)
+                Value::Bool(!wanted)
             }
-            ("any", [x]) => Value::Bool(self.items(x)?.iter().any(Value::truth)),
-            ("all", [x]) => Value::Bool(self.items(x)?.iter().all(Value::truth)),
             ("list", []) => Value::list(Vec::new()),
             ("list", [x]) => Value::list(self.items(x)?),
             ("tuple", []) => Value::tuple(Vec::new()),
             ("tuple", [x]) => Value::tuple(self.items(x)?),
-            ("set", []) => Value::set(Vec::new()),
-            ("set", [x]) => {
-                let items = self.items(x)?;
+            ("set" | "frozenset", [] | [_]) => {
+                let items = args.first().map_or(Ok(Vec::new()), |x| self.items(x))?;
                 if !items.iter().all(Value::hashable) {
                     return raise("TypeError");
                 }
-                Value::set(items)
+                let set = Value::set(items);
+                if let Value::Set(set) = &set {
+                    set.borrow_mut().frozen = name == "frozenset";
+                }
+                set
             }
-            ("dict", []) => Value::Dict(Rc::default()),
-            ("dict", [x]) => {
+            ("dict", [] | [_]) => {
                 let dict = Value::Dict(Rc::default());
-                let pairs =
-                    if let Value::Dict(_) = x { self.method(x, "items", &[], &[])? } else { x.clone() };
-                for entry in self.items(&pairs)? {
-                    let [key, value] = &self.items(&entry)?[..] else { return raise("ValueError") };
-                    self.put(&dict, key.clone(), value.clone())?;
+                if let Some(other) = args.first() {
+                    self.take_in(&dict, other)?;
+                }
+                for (name, value) in keywords {
+                    self.put(&dict, Value::Str(name), value)?;
                 }
                 dict
             }
             ("str", []) => Value::str(""),
             ("str", [x]) => Value::str(display(x)?),
             ("repr", [x]) => Value::str(repr(x, 0)?),
+            ("int", []) => Value::Int(0),
+            ("float", []) => Value::Float(0.0),
+            ("bool", []) => Value::Bool(false),
             ("int", [Value::Float(f)]) => checked((f.abs() < 1e30).then_some(f.trunc() as i128))?,
             ("int", [Value::Str(s)]) => match s.trim().replace('_', "").parse::<i64>() {
                 Ok(i) => Value::Int(i.into()),
@@ -247,7 +255,8 @@ impl<'a> Interpreter<'a> {
                 Value::Str(_) => "str",
                 Value::List(_) => "list",
                 Value::Tuple(_) => "tuple",
-                Value::Dict(_) => "dict",
+                Value::Dict(d) if d.borrow().is_plain() => "dict",
+                Value::Set(s) if s.borrow().frozen => "frozenset",
                 Value::Set(_) => "set",
                 _ => return Err(Stop::Unsupported),
             }),
@@ -265,9 +274,9 @@ impl<'a> Interpreter<'a> {
                     None => return raise("ValueError"),
                 }
             }
-            ("iter", [x]) => iterator(self.items(x)?),
+            ("iter", [x]) => Value::Iterator(self.iter(x)?),
             ("next", [Value::Iterator(it)] | [Value::Iterator(it), _]) => {
-                match it.borrow_mut().next().or(args.get(1).cloned()) {
+                match self.advance(it)?.or(args.get(1).cloned()) {
                     Some(value) => value,
                     None => return raise("StopIteration"),
                 }
@@ -275,24 +284,9 @@ impl<'a> Interpreter<'a> {
             _ => return Err(Stop::Unsupported),
         })
     }
-
-    pub(super) fn module_call(&mut self, module: &str, name: &str, args: &[Value<'a>]) -> Run<'a, Value<'a>> {
-        let Some(x) = args.first().and_then(Value::float).filter(|_| module == "math" && args.len() == 1)
-        else {
-            return Err(Stop::Unsupported);
-        };
-        let whole = |x: f64| checked((x.abs() < 1e30).then_some(x as i128));
-        match name {
-            "floor" => whole(x.floor()),
-            "ceil" => whole(x.ceil()),
-            "sqrt" if x < 0.0 => raise("ValueError"),
-            "sqrt" => Ok(Value::Float(x.sqrt())),
-            _ => Err(Stop::Unsupported),
-        }
-    }
 }
 
-fn is_instance<'a>(x: &Value<'a>, kind: &Value<'a>) -> Run<'a, bool> {
+pub(super) fn is_instance<'a>(x: &Value<'a>, kind: &Value<'a>) -> Run<'a, bool> {
     Ok(match (kind, x) {
         (Value::Tuple(kinds), x) => {
             for kind in kinds.iter() {
@@ -308,9 +302,16 @@ fn is_instance<'a>(x: &Value<'a>, kind: &Value<'a>) -> Run<'a, bool> {
         | (Value::Builtin("str"), Value::Str(_))
         | (Value::Builtin("list"), Value::List(_))
         | (Value::Builtin("tuple"), Value::Tuple(_))
-        | (Value::Builtin("dict"), Value::Dict(_))
-        | (Value::Builtin("set"), Value::Set(_)) => true,
-        (Value::Builtin("int" | "bool" | "float" | "str" | "list" | "tuple" | "dict" | "set"), _) => false,
+        | (Value::Builtin("dict"), Value::Dict(_)) => true,
+        (Value::Builtin("set" | "frozenset"), Value::Set(s)) => {
+            s.borrow().frozen == matches!(kind, Value::Builtin("frozenset"))
+        }
+        (
+            Value::Builtin(
+                "int" | "bool" | "float" | "str" | "list" | "tuple" | "dict" | "set" | "frozenset",
+            ),
+            _,
+        ) => false,
         _ => return Err(Stop::Unsupported),
     })
 }

@@ -1,13 +1,15 @@
 //! Expressions.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 
 use ruff_python_ast::{self as ast, Expr};
 
+use super::generators::Element;
 use super::interpreter::Interpreter;
+use super::iterators::Iter;
+use super::modules::constant;
 use super::text::{display, format, repr};
-use super::value::{Body, Keywords, Run, Scope, Stop, Value, raise};
+use super::value::{Body, Keywords, Run, Stop, Value, raise};
 
 impl<'a> Interpreter<'a> {
     fn all(&mut self, list: &'a [Expr]) -> Run<'a, Vec<Value<'a>>> {
@@ -48,7 +50,14 @@ impl<'a> Interpreter<'a> {
             Expr::Dict(d) => {
                 let dict = Value::Dict(Rc::default());
                 for item in &d.items {
-                    let Some(key) = &item.key else { return Err(Stop::Unsupported) };
+                    let Some(key) = &item.key else {
+                        let other = self.eval(&item.value)?;
+                        if !matches!(other, Value::Dict(_)) {
+                            return Value::mistake(&[&other]);
+                        }
+                        self.take_in(&dict, &other)?;
+                        continue;
+                    };
                     let (key, value) = (self.eval(key)?, self.eval(&item.value)?);
                     self.put(&dict, key, value)?;
                 }
@@ -66,7 +75,8 @@ impl<'a> Interpreter<'a> {
             }
             Expr::Named(n) => {
                 let value = self.eval(&n.value)?;
-                self.assign(&n.target, value.clone())?;
+                let Expr::Name(target) = &*n.target else { return Err(Stop::Unsupported) };
+                self.bind_outside(target.id.as_str(), value.clone());
                 value
             }
             Expr::BinOp(b) => {
@@ -108,17 +118,22 @@ impl<'a> Interpreter<'a> {
                 let args = self.all(&c.arguments.args)?;
                 let mut keywords = Keywords::new();
                 for keyword in &c.arguments.keywords {
-                    let Some(name) = &keyword.arg else { return Err(Stop::Unsupported) };
-                    keywords.push((name.as_str(), self.eval(&keyword.value)?));
+                    let value = self.eval(&keyword.value)?;
+                    match (&keyword.arg, &value) {
+                        (Some(name), _) => keywords.push((name.as_str().into(), value)),
+                        (None, Value::Dict(table)) => {
+                            self.size(keywords.len() + table.borrow().len())?;
+                            for (key, value) in table.borrow().iter() {
+                                let Value::Str(name) = key else { return raise("TypeError") };
+                                keywords.push((name.clone(), value.clone()));
+                            }
+                        }
+                        (None, other) => return Value::mistake(&[other]),
+                    }
                 }
                 self.call(&function, args, keywords)?
             }
-            Expr::Attribute(a) => match self.eval(&a.value)? {
-                Value::Module(m) if &*m == "math" && a.attr.as_str() == "pi" => {
-                    Value::Float(std::f64::consts::PI)
-                }
-                object => Value::Method(Rc::new(object), a.attr.as_str()),
-            },
+            Expr::Attribute(a) => Self::attribute(self.eval(&a.value)?, a.attr.as_str()),
             Expr::Subscript(s) => {
                 let object = self.eval(&s.value)?;
                 match &*s.slice {
@@ -129,17 +144,21 @@ impl<'a> Interpreter<'a> {
                     }
                 }
             }
-            Expr::ListComp(c) => Value::list(self.comprehend(&c.generators, &mut |me| me.eval(&c.elt))?),
-            Expr::SetComp(c) => Value::set(self.comprehend(&c.generators, &mut |me| me.eval(&c.elt))?),
+            Expr::ListComp(c) => Value::list(self.comprehend(&c.generators, Element::One(&c.elt))?),
+            Expr::SetComp(c) => {
+                let items = self.comprehend(&c.generators, Element::One(&c.elt))?;
+                if !items.iter().all(Value::hashable) {
+                    return raise("TypeError");
+                }
+                Value::set(items)
+            }
             Expr::Generator(c) => {
-                let items = self.comprehend(&c.generators, &mut |me| me.eval(&c.elt))?;
-                Value::Iterator(Rc::new(RefCell::new(items.into_iter())))
+                let comprehension = self.comprehension(&c.generators, Element::One(&c.elt))?;
+                Iter::Comprehension(Box::new(comprehension)).into()
             }
             Expr::DictComp(c) => {
                 let Some(key) = &c.key else { return Err(Stop::Unsupported) };
-                let pairs = self.comprehend(&c.generators, &mut |me| {
-                    Ok(Value::tuple(vec![me.eval(key)?, me.eval(&c.value)?]))
-                })?;
+                let pairs = self.comprehend(&c.generators, Element::Pair(key, &c.value))?;
                 let dict = Value::Dict(Rc::default());
                 for pair in pairs {
                     let Value::Tuple(pair) = pair else { continue };
@@ -172,11 +191,14 @@ impl<'a> Interpreter<'a> {
             match element {
                 ast::InterpolatedStringElement::Literal(literal) => text.push_str(&literal.value),
                 ast::InterpolatedStringElement::Interpolation(i) => {
-                    if i.debug_text.is_some() {
-                        return Err(Stop::Unsupported);
-                    }
                     let value = self.eval(&i.expression)?;
+                    if let Some(shown) = &i.debug_text {
+                        text.push_str(shown.as_str());
+                    }
                     let value = match i.conversion {
+                        ast::ConversionFlag::None if i.debug_text.is_some() && i.format_spec.is_none() => {
+                            Value::str(repr(&value, 0)?)
+                        }
                         ast::ConversionFlag::None => value,
                         ast::ConversionFlag::Repr => Value::str(repr(&value, 0)?),
                         ast::ConversionFlag::Str => Value::str(display(&value)?),
@@ -195,43 +217,9 @@ impl<'a> Interpreter<'a> {
         Ok(())
     }
 
-    /// Values of a comprehension, in a scope of its own.
-    fn comprehend(
-        &mut self,
-        generators: &'a [ast::Comprehension],
-        element: &mut dyn FnMut(&mut Self) -> Run<'a, Value<'a>>,
-    ) -> Run<'a, Vec<Value<'a>>> {
-        self.locals.push(Scope::default());
-        let mut found = Vec::new();
-        let result = self.generate(generators, element, &mut found);
-        self.locals.pop();
-        result.map(|()| found)
-    }
-
-    fn generate(
-        &mut self,
-        generators: &'a [ast::Comprehension],
-        element: &mut dyn FnMut(&mut Self) -> Run<'a, Value<'a>>,
-        found: &mut Vec<Value<'a>>,
-    ) -> Run<'a, ()> {
-        let Some((first, others)) = generators.split_first() else {
-            self.size(found.len() + 1)?;
-            let value = element(self)?;
-            found.push(value);
-            return Ok(());
-        };
-        let items = self.eval(&first.iter)?;
-        for item in self.items(&items)? {
-            self.burn(1)?;
-            self.assign(&first.target, item)?;
-            let mut wanted = true;
-            for test in &first.ifs {
-                wanted = wanted && self.eval(test)?.truth();
-            }
-            if wanted {
-                self.generate(others, element, found)?;
-            }
-        }
-        Ok(())
+    /// An attribute: a method, or something in a module.
+    pub(super) fn attribute(object: Value<'a>, name: &'a str) -> Value<'a> {
+        let constant = if let Value::Module(module) = &object { constant(module, name) } else { None };
+        constant.unwrap_or_else(|| Value::Method(Rc::new(object), name))
     }
 }

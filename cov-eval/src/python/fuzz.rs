@@ -12,16 +12,23 @@ const PIECES: &[&str] = &[
     "range(9)", "range(10 ** 9)", "if ", "elif x:\n    pass\n", "else:", "while True:", " = ", "=", "==", " is ", "not ", "-", "~", "'", "\"",
     "'''", "\"\"\"", "f'{", "\\", "\\\n", "#", "# noqa", "#!", ";", ",", ".", "..", "...", "**", "* 99999999", "9", "1e9", "0x", "1_0", "try:",
     "except:", "finally:", "raise ", "yield ", "class ", "import os, sys", "*", "@", "->", ":=", "async ", "await ", "é", "\u{301}", "\0",
-    "\u{feff}", "\u{c}", "\r", "None", "x.keys()", "list()", "global x", ".append(x)", "x[::-1]", "match x:",
+    "\u{feff}", "\u{c}", "\r", "None", "x.keys()", "list()", "global x", ".append(x)", "x[::-1]", "match x:", "case [x, *y]:", "yield from ", "nonlocal x", "*x, y = ",
+    "{**x}", "f(*x, **y)", "'%s' % ", "'{:>{}}'.format(", "next(", "from itertools import *", "count()", "zip(x, y)", "defaultdict(f)", "x |= {1}",
 ];
 
-const RIGHT: [&str; 3] = [
+const RIGHT: [&str; 5] = [
     "\"\"\"Text.\"\"\"\nimport math\n\nLIMIT = math.floor(7.9)\n\n\ndef f(x, y=None):\n    \"\"\"Text.\"\"\"\n    total = []\n    for i in \
      range(x):\n        if i % 2 == 0 and i not in total:\n            total.append(i * LIMIT)\n    return total\n",
     "def f(x):\n    seen = {}\n    while x > 0:\n        try:\n            seen[x % 10] += 1\n        except KeyError:\n            seen[x % 10] \
      = 1\n        x //= 10\n    return sorted(seen.items(), key=lambda p: (-p[1], p[0]))\n\n\nif __name__ == '__main__':\n    print(f(1))\n",
     "def f(x):\n    if x < 2:\n        return x\n    return f(x - 1) + f(x - 2)\n\n\ndef g(text='a'):\n    words = [w.strip().lower() for w in \
      text.split(',') if w]\n    return f'{len(words):>4}|' + ', '.join(words)  # joined\n",
+    "from collections import Counter, defaultdict, deque\nfrom itertools import accumulate, chain, count, groupby, islice\n\n\ndef f(x):\n    \
+     groups = defaultdict(list)\n    for key, group in groupby(sorted(x)):\n        groups[key].extend(group)\n    last, *_ = \
+     Counter(x).most_common()\n    return last, list(chain(*groups.values())), list(accumulate(islice(count(), 4))), deque(x, 2)\n",
+    "def f(x):\n    total = 0\n\n    def walk(y):\n        nonlocal total\n        for z in y:\n            match z:\n                case \
+     [first, *rest]:\n                    total += 1\n                case _:\n                    total += 2\n            if total > 3:\n        \
+             yield from y\n            yield total, z\n\n    return ['%s %5d' % (z, n) for n, z in walk(x)], '{:>{}}'.format(total, 9)\n",
 ];
 
 fn hostile() -> impl Strategy<Value = String> {

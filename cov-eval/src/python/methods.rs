@@ -1,60 +1,12 @@
-//! Methods of strings, lists, dictionaries and sets.
+//! Methods of lists, dictionaries and sets.
 
+use std::rc::Rc;
+
+use ruff_python_ast::Operator;
+
+use super::collections::Missing;
 use super::interpreter::Interpreter;
-use super::text::pad;
 use super::value::{Run, Stop, Value, raise};
-
-/// Letters that `strip` takes off, or white space.
-fn strip<'a>(text: &str, chars: Option<&Value<'a>>, left: bool, right: bool) -> Run<'a, String> {
-    let set = match chars {
-        None | Some(Value::None) => None,
-        Some(Value::Str(s)) => Some(s.clone()),
-        _ => return raise("TypeError"),
-    };
-    let is_off = |c: char| set.as_ref().map_or(c.is_whitespace(), |s| s.contains(c));
-    let text = if left { text.trim_start_matches(is_off) } else { text };
-    Ok(if right { text.trim_end_matches(is_off) } else { text }.to_owned())
-}
-
-fn all<'a>(text: &str, is: impl Fn(char) -> bool) -> Value<'a> {
-    Value::Bool(!text.is_empty() && text.chars().all(is))
-}
-
-fn title(text: &str) -> String {
-    let mut inside = false;
-    let mut out = String::new();
-    for c in text.chars() {
-        if inside {
-            out.extend(c.to_lowercase());
-        } else {
-            out.extend(c.to_uppercase());
-        }
-        inside = c.is_alphabetic();
-    }
-    out
-}
-
-fn position(text: &str, part: &str) -> i128 {
-    text.find(part).map_or(-1, |at| text[..at].chars().count() as i128)
-}
-
-fn split<'a>(text: &str, args: &[Value<'a>]) -> Run<'a, Vec<String>> {
-    let most = match args.get(1) {
-        None => usize::MAX,
-        Some(n) => n.int().and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX),
-    };
-    match args.first() {
-        None | Some(Value::None) => {
-            if most != usize::MAX {
-                return Err(Stop::Unsupported);
-            }
-            Ok(text.split_whitespace().map(str::to_owned).collect())
-        }
-        Some(Value::Str(by)) if by.is_empty() => raise("ValueError"),
-        Some(Value::Str(by)) => Ok(text.splitn(most.saturating_add(1), &**by).map(str::to_owned).collect()),
-        Some(_) => raise("TypeError"),
-    }
-}
 
 impl<'a> Interpreter<'a> {
     pub(super) fn method(
@@ -62,11 +14,25 @@ impl<'a> Interpreter<'a> {
         object: &Value<'a>,
         name: &str,
         args: &[Value<'a>],
-        keywords: &[(&'a str, Value<'a>)],
+        keywords: &[(Rc<str>, Value<'a>)],
     ) -> Run<'a, Value<'a>> {
-        if !keywords.is_empty() && name != "sort" {
-            return Err(Stop::Unsupported);
-        }
+        let object = match (object, name, keywords) {
+            (Value::Str(template), "format", _) => {
+                return self.formatted(template, args, &keywords.to_vec());
+            }
+            (Value::Dict(_), "update", [_, ..]) => {
+                self.method(object, name, args, &[])?;
+                for (key, value) in keywords {
+                    self.put(object, Value::Str(key.clone()), value.clone())?;
+                }
+                return Ok(Value::None);
+            }
+            (Value::Str(text), "split" | "rsplit", [(key, n)]) if &**key == "maxsplit" => {
+                return self.of_text(text, name, &[args.first().cloned().unwrap_or(Value::None), n.clone()]);
+            }
+            (_, "sort", _) | (_, _, []) => object,
+            _ => return Err(Stop::Unsupported),
+        };
         self.burn(object.length().unwrap_or(0) / 8)?;
         match object {
             Value::Str(text) => self.of_text(text, name, args),
@@ -86,83 +52,17 @@ impl<'a> Interpreter<'a> {
                 },
                 _ => Err(Stop::Unsupported),
             },
+            Value::Dict(d)
+                if matches!(d.borrow().missing, Missing::Zero)
+                    && matches!(name, "update" | "subtract" | "total" | "most_common") =>
+            {
+                self.of_counter(object, name, args)
+            }
             Value::Dict(_) => self.of_dict(object, name, args),
+            Value::Queue(_) => self.of_queue(object, name, args),
             Value::Set(_) => self.of_set(object, name, args),
             _ => Err(Stop::Unsupported),
         }
-    }
-
-    fn of_text(&mut self, text: &str, name: &str, args: &[Value<'a>]) -> Run<'a, Value<'a>> {
-        let list = |items: Vec<String>| Value::list(items.into_iter().map(Value::str).collect());
-        let first = args.first();
-        let gap = || {
-            let width = first.and_then(Value::int).and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
-            if width > 10_000 { Err(Stop::Limit) } else { Ok(width.saturating_sub(text.chars().count())) }
-        };
-        let fill = match args.get(1) {
-            Some(Value::Str(s)) => s.chars().next().unwrap_or(' '),
-            _ => ' ',
-        };
-        Ok(match (name, args) {
-            ("upper", []) => Value::str(text.to_uppercase()),
-            ("lower" | "casefold", []) => Value::str(text.to_lowercase()),
-            ("title", []) => Value::str(title(text)),
-            ("capitalize", []) => Value::str(crate::prose::capital(&text.to_lowercase())),
-            ("swapcase", []) => Value::str(
-                text.chars()
-                    .map(|c| if c.is_lowercase() { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() })
-                    .collect::<String>(),
-            ),
-            ("strip", _) => Value::str(strip(text, first, true, true)?),
-            ("lstrip", _) => Value::str(strip(text, first, true, false)?),
-            ("rstrip", _) => Value::str(strip(text, first, false, true)?),
-            ("split", _) => list(split(text, args)?),
-            ("splitlines", []) => list(text.lines().map(str::to_owned).collect()),
-            ("isdigit" | "isnumeric" | "isdecimal", []) => all(text, |c| c.is_ascii_digit()),
-            ("isalpha", []) => all(text, char::is_alphabetic),
-            ("isalnum", []) => all(text, char::is_alphanumeric),
-            ("isspace", []) => all(text, char::is_whitespace),
-            ("isupper", []) => {
-                Value::Bool(text.chars().any(char::is_uppercase) && !text.chars().any(char::is_lowercase))
-            }
-            ("islower", []) => {
-                Value::Bool(text.chars().any(char::is_lowercase) && !text.chars().any(char::is_uppercase))
-            }
-            ("startswith", [Value::Str(s)]) => Value::Bool(text.starts_with(&**s)),
-            ("endswith", [Value::Str(s)]) => Value::Bool(text.ends_with(&**s)),
-            ("find", [Value::Str(s)]) => Value::Int(position(text, s)),
-            ("index", [Value::Str(s)]) => match position(text, s) {
-                -1 => return raise("ValueError"),
-                at => Value::Int(at),
-            },
-            ("count", [Value::Str(s)]) if !s.is_empty() => Value::Int(text.matches(&**s).count() as i128),
-            ("replace", [Value::Str(a), Value::Str(b)]) if !a.is_empty() => {
-                self.size(text.matches(&**a).count().saturating_mul(b.len()) + text.len())?;
-                Value::str(text.replace(&**a, b))
-            }
-            ("partition", [Value::Str(by)]) if !by.is_empty() => {
-                let parts = text.split_once(&**by).map_or([text, "", ""], |(a, b)| [a, by, b]);
-                Value::tuple(parts.map(Value::str).to_vec())
-            }
-            ("join", [items]) => {
-                let mut parts = Vec::new();
-                for item in self.items(items)? {
-                    let Value::Str(s) = item else { return raise("TypeError") };
-                    parts.push(s);
-                }
-                self.size(parts.iter().map(|p| p.len() + text.len()).sum())?;
-                Value::str(parts.iter().map(|p| &**p).collect::<Vec<_>>().join(text))
-            }
-            ("zfill", [_]) => {
-                let (sign, rest) = text.strip_prefix('-').map_or(("", text), |rest| ("-", rest));
-                Value::str(format!("{sign}{}{rest}", "0".repeat(gap()?)))
-            }
-            ("ljust", _) => Value::str(pad(text, gap()?, fill, '<')),
-            ("rjust", _) => Value::str(pad(text, gap()?, fill, '>')),
-            ("removeprefix", [Value::Str(s)]) => Value::str(text.strip_prefix(&**s).unwrap_or(text)),
-            ("removesuffix", [Value::Str(s)]) => Value::str(text.strip_suffix(&**s).unwrap_or(text)),
-            _ => return Err(Stop::Unsupported),
-        })
     }
 
     fn of_list(&mut self, object: &Value<'a>, name: &str, args: &[Value<'a>]) -> Run<'a, Value<'a>> {
@@ -175,6 +75,14 @@ impl<'a> Interpreter<'a> {
             ("append", [x]) => {
                 self.size(list.borrow().len() + 1)?;
                 list.borrow_mut().push(x.clone());
+                Value::None
+            }
+            // One that is found by looking at this list sees what is there already.
+            ("extend", [Value::Iterator(items)]) => {
+                while let Some(item) = self.advance(items)? {
+                    self.size(list.borrow().len() + 1)?;
+                    list.borrow_mut().push(item);
+                }
                 Value::None
             }
             ("extend", [x]) => {
@@ -245,21 +153,24 @@ impl<'a> Interpreter<'a> {
                     or_none()
                 }
             },
-            ("update", [Value::Dict(other)]) => {
-                let pairs = other.borrow().clone();
-                for (k, v) in pairs {
-                    self.put(object, k, v)?;
-                }
+            ("fromkeys", _) => self.with_keys(args)?,
+            ("update", []) => Value::None,
+            ("update", [other]) => {
+                self.take_in(object, other)?;
                 Value::None
             }
+            ("popitem", []) => match dict.borrow_mut().pop() {
+                Some((key, value)) => Value::tuple(vec![key, value]),
+                None => return raise("KeyError"),
+            },
             ("pop", [key] | [key, _]) => match (find(key), args.get(1)) {
                 (Some(i), _) => dict.borrow_mut().remove(i).1,
                 (None, Some(default)) => default.clone(),
                 (None, None) => return raise("KeyError"),
             },
             ("copy", []) => {
-                let pairs = dict.borrow().clone();
-                Value::Dict(std::rc::Rc::new(std::cell::RefCell::new(pairs)))
+                let copy = dict.borrow().clone();
+                Value::Dict(Rc::new(copy.into()))
             }
             ("clear", []) => {
                 dict.borrow_mut().clear();
@@ -271,6 +182,11 @@ impl<'a> Interpreter<'a> {
 
     fn of_set(&mut self, object: &Value<'a>, name: &str, args: &[Value<'a>]) -> Run<'a, Value<'a>> {
         let Value::Set(set) = object else { return Err(Stop::Unsupported) };
+        if set.borrow().frozen
+            && matches!(name, "add" | "discard" | "remove" | "clear") | name.ends_with("update")
+        {
+            return raise("AttributeError");
+        }
         Ok(match (name, args) {
             ("add", [x]) => {
                 if !x.hashable() {
@@ -292,29 +208,50 @@ impl<'a> Interpreter<'a> {
                 }
                 Value::None
             }
-            ("copy", []) => Value::set(set.borrow().clone()),
-            ("union" | "intersection" | "difference", [other]) => {
-                let other = Value::set(self.items(other)?);
-                let op = match name {
-                    "union" => ruff_python_ast::Operator::BitOr,
-                    "intersection" => ruff_python_ast::Operator::BitAnd,
-                    _ => ruff_python_ast::Operator::Sub,
-                };
-                self.binary(object, op, &other)?
+            ("copy", []) => {
+                let copy = set.borrow().clone();
+                Value::Set(Rc::new(copy.into()))
             }
-            ("update", [other]) => {
-                let items = self.items(other)?;
-                let merged = Value::set(set.borrow().iter().cloned().chain(items).collect());
-                if let Value::Set(merged) = merged {
-                    let items = merged.borrow().clone();
-                    self.size(items.len())?;
-                    *set.borrow_mut() = items;
+            ("union" | "intersection" | "difference" | "symmetric_difference", others) => {
+                let op = match name {
+                    "union" => Operator::BitOr,
+                    "intersection" => Operator::BitAnd,
+                    "difference" => Operator::Sub,
+                    _ => Operator::BitXor,
+                };
+                let copy = set.borrow().clone();
+                let mut found = Value::Set(Rc::new(copy.into()));
+                for other in others {
+                    let other = self.builtin("set", vec![other.clone()], Vec::new())?;
+                    found = self.binary(&found, op, &other)?;
+                }
+                found
+            }
+            ("update" | "intersection_update" | "difference_update", others) => {
+                let kept = match name {
+                    "update" => self.of_set(object, "union", others)?,
+                    "intersection_update" => self.of_set(object, "intersection", others)?,
+                    _ => self.of_set(object, "difference", others)?,
+                };
+                if let Value::Set(kept) = kept {
+                    self.size(kept.borrow().len())?;
+                    set.replace(kept.take());
                 }
                 Value::None
             }
-            ("issubset", [other]) => {
+            ("clear", []) => {
+                set.borrow_mut().clear();
+                Value::None
+            }
+            ("issubset" | "issuperset" | "isdisjoint", [other]) => {
                 let other = self.items(other)?;
-                Value::Bool(set.borrow().iter().all(|x| other.iter().any(|y| x.equals(y))))
+                let within = |x: &Value<'a>, all: &[Value<'a>]| all.iter().any(|y| x.equals(y));
+                let set = set.borrow();
+                Value::Bool(match name {
+                    "issubset" => set.iter().all(|x| within(x, &other)),
+                    "issuperset" => other.iter().all(|x| within(x, &set)),
+                    _ => !other.iter().any(|x| within(x, &set)),
+                })
             }
             _ => return Err(Stop::Unsupported),
         })

@@ -2,17 +2,27 @@
 //!
 //! All of it is bounded by counts, never by a clock: sizes are checked before parsing, and the interpreter burns fuel.
 
+mod bindings;
 mod builtins;
+mod collections;
 mod expressions;
+mod formatting;
 #[cfg(test)]
 mod fuzz;
+mod generators;
 mod interpreter;
+mod iterators;
 mod lexer;
 mod lint;
 mod methods;
+mod modules;
 mod names;
 mod operators;
+mod patterns;
 mod statements;
+mod strings;
+#[cfg(test)]
+mod tests;
 mod text;
 mod value;
 

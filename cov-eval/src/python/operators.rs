@@ -19,7 +19,8 @@ impl<'a> Interpreter<'a> {
         Ok(match value {
             Value::List(l) => l.borrow().clone(),
             Value::Tuple(t) => t.to_vec(),
-            Value::Set(s) => s.borrow().clone(),
+            Value::Set(s) => s.borrow().to_vec(),
+            Value::Queue(q) => q.borrow().to_vec(),
             Value::Dict(d) => d.borrow().iter().map(|p| p.0.clone()).collect(),
             Value::Str(s) => s.chars().map(Value::char).collect(),
             Value::Range(range) => {
@@ -27,8 +28,15 @@ impl<'a> Interpreter<'a> {
                 let n = value.length().unwrap_or(0) as i128;
                 (0..n).map(|i| Value::Int(start + i * step)).collect()
             }
-            Value::Iterator(it) => it.borrow_mut().by_ref().collect(),
-            _ => return raise("TypeError"),
+            Value::Iterator(source) => {
+                let mut items = Vec::new();
+                while let Some(item) = self.advance(source)? {
+                    self.room(items.len() + 1)?;
+                    items.push(item);
+                }
+                items
+            }
+            other => return Value::mistake(&[other]),
         })
     }
 
@@ -39,8 +47,17 @@ impl<'a> Interpreter<'a> {
             self.size(value.length().unwrap_or(0))?;
         }
         Ok(match value {
-            Value::List(items) | Value::Set(items) => any(&items.borrow()),
+            Value::List(items) => any(&items.borrow()),
+            Value::Set(items) => any(&items.borrow()),
             Value::Tuple(items) => any(items),
+            Value::Iterator(source) => {
+                while let Some(item) = self.advance(source)? {
+                    if item.equals(wanted) {
+                        return Ok(true);
+                    }
+                }
+                false
+            }
             Value::Dict(pairs) => pairs.borrow().iter().any(|(key, _)| key.equals(wanted)),
             other => any(&self.items(other)?),
         })
@@ -51,9 +68,18 @@ impl<'a> Interpreter<'a> {
         let order = |wanted: &dyn Fn(std::cmp::Ordering) -> bool| match left.order(right) {
             Some(order) => Ok(wanted(order)),
             None if left.float().is_some() && right.float().is_some() => Ok(false),
-            None => raise("TypeError"),
+            None => Value::mistake(&[left, right]),
         };
         match op {
+            op if let (Value::Set(a), Value::Set(b)) = (left, right)
+                && let CmpOp::Lt | CmpOp::LtE | CmpOp::Gt | CmpOp::GtE = op =>
+            {
+                let (a, b) = if matches!(op, CmpOp::Lt | CmpOp::LtE) { (a, b) } else { (b, a) };
+                let (a, b) = (a.borrow(), b.borrow());
+                let strict = matches!(op, CmpOp::Lt | CmpOp::Gt);
+                let within = a.iter().all(|x| b.iter().any(|y| x.equals(y)));
+                Ok(within && (!strict || a.len() < b.len()))
+            }
             CmpOp::Eq => Ok(left.equals(right)),
             CmpOp::NotEq => Ok(!left.equals(right)),
             CmpOp::Lt => order(&|o| o.is_lt()),
@@ -65,6 +91,8 @@ impl<'a> Interpreter<'a> {
                     (Value::None, Value::None) => true,
                     (Value::Bool(a), Value::Bool(b)) => a == b,
                     (Value::List(a), Value::List(b)) => Rc::ptr_eq(a, b),
+                    (Value::Dict(a), Value::Dict(b)) => Rc::ptr_eq(a, b),
+                    (Value::Builtin(a), Value::Builtin(b)) => a == b,
                     (Value::None | Value::Bool(_), _) | (_, Value::None | Value::Bool(_)) => false,
                     _ => return Err(Stop::Unsupported),
                 };
@@ -84,6 +112,14 @@ impl<'a> Interpreter<'a> {
 
     pub(super) fn binary(&mut self, left: &Value<'a>, op: Operator, right: &Value<'a>) -> Run<'a, Value<'a>> {
         self.burn(0)?;
+        if let (Value::Bool(a), Value::Bool(b)) = (left, right) {
+            match op {
+                Operator::BitAnd => return Ok(Value::Bool(a & b)),
+                Operator::BitOr => return Ok(Value::Bool(a | b)),
+                Operator::BitXor => return Ok(Value::Bool(a ^ b)),
+                _ => {}
+            }
+        }
         if let (Some(a), Some(b)) = (left.int(), right.int()) {
             return integers(a, op, b);
         }
@@ -119,19 +155,51 @@ impl<'a> Interpreter<'a> {
                 let items = l.borrow().clone();
                 Value::list((0..n).flat_map(|_| items.iter().cloned()).collect())
             }
-            (Value::Set(a), op, Value::Set(b)) => {
-                let (a, b) = (a.borrow().clone(), b.borrow().clone());
-                let in_b = |x: &Value<'a>| b.iter().any(|y| y.equals(x));
-                match op {
-                    Operator::BitOr => Value::set(a.into_iter().chain(b).collect()),
-                    Operator::BitAnd => Value::set(a.into_iter().filter(in_b).collect()),
-                    Operator::Sub => Value::set(a.into_iter().filter(|x| !in_b(x)).collect()),
-                    _ => return Err(Stop::Unsupported),
-                }
+            (Value::Tuple(t), Operator::Mult, n) | (n, Operator::Mult, Value::Tuple(t)) => {
+                let (n, len) = repeat(n, t.len())?;
+                self.size(n.saturating_mul(len.max(1)))?;
+                Value::tuple((0..n).flat_map(|_| t.iter().cloned()).collect())
             }
-            // Formatting with % is not known.
-            (Value::Str(_), Operator::Mod, _) => return Err(Stop::Unsupported),
-            _ => return raise("TypeError"),
+            (Value::Dict(a), Operator::BitOr, Value::Dict(b))
+                if a.borrow().is_plain() && b.borrow().is_plain() =>
+            {
+                let both = Value::Dict(Rc::new(a.borrow().clone().into()));
+                self.take_in(&both, right)?;
+                both
+            }
+            (Value::Dict(_), _, Value::Dict(_)) | (Value::Queue(_), ..) | (.., Value::Queue(_)) => {
+                return Err(Stop::Unsupported);
+            }
+            (Value::Set(a), op, Value::Set(b)) => {
+                let frozen = a.borrow().frozen;
+                let (a, b) = (a.borrow().to_vec(), b.borrow().to_vec());
+                let within = |x: &Value<'a>, set: &[Value<'a>]| set.iter().any(|y| y.equals(x));
+                let only = |from: &[Value<'a>], other: &[Value<'a>]| -> Vec<Value<'a>> {
+                    from.iter().filter(|x| !within(x, other)).cloned().collect()
+                };
+                let found = match op {
+                    Operator::BitOr => a.into_iter().chain(b).collect(),
+                    Operator::BitAnd => a.into_iter().filter(|x| within(x, &b)).collect(),
+                    Operator::Sub => only(&a, &b),
+                    Operator::BitXor => only(&a, &b).into_iter().chain(only(&b, &a)).collect(),
+                    _ => return raise("TypeError"),
+                };
+                let set = Value::set(found);
+                if let Value::Set(set) = &set {
+                    set.borrow_mut().frozen = frozen;
+                }
+                set
+            }
+            // Keys of dictionaries are lists here and sets there.
+            (Value::List(_), _, Value::Set(_)) | (Value::Set(_), _, Value::List(_)) => {
+                return Err(Stop::Unsupported);
+            }
+            (Value::List(_), Operator::BitAnd | Operator::BitOr | Operator::Sub, Value::List(_)) => {
+                return Err(Stop::Unsupported);
+            }
+            (Value::Builtin(_) | Value::Class, Operator::BitOr, _) => Value::Class,
+            (Value::Str(template), Operator::Mod, value) => self.percent(template, value)?,
+            _ => return Value::mistake(&[left, right]),
         })
     }
 
@@ -142,7 +210,7 @@ impl<'a> Interpreter<'a> {
             }
             self.burn(d.borrow().len() / 16)?;
             let found = d.borrow().iter().find(|(k, _)| k.equals(key)).map(|p| p.1.clone());
-            return found.map_or_else(|| raise("KeyError"), Ok);
+            return found.map_or_else(|| self.missing(object, key), Ok);
         }
         if matches!(object, Value::Str(_) | Value::Tuple(_) | Value::Range(_)) {
             self.size(object.length().unwrap_or(0))?;
@@ -153,6 +221,9 @@ impl<'a> Interpreter<'a> {
         };
         let found = match object {
             Value::List(list) => list.borrow().get(place(list.borrow().len())?).cloned(),
+            Value::Queue(queue) => queue.borrow().get(place(queue.borrow().len())?).cloned(),
+            // As in an annotation.
+            Value::Builtin(_) | Value::Class => return Ok(Value::Class),
             Value::Tuple(items) => items.get(place(items.len())?).cloned(),
             Value::Str(text) => text.chars().nth(place(text.chars().count())?).map(Value::char),
             Value::Range(range) => {
@@ -160,12 +231,13 @@ impl<'a> Interpreter<'a> {
                 let n = object.length().unwrap_or(0);
                 Some(place(n)?).filter(|&at| at < n).map(|at| Value::Int(start + at as i128 * step))
             }
-            _ => return raise("TypeError"),
+            other => return Value::mistake(&[other]),
         };
         found.map_or_else(|| raise("IndexError"), Ok)
     }
 
-    pub(super) fn slice(&mut self, object: &Value<'a>, slice: &'a ast::ExprSlice) -> Run<'a, Value<'a>> {
+    /// Start, end and step of a slice of so many items.
+    pub(super) fn bounds(&mut self, slice: &'a ast::ExprSlice, n: usize) -> Run<'a, [i128; 3]> {
         let mut bound = |e: &'a Option<Box<ast::Expr>>| -> Run<'a, Option<i128>> {
             match e.as_ref().map(|e| self.eval(e)).transpose()? {
                 None | Some(Value::None) => Ok(None),
@@ -177,20 +249,28 @@ impl<'a> Interpreter<'a> {
         if step == 0 {
             return raise("ValueError");
         }
-        if !matches!(object, Value::Str(_) | Value::List(_) | Value::Tuple(_)) {
-            return raise("TypeError");
-        }
-        let items = self.items(object)?;
-        let n = items.len() as i128;
+        let n = n as i128;
         let clamp = |i: Option<i128>, default: i128| {
             let i = i.map_or(default, |i| if i < 0 { i + n } else { i });
             if step > 0 { i.clamp(0, n) } else { i.clamp(-1, n - 1) }
         };
-        let (from, to) = if step > 0 {
-            (clamp(lower, 0), clamp(upper, n))
+        Ok(if step > 0 {
+            [clamp(lower, 0), clamp(upper, n), step]
         } else {
-            (clamp(lower, n - 1), upper.map_or(-1, |_| clamp(upper, -1)))
-        };
+            [clamp(lower, n - 1), upper.map_or(-1, |_| clamp(upper, -1)), step]
+        })
+    }
+
+    pub(super) fn slice(&mut self, object: &Value<'a>, slice: &'a ast::ExprSlice) -> Run<'a, Value<'a>> {
+        if !matches!(object, Value::Str(_) | Value::List(_) | Value::Tuple(_)) {
+            return Err(if matches!(object, Value::Range(_)) {
+                Stop::Unsupported
+            } else {
+                Stop::Raise("TypeError".into())
+            });
+        }
+        let items = self.items(object)?;
+        let [from, to, step] = self.bounds(slice, items.len())?;
         let mut picked = Vec::new();
         let mut i = from;
         while (step > 0 && i < to) || (step < 0 && i > to) {

@@ -2,7 +2,7 @@
 
 use ruff_python_ast::{self as ast, Expr, Stmt};
 
-use super::builtins::BUILTINS;
+use super::collections::Missing;
 use super::interpreter::Interpreter;
 use super::value::{Body, Run, Stop, Value, raise};
 
@@ -31,43 +31,27 @@ impl<'a> Interpreter<'a> {
                 }
             }
             Stmt::AugAssign(a) => {
-                let (old, add) = (self.eval(&a.target)?, self.eval(&a.value)?);
-                if let (Value::List(list), ast::Operator::Add) = (&old, a.op) {
-                    let items = self.items(&add)?;
-                    self.size(list.borrow().len() + items.len())?;
-                    list.borrow_mut().extend(items);
-                    return Ok(());
+                if let Expr::Subscript(s) = &*a.target
+                    && !s.slice.is_slice_expr()
+                {
+                    let (object, key) = (self.eval(&s.value)?, self.eval(&s.slice)?);
+                    let (old, add) = (self.item(&object, &key)?, self.eval(&a.value)?);
+                    let value = self.augmented(&old, a.op, &add)?;
+                    return self.set_item(&object, key, value);
                 }
-                let value = self.binary(&old, a.op, &add)?;
+                let (old, add) = (self.eval(&a.target)?, self.eval(&a.value)?);
+                let value = self.augmented(&old, a.op, &add)?;
                 self.assign(&a.target, value)?;
             }
             Stmt::If(i) => {
-                if self.eval(&i.test)?.truth() {
-                    return self.block(&i.body);
-                }
-                for clause in &i.elif_else_clauses {
-                    self.burn(1)?;
-                    let taken = clause.test.as_ref().map_or(Ok(true), |test| Ok(self.eval(test)?.truth()))?;
-                    if taken {
-                        return self.block(&clause.body);
-                    }
-                }
+                let taken = self.branch(i)?;
+                return self.block(taken);
             }
             Stmt::For(f) if !f.is_async => {
                 let items = self.eval(&f.iter)?;
-                let live = if let Value::List(list) = &items { Some(list.clone()) } else { None };
-                let fixed = if live.is_some() { Vec::new() } else { self.items(&items)? };
-                let mut fixed = fixed.into_iter();
-                let mut at = 0;
-                loop {
-                    // A list may change while it is gone through.
-                    let next = match &live {
-                        Some(list) => list.borrow().get(at).cloned(),
-                        None => fixed.next(),
-                    };
-                    at += 1;
-                    let Some(item) = next else { break };
-                    self.burn(1)?;
+                let items = self.iter(&items)?;
+                while let Some(item) = self.advance(&items)? {
+                    self.burn(0)?;
                     self.assign(&f.target, item)?;
                     match self.block(&f.body) {
                         Err(Stop::Break) => return Ok(()),
@@ -102,9 +86,34 @@ impl<'a> Interpreter<'a> {
                 }
             }
             Stmt::Global(g) => {
-                let names = g.names.iter().map(ast::Identifier::as_str);
-                if let Some(declared) = self.declared_global.last_mut() {
-                    declared.extend(names);
+                for name in g.names.iter().map(ast::Identifier::as_str) {
+                    if !self.frame.global.contains(&name) {
+                        self.frame.global.push(name);
+                    }
+                }
+            }
+            Stmt::Nonlocal(n) => {
+                for name in n.names.iter().map(ast::Identifier::as_str) {
+                    let around = self.frame.scopes.iter().rev().skip(1);
+                    let Some(scope) = around.into_iter().find(|s| s.borrow().contains_key(name)).cloned()
+                    else {
+                        return Err(Stop::Unsupported);
+                    };
+                    self.frame.nonlocal.retain(|n| n.0 != name);
+                    self.frame.nonlocal.push((name, scope));
+                }
+            }
+            Stmt::Match(m) => return self.select(m),
+            Stmt::With(w) if !w.is_async => return self.suppress(w),
+            Stmt::ImportFrom(i) if i.level == 0 => {
+                let Some(module) = &i.module else { return Err(Stop::Unsupported) };
+                for alias in &i.names {
+                    if alias.name.as_str() == "*" {
+                        return Err(Stop::Unsupported);
+                    }
+                    let name = alias.asname.as_ref().unwrap_or(&alias.name);
+                    let value = Self::attribute(Value::Module(module.as_str().into()), alias.name.as_str());
+                    self.bind(name.as_str(), value);
                 }
             }
             Stmt::Import(i) => {
@@ -116,8 +125,19 @@ impl<'a> Interpreter<'a> {
             Stmt::Delete(d) => {
                 for target in &d.targets {
                     let Expr::Subscript(s) = target else { return Err(Stop::Unsupported) };
-                    let (object, key) = (self.eval(&s.value)?, self.eval(&s.slice)?);
-                    self.method(&object, "pop", &[key], &[])?;
+                    let object = self.eval(&s.value)?;
+                    if let Expr::Slice(slice) = &*s.slice {
+                        self.replace(&object, slice, Vec::new())?;
+                        continue;
+                    }
+                    let key = self.eval(&s.slice)?;
+                    match &object {
+                        // A count that there is not may be deleted.
+                        Value::Dict(d) if matches!(d.borrow().missing, Missing::Zero) => {
+                            self.method(&object, "pop", &[key, Value::None], &[])?
+                        }
+                        _ => self.method(&object, "pop", &[key], &[])?,
+                    };
                 }
             }
             Stmt::Expr(e) => drop(self.eval(&e.value)?),
@@ -162,86 +182,40 @@ impl<'a> Interpreter<'a> {
         }
     }
 
-    pub(super) fn bind(&mut self, name: &'a str, value: Value<'a>) {
-        let global = self.declared_global.last().is_some_and(|names| names.contains(&name));
-        let local = self.locals.last().filter(|_| !global);
-        self.bound_global |= local.is_none();
-        let scope = local.unwrap_or(&self.globals);
-        scope.borrow_mut().insert(name, value);
+    /// The part of an `if` that is to be run.
+    pub(super) fn branch(&mut self, i: &'a ast::StmtIf) -> Run<'a, &'a [Stmt]> {
+        if self.eval(&i.test)?.truth() {
+            return Ok(&i.body);
+        }
+        for clause in &i.elif_else_clauses {
+            self.burn(1)?;
+            let taken = clause.test.as_ref().map_or(Ok(true), |test| Ok(self.eval(test)?.truth()))?;
+            if taken {
+                return Ok(&clause.body);
+            }
+        }
+        Ok(&[])
     }
 
-    pub(super) fn name(&self, name: &str) -> Run<'a, Value<'a>> {
-        let scopes = self.locals.iter().rev().chain([&self.globals]);
-        for scope in scopes {
-            if let Some(value) = scope.borrow().get(name) {
-                return if matches!(value, Value::Class) {
-                    Err(Stop::Unsupported)
-                } else {
-                    Ok(value.clone())
-                };
-            }
-        }
-        if let Some(builtin) = BUILTINS.iter().find(|b| **b == name) {
-            return Ok(Value::Builtin(builtin));
-        }
-        if name.ends_with("Error") || matches!(name, "Exception" | "StopIteration") {
-            return Ok(Value::Exception(name.into()));
-        }
-        raise("NameError")
-    }
-
-    pub(super) fn assign(&mut self, target: &'a Expr, value: Value<'a>) -> Run<'a, ()> {
-        match target {
-            Expr::Name(n) => self.bind(n.id.as_str(), value),
-            Expr::Tuple(ast::ExprTuple { elts, .. }) | Expr::List(ast::ExprList { elts, .. }) => {
-                if elts.iter().any(|e| matches!(e, Expr::Starred(_))) {
-                    return Err(Stop::Unsupported);
-                }
-                let items = self.items(&value)?;
-                if items.len() != elts.len() {
-                    return raise("ValueError");
-                }
-                for (target, item) in elts.iter().zip(items) {
-                    self.assign(target, item)?;
-                }
-            }
-            Expr::Subscript(s) => {
-                let (object, key) = (self.eval(&s.value)?, self.eval(&s.slice)?);
-                match &object {
-                    Value::List(list) => {
-                        let at = self.place(&key, list.borrow().len())?;
-                        list.borrow_mut()[at] = value;
-                    }
-                    Value::Dict(_) => self.put(&object, key, value)?,
-                    _ => return raise("TypeError"),
-                }
-            }
+    /// `with suppress(…)`; no other managers are known.
+    fn suppress(&mut self, w: &'a ast::StmtWith) -> Run<'a, ()> {
+        let [ast::WithItem { context_expr: Expr::Call(c), optional_vars: None, .. }] = &w.items[..] else {
+            return Err(Stop::Unsupported);
+        };
+        match self.eval(&c.func)? {
+            Value::Method(module, "suppress") if matches!(&*module, Value::Module(m) if &**m == "contextlib") =>
+                {}
             _ => return Err(Stop::Unsupported),
         }
-        Ok(())
-    }
-
-    /// Sets a key of a dictionary.
-    pub(super) fn put(&mut self, dict: &Value<'a>, key: Value<'a>, value: Value<'a>) -> Run<'a, ()> {
-        let Value::Dict(dict) = dict else { return raise("TypeError") };
-        if !key.hashable() {
-            return raise("TypeError");
-        }
-        let found = dict.borrow().iter().position(|(k, _)| k.equals(&key));
-        match found {
-            Some(i) => dict.borrow_mut()[i].1 = value,
-            None => {
-                self.size(dict.borrow().len() + 1)?;
-                dict.borrow_mut().push((key, value));
+        let kinds = c.arguments.args.iter().map(|kind| self.eval(kind)).collect::<Run<'a, Vec<_>>>()?;
+        match self.block(&w.body) {
+            Err(Stop::Raise(kind))
+                if kinds.iter().any(|v| matches!(v, Value::Exception(k) if catches(k, &kind))) =>
+            {
+                Ok(())
             }
+            other => other,
         }
-        Ok(())
-    }
-
-    fn place(&self, key: &Value<'a>, len: usize) -> Run<'a, usize> {
-        let Some(i) = key.int() else { return raise("TypeError") };
-        let i = if i < 0 { i + len as i128 } else { i };
-        usize::try_from(i).ok().filter(|&i| i < len).map_or_else(|| raise("IndexError"), Ok)
     }
 }
 

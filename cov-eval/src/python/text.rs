@@ -56,6 +56,8 @@ pub(super) fn repr<'a>(value: &Value<'a>, depth: usize) -> Run<'a, String> {
         Value::List(l) => format!("[{}]", join(&l.borrow())?),
         Value::Tuple(t) if t.len() == 1 => format!("({},)", join(t)?),
         Value::Tuple(t) => format!("({})", join(t)?),
+        Value::Set(s) if s.borrow().frozen => return Err(Stop::Unsupported),
+        Value::Dict(d) if !d.borrow().is_plain() => return Err(Stop::Unsupported),
         Value::Set(s) if s.borrow().is_empty() => "set()".into(),
         Value::Set(s) => format!("{{{}}}", join(&s.borrow())?),
         Value::Dict(d) => {
@@ -124,8 +126,12 @@ pub(super) fn format<'a>(value: &Value<'a>, spec: &str) -> Run<'a, String> {
     let body = match (kind, value) {
         (None | Some('s'), Value::Str(s)) => s.chars().take(digits.unwrap_or(usize::MAX)).collect(),
         (None, Value::Float(_)) if digits.is_some() => return Err(Stop::Unsupported),
-        (None, v) => display(v)?,
-        (Some('d'), v) => v.int().ok_or_else(|| Stop::Raise("ValueError".into()))?.to_string(),
+        (None, Value::Bool(b)) => i32::from(*b).to_string(),
+        (None, v) if v.float().is_some() => display(v)?,
+        (None, v) => return Value::mistake(&[v]),
+        (Some('d'), v) if digits.is_none() => {
+            v.int().ok_or_else(|| Stop::Raise("ValueError".into()))?.to_string()
+        }
         (Some('f' | '%'), v) => {
             let Some(x) = v.float() else { return raise("ValueError") };
             let percent = kind == Some('%');
@@ -136,6 +142,9 @@ pub(super) fn format<'a>(value: &Value<'a>, spec: &str) -> Run<'a, String> {
     };
     let body = if comma { grouped(&body) } else { body };
     let numeric = value.float().is_some();
+    if zero && (comma || !numeric) {
+        return Err(Stop::Unsupported);
+    }
     let gap = width.saturating_sub(body.chars().count());
     if zero && numeric {
         let (sign, rest) = body.strip_prefix('-').map_or(("", body.as_str()), |rest| ("-", rest));

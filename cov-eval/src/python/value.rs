@@ -8,13 +8,16 @@ use std::rc::Rc;
 use foldhash::fast::FixedState;
 use ruff_python_ast as ast;
 
+use super::collections::{Bag, Queue, Table};
+use super::iterators::Source;
+
 /// Names of a function or of the module, as they stand in the program. Nothing depends on their order.
 pub(super) type Names<'a> = HashMap<&'a str, Value<'a>, FixedState>;
 
 pub(super) type Scope<'a> = Rc<RefCell<Names<'a>>>;
 
 /// Arguments with their names.
-pub(super) type Keywords<'a> = Vec<(&'a str, Value<'a>)>;
+pub(super) type Keywords<'a> = Vec<(Rc<str>, Value<'a>)>;
 
 /// Why evaluation does not go on.
 #[derive(Clone)]
@@ -38,10 +41,21 @@ pub(super) fn raise<'a, T>(kind: &str) -> Run<'a, T> {
 
 pub(super) struct Function<'a> {
     pub(super) params: Vec<(&'a str, Option<Value<'a>>)>,
+    /// How many of them may be given by their places.
+    pub(super) places: usize,
     pub(super) rest: Option<&'a str>,
+    /// For arguments with other names.
+    pub(super) named_rest: Option<&'a str>,
     pub(super) body: Body<'a>,
     /// The scopes around it, the nearest last, without the module's.
     pub(super) around: Vec<Scope<'a>>,
+}
+
+/// A function with some of its arguments.
+pub(super) struct Partial<'a> {
+    pub(super) function: Value<'a>,
+    pub(super) args: Vec<Value<'a>>,
+    pub(super) keywords: Keywords<'a>,
 }
 
 pub(super) enum Body<'a> {
@@ -85,22 +99,42 @@ pub(super) enum Value<'a> {
     Str(Rc<str>),
     List(Rc<RefCell<Vec<Value<'a>>>>),
     Tuple(Rc<Vec<Value<'a>>>),
-    Dict(Rc<RefCell<Vec<(Value<'a>, Value<'a>)>>>),
-    Set(Rc<RefCell<Vec<Value<'a>>>>),
+    Dict(Rc<RefCell<Table<'a>>>),
+    Set(Rc<RefCell<Bag<'a>>>),
+    Queue(Rc<RefCell<Queue<'a>>>),
     /// Start, end and step; apart, so that no value takes more room than a number.
     Range(Rc<[i128; 3]>),
     Function(Rc<Function<'a>>),
     Builtin(&'static str),
     Method(Rc<Value<'a>>, &'a str),
-    Iterator(Rc<RefCell<std::vec::IntoIter<Value<'a>>>>),
+    Partial(Rc<Partial<'a>>),
+    Iterator(Source<'a>),
     /// An exception or its class, by its kind.
     Exception(Rc<str>),
     Module(Rc<str>),
-    /// A class, of which no more than its name is known: what uses it is not supported.
+    /// A class or something else of which no more than its name is known: what uses it is not supported.
     Class,
 }
 
+pub(super) fn range_length(range: &[i128; 3]) -> usize {
+    let [start, end, step] = *range;
+    let span = if step > 0 { end.saturating_sub(start) } else { start.saturating_sub(end) };
+    let step = step.unsigned_abs() as i128;
+    usize::try_from(((span.max(0)).saturating_add(step - 1)) / step.max(1)).unwrap_or(usize::MAX)
+}
+
 impl<'a> Value<'a> {
+    /// A mistake in the use of values, or what is not known where one of them is not.
+    pub(super) fn mistake<T>(values: &[&Value<'a>]) -> Run<'a, T> {
+        let known = |value: &&Value<'a>| {
+            !matches!(
+                value,
+                Value::Class | Value::Module(_) | Value::Method(..) | Value::Builtin(_) | Value::Exception(_)
+            )
+        };
+        if values.iter().all(known) { raise("TypeError") } else { Err(Stop::Unsupported) }
+    }
+
     pub(super) fn list(items: Vec<Value<'a>>) -> Self {
         Value::List(Rc::new(RefCell::new(items)))
     }
@@ -128,7 +162,7 @@ impl<'a> Value<'a> {
                 unique.push(item);
             }
         }
-        Value::Set(Rc::new(RefCell::new(unique)))
+        Value::Set(Rc::new(Bag::from(unique).into()))
     }
 
     pub(super) fn truth(&self) -> bool {
@@ -142,6 +176,7 @@ impl<'a> Value<'a> {
             Value::Tuple(t) => !t.is_empty(),
             Value::Dict(d) => !d.borrow().is_empty(),
             Value::Set(s) => !s.borrow().is_empty(),
+            Value::Queue(q) => !q.borrow().is_empty(),
             Value::Range(..) => self.length().is_some_and(|n| n > 0),
             _ => true,
         }
@@ -154,12 +189,8 @@ impl<'a> Value<'a> {
             Value::Tuple(t) => t.len(),
             Value::Dict(d) => d.borrow().len(),
             Value::Set(s) => s.borrow().len(),
-            Value::Range(range) => {
-                let [start, end, step] = **range;
-                let span = if step > 0 { end.saturating_sub(start) } else { start.saturating_sub(end) };
-                let step = step.unsigned_abs() as i128;
-                usize::try_from(((span.max(0)).saturating_add(step - 1)) / step.max(1)).unwrap_or(usize::MAX)
-            }
+            Value::Queue(q) => q.borrow().len(),
+            Value::Range(range) => range_length(range),
             _ => return None,
         })
     }
@@ -204,6 +235,7 @@ impl<'a> Value<'a> {
             (Value::Str(a), Value::Str(b)) => a == b,
             (Value::List(a), Value::List(b)) => Rc::ptr_eq(a, b) || all(&a.borrow(), &b.borrow()),
             (Value::Tuple(a), Value::Tuple(b)) => all(a, b),
+            (Value::Queue(a), Value::Queue(b)) => Rc::ptr_eq(a, b) || all(&a.borrow(), &b.borrow()),
             (Value::Set(a), Value::Set(b)) => {
                 let (a, b) = (a.borrow(), b.borrow());
                 a.len() == b.len() && a.iter().all(|x| b.iter().any(|y| x.same(y, tolerance)))
@@ -254,9 +286,13 @@ impl<'a> Value<'a> {
     /// Whether nothing that is done with it can change it.
     pub(super) fn is_fixed(&self) -> bool {
         match self {
-            Value::List(_) | Value::Dict(_) | Value::Set(_) | Value::Iterator(_) => false,
+            Value::List(_) | Value::Dict(_) | Value::Set(_) | Value::Queue(_) | Value::Iterator(_) => false,
             Value::Tuple(items) => items.iter().all(Value::is_fixed),
             Value::Method(object, _) => object.is_fixed(),
+            Value::Partial(p) => {
+                p.function.is_fixed()
+                    && p.args.iter().chain(p.keywords.iter().map(|k| &k.1)).all(Value::is_fixed)
+            }
             Value::Function(f) => {
                 f.around.is_empty() && f.params.iter().filter_map(|p| p.1.as_ref()).all(Value::is_fixed)
             }
@@ -267,7 +303,8 @@ impl<'a> Value<'a> {
     pub(super) fn hashable(&self) -> bool {
         match self {
             Value::Tuple(t) => t.iter().all(Value::hashable),
-            other => !matches!(other, Value::List(_) | Value::Dict(_) | Value::Set(_)),
+            Value::Set(s) => s.borrow().frozen,
+            other => !matches!(other, Value::List(_) | Value::Dict(_) | Value::Queue(_)),
         }
     }
 }

@@ -28,7 +28,7 @@ const BUILTINS: &[&str] = &[
     "tuple", "type", "vars", "zip",
 ];
 
-pub(super) fn is_builtin(name: &str) -> bool {
+pub(in crate::python) fn is_builtin(name: &str) -> bool {
     BUILTINS.binary_search(&name).is_ok()
 }
 

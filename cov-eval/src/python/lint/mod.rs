@@ -26,6 +26,8 @@ use std::collections::BTreeMap;
 
 use ruff_python_ast::Stmt;
 
+pub(in crate::python) use builtins::is_builtin;
+
 use super::Parsed;
 
 /// What is reported, and how it is explained.

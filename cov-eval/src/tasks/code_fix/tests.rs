@@ -1,3 +1,5 @@
+mod rewrites;
+
 use super::*;
 use crate::key::Split;
 use crate::model::Gate;
