@@ -145,7 +145,7 @@ impl<'a> Interpreter<'a> {
                 }
             }
             ("abs", [x]) => match (x, x.int()) {
-                (_, Some(i)) => Value::Int(i.abs()),
+                (_, Some(i)) => checked(i.checked_abs())?,
                 (Value::Float(f), _) => Value::Float(f.abs()),
                 _ => return raise("TypeError"),
             },

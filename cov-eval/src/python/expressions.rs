@@ -8,6 +8,7 @@ use super::generators::Element;
 use super::interpreter::Interpreter;
 use super::iterators::Iter;
 use super::modules::constant;
+use super::operators::checked;
 use super::text::{display, format, repr};
 use super::value::{Body, Keywords, Run, Stop, Value, raise};
 
@@ -89,7 +90,7 @@ impl<'a> Interpreter<'a> {
                     (ast::UnaryOp::Not, v) => Value::Bool(!v.truth()),
                     (ast::UnaryOp::USub, Value::Float(f)) => Value::Float(-f),
                     (ast::UnaryOp::USub, v) => match v.int() {
-                        Some(i) => Value::Int(i.saturating_neg()),
+                        Some(i) => checked(i.checked_neg())?,
                         None => return raise("TypeError"),
                     },
                     (ast::UnaryOp::UAdd, v) if v.float().is_some() => v.clone(),

@@ -1,7 +1,7 @@
 //! `str.format` and `%`, with the forms that f-strings have.
 
 use super::interpreter::Interpreter;
-use super::text::{display, format, pad, repr};
+use super::text::{display, format, pad, repr, zeros};
 use super::value::{Keywords, Run, Stop, Value, raise};
 
 /// Arguments of a call, and how many were taken in their order.
@@ -122,7 +122,7 @@ impl<'a> Interpreter<'a> {
             }
             let width = |text: &str| text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
             let flags = spec.trim_start_matches(['-', '0']);
-            let (flagged, flags) = (&spec[..spec.len() - flags.len()], flags);
+            let flagged = &spec[..spec.len() - flags.len()];
             let (wide, mut kind) = flags.split_at(width(flags));
             let mut digits = None;
             if let Some(behind) = kind.strip_prefix('.') {
@@ -140,10 +140,7 @@ impl<'a> Interpreter<'a> {
             let numeric = matches!(sign, 'd' | 'i' | 'f');
             match flagged {
                 f if f.contains('-') => out.push_str(&pad(&body, gap, ' ', '<')),
-                f if f.contains('0') && numeric => {
-                    let (minus, number) = body.strip_prefix('-').map_or(("", &*body), |n| ("-", n));
-                    out.push_str(&format!("{minus}{}{number}", "0".repeat(gap)));
-                }
+                f if f.contains('0') && numeric => out.push_str(&zeros(&body, gap)),
                 _ => out.push_str(&pad(&body, gap, ' ', '>')),
             }
             self.size(out.len())?;

@@ -136,7 +136,7 @@ impl<'a> Interpreter<'a> {
         let mut sum = 0i128;
         for item in &items {
             let Value::Int(i) = item else { return Err(Stop::Unsupported) };
-            sum = sum.checked_add(*i).filter(|sum| sum.abs() < 1 << 50).ok_or(Stop::Unsupported)?;
+            sum = sum.checked_add(*i).filter(|sum| sum.unsigned_abs() < 1 << 50).ok_or(Stop::Unsupported)?;
         }
         match n {
             0 => Err(Stop::Unsupported),

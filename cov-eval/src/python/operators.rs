@@ -275,7 +275,7 @@ impl<'a> Interpreter<'a> {
         let mut i = from;
         while (step > 0 && i < to) || (step < 0 && i > to) {
             picked.extend(usize::try_from(i).ok().and_then(|i| items.get(i)).cloned());
-            i += step;
+            i = i.saturating_add(step);
         }
         Ok(match object {
             Value::Str(_) => {
@@ -300,8 +300,8 @@ fn integers<'a>(a: i128, op: Operator, b: i128) -> Run<'a, Value<'a>> {
         Operator::Div | Operator::FloorDiv | Operator::Mod if b == 0 => raise("ZeroDivisionError"),
         Operator::Div => Ok(Value::Float(a as f64 / b as f64)),
         Operator::FloorDiv => {
-            let (q, r) = (a.wrapping_div(b), a.wrapping_rem(b));
-            checked(Some(if r != 0 && (r < 0) != (b < 0) { q - 1 } else { q }))
+            let r = a.wrapping_rem(b);
+            checked(a.checked_div(b).map(|q| if r != 0 && (r < 0) != (b < 0) { q - 1 } else { q }))
         }
         Operator::Mod => {
             let r = a.wrapping_rem(b);
@@ -312,7 +312,7 @@ fn integers<'a>(a: i128, op: Operator, b: i128) -> Run<'a, Value<'a>> {
         Operator::BitOr => checked(Some(a | b)),
         Operator::BitXor => checked(Some(a ^ b)),
         Operator::BitAnd => checked(Some(a & b)),
-        Operator::LShift => checked(small.filter(|&n| n < 64 && a.abs() < 1 << 62).map(|n| a << n)),
+        Operator::LShift => checked(small.filter(|&n| n < 64 && a.unsigned_abs() < 1 << 62).map(|n| a << n)),
         Operator::RShift => checked(small.map(|n| a >> n.min(127))),
         Operator::MatMult => raise("TypeError"),
     }

@@ -1,7 +1,7 @@
 //! Methods of strings.
 
 use super::interpreter::Interpreter;
-use super::text::pad;
+use super::text::{pad, zeros};
 use super::value::{Run, Stop, Value, raise};
 
 /// Letters that `strip` takes off, or white space.
@@ -151,10 +151,7 @@ impl<'a> Interpreter<'a> {
                 self.size(parts.iter().map(|p| p.len() + text.len()).sum())?;
                 Value::str(parts.iter().map(|p| &**p).collect::<Vec<_>>().join(text))
             }
-            ("zfill", [_]) => {
-                let (sign, rest) = text.strip_prefix('-').map_or(("", text), |rest| ("-", rest));
-                Value::str(format!("{sign}{}{rest}", "0".repeat(gap()?)))
-            }
+            ("zfill", [_]) => Value::str(zeros(text, gap()?)),
             ("ljust", _) => Value::str(pad(text, gap()?, fill, '<')),
             ("rjust", _) => Value::str(pad(text, gap()?, fill, '>')),
             ("removeprefix", [Value::Str(s)]) => Value::str(text.strip_prefix(&**s).unwrap_or(text)),

@@ -83,6 +83,32 @@ fn programs_do_what_they_do_in_cpython() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// What goes beyond the whole numbers that are known is not supported, and nothing wraps round.
+#[test]
+fn whole_numbers_end_as_unsupported() {
+    let least = "(-2 ** 126 * 2)";
+    for (expression, expected) in [
+        (format!("{least} + 2 ** 126 == -2 ** 126"), Some("True")),
+        (format!("-{least}"), None),
+        (format!("abs({least})"), None),
+        (format!("{least} // -1"), None),
+        (format!("{least} % -1"), Some("0")),
+        (format!("{least} // 7 < 0"), Some("True")),
+        (format!("{least} << 1"), None),
+        (format!("{least} - 1"), None),
+        (format!("divmod({least}, -1)"), None),
+        (format!("[1, 2, 3][::{least}]"), Some("[3]")),
+        ("[1, 2, 3][::2 ** 126]".to_owned(), Some("[1]")),
+        (format!("list(range(5, 0, {least}))"), Some("[5]")),
+        (format!("mean([{least}])"), None),
+    ] {
+        let source = format!("from statistics import mean\n\n\ndef f():\n    return {expression}\n");
+        let statements = parse(&source).unwrap();
+        let expected = expected.map_or(Outcome::Unsupported, |text| Outcome::Value(text.to_owned()));
+        assert_eq!(Program::new(&statements).call("f", &[]), expected, "{expression}");
+    }
+}
+
 /// What has no end stops, however it is made.
 #[test]
 fn endless_programs_stop() {

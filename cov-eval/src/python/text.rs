@@ -146,11 +146,16 @@ pub(super) fn format<'a>(value: &Value<'a>, spec: &str) -> Run<'a, String> {
         return Err(Stop::Unsupported);
     }
     let gap = width.saturating_sub(body.chars().count());
-    if zero && numeric {
-        let (sign, rest) = body.strip_prefix('-').map_or(("", body.as_str()), |rest| ("-", rest));
-        return Ok(format!("{sign}{}{rest}", "0".repeat(gap)));
+    if zero {
+        return Ok(zeros(&body, gap));
     }
     Ok(pad(&body, gap, fill, align.unwrap_or(if numeric { '>' } else { '<' })))
+}
+
+/// Zeros between the sign of a number and its digits.
+pub(super) fn zeros(number: &str, gap: usize) -> String {
+    let (sign, digits) = number.strip_prefix('-').map_or(("", number), |digits| ("-", digits));
+    format!("{sign}{}{digits}", "0".repeat(gap))
 }
 
 pub(super) fn pad(text: &str, gap: usize, fill: char, align: char) -> String {

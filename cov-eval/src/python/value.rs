@@ -119,7 +119,7 @@ pub(super) enum Value<'a> {
 pub(super) fn range_length(range: &[i128; 3]) -> usize {
     let [start, end, step] = *range;
     let span = if step > 0 { end.saturating_sub(start) } else { start.saturating_sub(end) };
-    let step = step.unsigned_abs() as i128;
+    let step = step.saturating_abs();
     usize::try_from(((span.max(0)).saturating_add(step - 1)) / step.max(1)).unwrap_or(usize::MAX)
 }
 
