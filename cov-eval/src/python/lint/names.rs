@@ -219,7 +219,6 @@ impl<'a> Names<'a> {
                         self.found.push(("F811", binding.at));
                     }
                 } else if existing.is_import()
-                    && !binding.in_loop
                     && let Some(existing) = self.scopes[holder].names.get_mut(name)
                 {
                     existing.redefined.push(binding.at);
