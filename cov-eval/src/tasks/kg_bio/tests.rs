@@ -124,6 +124,23 @@ fn claims_without_support() {
     }
 }
 
+/// What a sentence says of another place contradicts nothing where a fact joins that place to what it is said of.
+#[test]
+fn other_facts_are_no_contradictions() {
+    for (joined, expected) in [(true, 1.0), (false, 1.0 / (1.0 + 2.0 / 1.35))] {
+        let mut instance = small();
+        let Targets::KgBio(t) = &mut instance.targets else { unreachable!() };
+        let entity = |kind, name: &str, word: &str| Entity { kind, name: name.into(), word: word.into() };
+        t.entities.push(entity(Type::Organization, "Sorimax Guild", "Sorimax"));
+        t.entities.push(entity(Type::Place, "Tamimburg", "Tamimburg"));
+        let relation = if joined { Rel::LocatedIn } else { Rel::WorkedAt } as usize;
+        t.facts.push(Fact { relation, subject: 4, object: Object::Entity(5), context: None });
+        let text = "Doradyne grew beside Sorimax, which was based in Tamimburg.";
+        let result = KgBio.verify(&instance, &Intake::from(text));
+        near(result.components.iter().find(|c| c.0 == "supported").unwrap().1, expected);
+    }
+}
+
 /// Within a graph no two facts are stated by the same words, years follow each other, and names are those of one thing.
 #[test]
 fn graphs_are_consistent() {
