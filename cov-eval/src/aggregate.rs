@@ -7,6 +7,7 @@ use crate::intake::Intake;
 use crate::length::estimate_tokens;
 use crate::model::{Constraint, Gate, Instance, OutputStats, Reason, Spans, Status, Verdict, Verification};
 use crate::text;
+use crate::words::Words;
 
 /// The highest score of an answer that is not perfect.
 pub const BELOW_ONE: f64 = 1.0 - 1.0 / 1_048_576.0;
@@ -57,8 +58,8 @@ pub(crate) fn verify<'a>(
         () if answer.is_blank() => Gate::Empty,
         () => Gate::Open,
     };
-    let scan = text::scan(&answer.visible);
-    let (words, lines) = (scan.words.len(), scan.lines);
+    let all_words = Words::of(&answer.visible);
+    let words = all_words.count();
     let mut result = Verification {
         score: 0.0,
         dense: 0.0,
@@ -70,7 +71,7 @@ pub(crate) fn verify<'a>(
         stats: OutputStats {
             words,
             tokens_est: estimate_tokens(words, answer.visible.len()),
-            lines,
+            lines: text::filled_lines(&answer.visible),
             truncated: answer.truncated,
             reasoning_bytes: answer.reasoning.len(),
         },
@@ -85,7 +86,7 @@ pub(crate) fn verify<'a>(
     let found = analyse(&answer.visible);
     result.flags = result.flags.union(found.flags);
     result.flags.set(FlagSet::REFUSAL, text::is_refusal(&answer.visible));
-    let echo = !found.may_echo && instance.prompt_runs().is_copied_in(&scan);
+    let echo = !found.may_echo && instance.prompt_runs().is_copied_in(&answer.visible, all_words);
     result.flags.set(FlagSet::ECHO, echo);
     result.gate = match found.gate {
         Gate::Open if result.flags.intersects(FlagSet::HARD) => Gate::HardFlag,

@@ -10,7 +10,8 @@ use crate::intake::is_invisible;
 use crate::length::{length_multiplier, length_score};
 use crate::model::Instance;
 use crate::sentence::sentences;
-use crate::text::{distinct_share, words};
+use crate::text::distinct_share;
+use crate::words::words;
 
 /// The first 125 % of the words that were asked for, in a normal form: NFKC, straight quotes, plain spaces, no invisible
 /// characters, without a fence around the whole.

@@ -57,6 +57,7 @@ pub mod stats;
 mod stored;
 mod tasks;
 mod text;
+mod words;
 
 pub use aggregate::{BELOW_ONE, harmonic};
 pub use curriculum::Curriculum;
@@ -75,4 +76,4 @@ pub use tasks::{
     CodeTargets, FsmTargets, KgTargets, KvDictTargets, NewsTargets, ParaOrderTargets, Pinned, SalesTargets,
     Targets, lint, task,
 };
-pub use text::words;
+pub use words::words;

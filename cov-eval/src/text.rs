@@ -1,55 +1,14 @@
-//! Words, lines, n-grams.
+//! Lines, n-grams, and what is told by them.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
 
-/// Words of a text as byte ranges: maximal runs of alphanumerics, with single `'`, `’` and `-` inside them, and `.`
-/// and `,` between digits.
-pub fn words(text: &str) -> Vec<Range<usize>> {
-    if text.is_ascii() { ascii_words(text.as_bytes()) } else { any_words(text) }
-}
-
-/// [`words`] of any text.
-fn any_words(text: &str) -> Vec<Range<usize>> {
-    let mut found = Vec::with_capacity(text.len() / 6);
-    let mut chars = text.char_indices().peekable();
-    let mut start = None;
-    let mut last = ' ';
-    while let Some((at, c)) = chars.next() {
-        if c.is_alphanumeric() {
-            start.get_or_insert(at);
-        } else if let Some(from) = start {
-            let next = chars.peek().map_or(' ', |&(_, next)| next);
-            let joins = match c {
-                '\'' | '’' | '-' => next.is_alphanumeric() && last.is_alphanumeric(),
-                '.' | ',' => next.is_ascii_digit() && last.is_ascii_digit(),
-                _ => false,
-            };
-            if !joins {
-                found.push(from..at);
-                start = None;
-            }
-        }
-        last = c;
-    }
-    if let Some(from) = start {
-        found.push(from..text.len());
-    }
-    found
-}
+use crate::words::{Words, words};
 
 /// Words, and lines that are not blank.
 pub(crate) fn count(text: &str) -> (usize, usize) {
-    (words(text).len(), text.lines().filter(|line| !line.trim().is_empty()).count())
-}
-
-/// A text with its words.
-pub(crate) struct Scan<'a> {
-    text: &'a str,
-    pub(crate) words: Vec<Range<usize>>,
-    /// Lines that are not blank.
-    pub(crate) lines: usize,
+    (Words::of(text).count(), filled_lines(text))
 }
 
 /// Words of a run.
@@ -64,10 +23,6 @@ pub(crate) const EACH: u64 = 0x0101_0101_0101_0101;
 /// What makes a letter of ASCII lower case, and leaves the other characters of a word.
 const LOWER: u64 = 0x20 * EACH;
 
-pub(crate) fn scan(text: &str) -> Scan<'_> {
-    Scan { text, words: words(text), lines: filled_lines(text) }
-}
-
 /// The lines of a text, each with the place where it begins.
 pub(crate) fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut start = 0;
@@ -79,7 +34,7 @@ pub(crate) fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
 }
 
 /// Lines that are not blank.
-fn filled_lines(text: &str) -> usize {
+pub(crate) fn filled_lines(text: &str) -> usize {
     let starts_filled = |line: &str| line.bytes().next().is_some_and(|b| b.is_ascii_graphic());
     lines(text).filter(|(_, line)| starts_filled(line) || !line.trim().is_empty()).count()
 }
@@ -91,14 +46,16 @@ fn word_hashes(text: &str, words: &[Range<usize>]) -> Vec<u64> {
 
 /// The hash of a word of a text, without regard to case.
 fn hash_of(text: &str, word: &Range<usize>) -> u64 {
-    if text[word.clone()].is_ascii() {
-        return word_hash(text.as_bytes(), word.clone(), LOWER);
+    let (hash, all) = hash_and_all(text.as_bytes(), word.clone(), LOWER);
+    if all & (0x80 * EACH) == 0 {
+        return hash;
     }
     let lower: String = text[word.clone()].chars().flat_map(char::to_lowercase).collect();
     word_hash(lower.as_bytes(), 0..lower.len(), 0)
 }
 
 /// Eight bytes of a text from a place on, the first one lowest; zeros beyond its end.
+#[inline]
 pub(crate) fn eight(text: &[u8], at: usize) -> u64 {
     match text[at..].first_chunk() {
         Some(bytes) => u64::from_le_bytes(*bytes),
@@ -108,12 +65,22 @@ pub(crate) fn eight(text: &[u8], at: usize) -> u64 {
 
 /// The hash of a word of a text, eight bytes at a time, with these bits set in each eight.
 pub(crate) fn word_hash(text: &[u8], word: Range<usize>, set: u64) -> u64 {
-    word.clone().step_by(8).fold(POINT, |hash, at| {
+    hash_and_all(text, word, set).0
+}
+
+/// [`word_hash`], and the bits that any of its eights has.
+#[inline]
+fn hash_and_all(text: &[u8], word: Range<usize>, set: u64) -> (u64, u64) {
+    let (mut hash, mut all, mut at) = (POINT, 0, word.start);
+    while at < word.end {
         let (bytes, count) = (eight(text, at) | set, word.end - at);
         let bytes = if count < 8 { bytes & ((1 << (8 * count)) - 1) } else { bytes };
         let wide = u128::from(hash ^ bytes) * u128::from(POINT);
-        (wide as u64) ^ ((wide >> 64) as u64)
-    })
+        hash = (wide as u64) ^ ((wide >> 64) as u64);
+        all |= bytes;
+        at += 8;
+    }
+    (hash, all)
 }
 
 /// The hash of a run of words.
@@ -137,50 +104,6 @@ fn runs(hashes: &[u64], n: usize) -> Vec<u64> {
         }
     }
     runs
-}
-
-/// How many of eight bytes of ASCII are letters or digits, up to the first that is not.
-fn alphanumeric(bytes: u64) -> usize {
-    // The highest bit of `byte + 0x80 - n` says whether a byte of ASCII is at least `n`.
-    let at_least = |bytes: u64, n: u64| bytes.wrapping_add((0x80 - n) * EACH);
-    let within = |bytes, from: u8, to: u8| at_least(bytes, from.into()) & !at_least(bytes, u64::from(to) + 1);
-    let found = within(bytes | LOWER, b'a', b'z') | within(bytes, b'0', b'9');
-    (!found & (0x80 * EACH)).trailing_zeros() as usize / 8
-}
-
-/// [`words`] of a text that is ASCII.
-fn ascii_words(text: &[u8]) -> Vec<Range<usize>> {
-    let joins = |at: usize| {
-        let between = |good: fn(&u8) -> bool| good(&text[at - 1]) && text.get(at + 1).is_some_and(good);
-        match text.get(at) {
-            Some(b'\'' | b'-') => between(u8::is_ascii_alphanumeric),
-            Some(b'.' | b',') => between(u8::is_ascii_digit),
-            _ => false,
-        }
-    };
-    let mut found = Vec::with_capacity(text.len() / 5);
-    let mut at = 0;
-    while at < text.len() {
-        if !text[at].is_ascii_alphanumeric() {
-            at += 1;
-            continue;
-        }
-        let start = at;
-        loop {
-            let run = alphanumeric(eight(text, at));
-            at += run;
-            if run < 8 {
-                if !joins(at) {
-                    break;
-                }
-                at += 1;
-            }
-        }
-        found.push(start..at);
-        // This one is in no word.
-        at += 1;
-    }
-    found
 }
 
 /// A hasher of keys that are hashes already.
@@ -213,23 +136,38 @@ impl Source {
     }
 
     /// Whether more than 60 % of the runs of a text are in this one too.
-    pub(crate) fn is_copied_in(&self, scan: &Scan<'_>) -> bool {
-        let total = scan.words.len().saturating_sub(RUN - 1);
+    pub(crate) fn is_copied_in(&self, text: &str, mut words: Words<'_>) -> bool {
+        let total = words.count().saturating_sub(RUN - 1);
         // Runs that are looked at, and those of them that are the text's own.
         let (mut seen, mut own) = (0, 0);
+        // Where in the run before a word of its own was, or else that run's polynomial: all but its last word are known then.
+        let (mut guess, mut known) = (RUN - 1, None);
         while seen < total && 5 * own < 2 * total {
-            let run = &scan.words[seen..seen + RUN];
+            let words = &words.find(seen + RUN)[..seen + RUN];
+            let (run, last) = (&words[seen..], &words[seen + RUN - 1]);
             // A word that is not in the source is in none of its runs: most often one look settles up to eight.
-            let is_own_word = |word: &Range<usize>| !self.words.contains(&hash_of(scan.text, word));
-            if let Some(last) = run.iter().rposition(is_own_word) {
-                let next = (seen + last + 1).min(total);
+            let is_own = |word: &Range<usize>| !self.words.contains(&hash_of(text, word));
+            let found = match known {
+                Some(_) => is_own(last).then_some(RUN - 1),
+                None if is_own(&run[guess]) => Some(guess),
+                None => run.iter().rposition(is_own),
+            };
+            if let Some(at) = found {
+                let next = (seen + at + 1).min(total);
                 own += next - seen;
-                seen = next;
+                (seen, guess, known) = (next, at, None);
             } else {
-                let add =
-                    |rolling: u64, word| rolling.wrapping_mul(POINT).wrapping_add(hash_of(scan.text, word));
-                own += usize::from(!self.runs.contains(&run_hash(run.iter().fold(0, add))));
-                seen += 1;
+                let add = |rolling: u64, word| rolling.wrapping_mul(POINT).wrapping_add(hash_of(text, word));
+                let without_first = |rolling: u64| {
+                    let oldest = hash_of(text, &words[seen - 1]);
+                    rolling.wrapping_sub(oldest.wrapping_mul(POINT.wrapping_pow(RUN as u32 - 1)))
+                };
+                let rolling = match known {
+                    Some(rolling) => add(without_first(rolling), last),
+                    None => run.iter().fold(0, add),
+                };
+                own += usize::from(!self.runs.contains(&run_hash(rolling)));
+                (seen, known) = (seen + 1, Some(rolling));
             }
         }
         total > 0 && 5 * own < 2 * total
@@ -247,7 +185,11 @@ pub(crate) fn distinct_share(text: &str, words: &[Range<usize>], n: usize) -> f6
 pub(crate) fn is_refusal(text: &str) -> bool {
     const PHRASES: [&str; 7] =
         ["i cannot", "i can't", "i can’t", "i'm sorry", "i’m sorry", "i am unable", "as an ai"];
-    let start: String = text.trim_start().chars().take(40).flat_map(char::to_lowercase).collect();
+    let text = text.trim_start();
+    if text.bytes().next().is_some_and(|b| b.is_ascii() && !b"aAiI".contains(&b)) {
+        return false;
+    }
+    let start: String = text.chars().take(40).flat_map(char::to_lowercase).collect();
     PHRASES.iter().any(|phrase| start.starts_with(phrase))
 }
 
@@ -256,29 +198,32 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn copied_in(source: &Source, text: &str) -> bool {
+        source.is_copied_in(text, Words::of(text))
+    }
+
     #[test]
     fn copies_are_seen() {
         let source = Source::new("a b c d e f g h i j");
-        let copied = |text: &str| source.is_copied_in(&scan(text));
+        let copied = |text: &str| copied_in(&source, text);
         assert!(copied("A B c d e f g h") && copied("x a b c d e f g h i j"));
         assert!(!copied("a b c d e f g h x") && !copied("a b c") && !copied(""));
         assert!(!copied("b a c d e f g h"));
         // 13 runs of the source among 21, and among 22.
         let words = |from: u32, to: u32| (from..to).map(|i| format!("w{i} ")).collect::<String>();
         let long = Source::new(&words(0, 20));
-        assert!(long.is_copied_in(&scan(&words(0, 28))) && !long.is_copied_in(&scan(&words(0, 29))));
+        assert!(copied_in(&long, &words(0, 28)) && !copied_in(&long, &words(0, 29)));
         // Beside letters that are not ASCII, the same words are the same runs.
         assert!(copied("a b c d e f g h i é"));
     }
 
     proptest! {
         #[test]
-        fn both_readings_see_the_same_words(text in "[azAZ09@`/:\\[{ .,'\\-\n\t\r\u{b}_]{0,80}") {
-            prop_assert_eq!(ascii_words(text.as_bytes()), any_words(&text));
-            prop_assert_eq!(scan(&text).lines, count(&text).1);
+        fn lines_and_words_are_found(text in "[azAZ09@`/:\\[{ .,'\\-\n\t\r\u{b}_]{0,80}") {
+            prop_assert_eq!(count(&text).1, text.lines().filter(|line| !line.trim().is_empty()).count());
             // Beside letters that are not ASCII, the same words have the same hashes.
             let (own, wide) = (words(&text), format!("{text} é"));
-            prop_assert_eq!(word_hashes(&text, &own), word_hashes(&wide, &any_words(&wide)[..own.len()]));
+            prop_assert_eq!(word_hashes(&text, &own), word_hashes(&wide, &words(&wide)[..own.len()]));
         }
 
         /// The definition: the share of hashes of runs that are among those of the source.
@@ -287,7 +232,7 @@ mod tests {
             let runs_of = |text: &str| runs(&word_hashes(text, &words(text)), RUN);
             let (theirs, all) = (runs_of(&source), runs_of(&text));
             let copied = all.iter().filter(|run| theirs.contains(run)).count();
-            prop_assert_eq!(Source::new(&source).is_copied_in(&scan(&text)), 5 * copied > 3 * all.len());
+            prop_assert_eq!(copied_in(&Source::new(&source), &text), 5 * copied > 3 * all.len());
         }
     }
 

@@ -7,7 +7,7 @@ use crate::evidence::Evidence;
 use crate::filler;
 use crate::key::DetRng;
 use crate::model::{Instance, PlantKind, Planted};
-use crate::text::words;
+use crate::words::words;
 
 /// Violations that can stand anywhere.
 const STRAYS: &[&str] = &[

@@ -10,7 +10,7 @@ use super::{NewsTargets, targets};
 use crate::aggregate::{Outcome, harmonic, unknown_kind};
 use crate::evidence::Evidence;
 use crate::model::{Gate, Instance, Reason, Spans};
-use crate::text::words;
+use crate::words::words;
 
 /// Windows of each statement: sentences with its name and its noun, else pairs of neighbours that have one each.
 fn windows(targets: &NewsTargets, evidence: &Evidence) -> Vec<Vec<Range<usize>>> {

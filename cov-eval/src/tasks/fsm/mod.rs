@@ -44,7 +44,7 @@ pub struct FsmTargets {
 /// State, input, next state and output of a step.
 type Fields = [usize; 4];
 
-/// A trace as text: each step with its row in it.
+/// A trace as text: a line for each step, with its place.
 #[derive(Debug, Clone, Default)]
 struct Written {
     text: String,
@@ -75,6 +75,7 @@ impl FsmTargets {
         self.written.get(|| {
             let mut written = Written::default();
             for (i, fields) in self.steps().enumerate() {
+                written.text.push_str(if i > 0 { "\n" } else { "" });
                 let start = written.text.len();
                 self.write_row(i + 1, fields, &mut written.text);
                 written.rows.push((fields, start..written.text.len()));

@@ -92,27 +92,39 @@ struct Trace {
     noise: usize,
 }
 
+/// Bytes that two texts have in common at their start.
+fn common(a: &[u8], b: &[u8]) -> usize {
+    let blocks = a.as_chunks::<32>().0.iter().zip(b.as_chunks::<32>().0);
+    let whole = 32 * blocks.take_while(|(a, b)| a == b).count();
+    whole + a[whole..].iter().zip(&b[whole..]).take_while(|(a, b)| a == b).count()
+}
+
 fn trace(targets: &FsmTargets, visible: &str) -> Trace {
     let written = targets.written();
-    let read = reader(visible);
     let mut trace = Trace { rows: Vec::with_capacity(visible.len() / 16), noise: 0 };
-    for (start, line) in lines(visible) {
-        let expected = written.rows.get(trace.rows.len());
-        // A right row mostly stands there as we would write it, and need not be taken apart.
-        let right = match expected.is_some_and(|(_, row)| line == &written.text[row.clone()]) {
-            true => true,
-            false => match read(line) {
-                Line::Row(row) => {
-                    let step = trace.rows.len() + 1;
-                    expected.is_some_and(|(fields, _)| targets.is_row(&row, step, *fields))
-                }
-                Line::Nothing => continue,
-                Line::Noise => {
-                    trace.noise += 1;
-                    continue;
-                }
-            },
+    // Right rows mostly stand there as we would write them, and need not be taken apart.
+    let same = common(visible.as_bytes(), written.text.as_bytes());
+    let ends = |end: usize| visible.as_bytes().get(end).is_none_or(|&b| b == b'\n');
+    let is_whole = |(_, row): &&(_, Range<usize>)| row.end < same || (row.end == same && ends(same));
+    let whole = written.rows.iter().take_while(is_whole);
+    trace.rows.extend(whole.map(|(_, row)| (true, row.start as u32..row.end as u32)));
+    let begin = trace.rows.last().map_or(0, |(_, row)| row.end as usize + 1);
+    let Some(rest) = visible.get(begin..) else { return trace };
+
+    let read = reader(visible);
+    for (start, line) in lines(rest) {
+        let step = trace.rows.len();
+        let right = match read(line) {
+            Line::Row(row) => {
+                (written.rows.get(step)).is_some_and(|(f, _)| targets.is_row(&row, step + 1, *f))
+            }
+            Line::Nothing => continue,
+            Line::Noise => {
+                trace.noise += 1;
+                continue;
+            }
         };
+        let start = begin + start;
         trace.rows.push((right, start as u32..(start + line.len()) as u32));
     }
     trace

@@ -9,7 +9,7 @@ use crate::evidence::Evidence;
 use crate::key::DetRng;
 use crate::model::{Instance, PlantKind, Planted};
 use crate::names::NameKind;
-use crate::text::words;
+use crate::words::words;
 
 /// A fact with the sentence that states it, in full.
 struct Place {

@@ -15,7 +15,8 @@ use crate::model::{Gate, Instance, Reason, Spans};
 use crate::names::NameKind;
 use crate::numbers::{Number, Unit, numbers};
 use crate::sentence::is_listing;
-use crate::text::{lines, words};
+use crate::text::lines;
+use crate::words::words;
 
 /// Facts that a sentence may state, and how many it may state without a word of the relation.
 const MOST_FULL: usize = 6;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::SalesTargets;
 use super::table::{CATEGORIES, WEEKDAYS, dollars};
 use crate::numbers::{Number, Unit, numbers};
-use crate::text::words;
+use crate::words::words;
 
 /// What a name names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
