@@ -1,15 +1,22 @@
 """The published formulas, in Python, timed on answers from standard input (see throughput.rs).
 
-`code_fix` wants flake8 (7.2.0, with bugbear 24.12.12, comprehensions 3.16.0 and simplify 0.21.0), and is left out without it;
-it runs in this process, which spares the start of one for every answer. The other three tasks have no formula: they ask a judge.
+`code_fix` wants flake8 (7.2.0, with bugbear 24.12.12, comprehensions 3.16.0, simplify 0.21.0 and pep8-naming 0.15.1), and is left
+out without it; it runs in this process, which spares the start of one for every answer. Three tasks have no formula: they ask a judge.
+
+`LONGWEAVE` may name a checkout of the public code (github.com/ZhouYuxuanYX/LongWeave, commit 6038217): then its own scorers are timed
+beside. They want numpy, scipy and scikit-learn.
 """
 
+import contextlib
+import io
 import json
 import math
+import os
 import re
 import sys
 import tempfile
 import time
+import types
 from collections import Counter
 
 try:
@@ -98,26 +105,95 @@ def code_fix(targets, answer):
     return len(parts) / sum(1 / p for p in parts)
 
 
+def public_scorers(checkout):
+    """The scorers of the public code, by task: each makes, of targets and an answer, what scores that answer.
+
+    What they import for other ends (a client, PyTorch for its seeds, all other tasks) is left out.
+    """
+    sys.path.insert(0, checkout)
+    tasks = types.ModuleType("core.tasks")
+    tasks.__path__ = [f"{checkout}/core/tasks"]
+    client = types.ModuleType("core.serve.unified_api", "")
+    seed = types.ModuleType("core.seed", "")
+    client.unified_call = seed.generate_seed_from_id = None
+    sys.modules.update({m.__name__: m for m in (tasks, client, seed)})
+    from core.simulation.state_machine import StateMachine
+    from core.tasks.code_fix_task import CODE_FIXING
+    from core.tasks.gen_kv_dictionary_task import GenKvDictionaryTask
+    from core.tasks.paragraph_ordering_task import ParagraphOrderingTask
+    from core.tasks.state_machine_task import StateMachineTask
+
+    def scorer(task, metric, answer, **metadata):
+        return lambda: task.evaluate(answer, metadata=metadata)[metric]
+
+    def fsm(targets, answer):
+        machine, start = targets["fsm"]["machine"], targets["fsm"]["start"]
+        states = [f"S{i}" for i in range(machine["states"])]
+        inputs = [chr(ord("a") + i) for i in range(machine["inputs"])]
+        outputs = [chr(ord("z") + 1 - machine["outputs"] + i) for i in range(machine["outputs"])]
+        cells = iter(machine["cells"])
+        cell = lambda next_state, output: {"next_state": states[next_state], "output": outputs[output]}
+        table = {state: {symbol: cell(*next(cells)) for symbol in inputs} for state in states}
+        task = object.__new__(StateMachineTask)
+        task.state_machine = StateMachine(states, states[start], inputs, outputs, table)
+        # Its rows have no number.
+        answer = "\n".join(line.split(" | ", 1)[1] for line in answer.splitlines())
+        return scorer(task, "match_ratio", answer, input_string="".join(inputs[i] for i in targets["fsm"]["input"]))
+
+    def kv_dict(targets, answer):
+        targets = targets["kv_dict"]
+        pin = targets["pinned"][0]
+        task = GenKvDictionaryTask({"num_entries": targets["entries"], "key_length": 32, "value_length": 32})
+        where = {"target_key": pin["key"], "target_value": pin["value"], "target_index": pin["index"]}
+        return scorer(task, "total_score", answer, num_entries=targets["entries"], **where)
+
+    def para_order(targets, answer):
+        segments = targets["para_order"]["segments"]
+        # Its numbers begin at 0.
+        answer = re.sub(r"(?<=\[\[Segment )\d+", lambda n: str(int(n[0]) - 1), answer)
+        task = object.__new__(ParagraphOrderingTask)
+        return scorer(task, "kendalls_tau", answer, doc_id="", original=segments, shuffled=segments)
+
+    def code_fix(targets, answer):
+        clean = targets["code_fix"]["clean"]
+        return scorer(CODE_FIXING({}), "total_score", answer, original_file_path="clean.py", original_code=clean)
+
+    return {"fsm": fsm, "kv_dict": kv_dict, "para_order": para_order, "code_fix": code_fix}
+
+
+def rate(scores):
+    """Calls a second of processor time, as in throughput.rs."""
+    # A perfect repair lacks a line end there, which costs: 0.9934.
+    assert all(score() > 0.993 for score in scores)
+    start, calls = time.process_time(), 0
+    while time.process_time() - start < 1.0:
+        for score in scores:
+            score()
+            calls += 1
+            if time.process_time() - start > 2.0:
+                break
+    return f"{calls / (time.process_time() - start):.1f}"
+
+
 def main():
     cells = {}
     for line in sys.stdin:
         row = json.loads(line)
         cells.setdefault(row["cell"], []).append((row["targets"], row["answer"]))
     formulas = {"fsm": fsm, "kv_dict": kv_dict, "para_order": para_order, "code_fix": flake8 and code_fix}
+    checkout = os.environ.get("LONGWEAVE")
+    # The public code prints what it does.
+    with contextlib.redirect_stdout(io.StringIO()):
+        public = public_scorers(checkout) if checkout else {}
     for cell, rows in cells.items():
-        score = formulas.get(cell.split()[0])
-        if score is None:
+        task = cell.split()[0]
+        formula, theirs = formulas.get(task), public.get(task)
+        if formula is None:
             continue
-        # Processor time, as in throughput.rs.
-        start, calls = time.process_time(), 0
-        while time.process_time() - start < 1.0:
-            for targets, answer in rows:
-                # A perfect repair lacks a line end there, which costs: 0.9934.
-                assert score(targets, answer) > (0.993 if score is code_fix else 1 - 1e-9)
-                calls += 1
-                if time.process_time() - start > 2.0:
-                    break
-        print(cell, f"{calls / (time.process_time() - start):.1f}")
+        own = rate([lambda row=row: formula(*row) for row in rows])
+        with contextlib.redirect_stdout(io.StringIO()):
+            their = rate([theirs(*row) for row in rows]) if theirs else "-"
+        print(cell, own, their)
 
 
 main()

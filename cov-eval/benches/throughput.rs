@@ -1,6 +1,7 @@
 //! Instances made and answers verified in a second of processor time, on one thread; and the published formulas in Python on
-//! the same answers, as a ratio in the same run (`published.py`; `PYTHON` names another interpreter than `python3`). Time that
-//! other programs have is not counted, so that little depends on them. `cargo bench … -- code_fix fsm` times these tasks alone.
+//! the same answers, as a ratio in the same run (`published.py`; `PYTHON` names another interpreter than `python3`, and `LONGWEAVE`
+//! a checkout of the public code, which is timed, too). Time that other programs have is not counted, so that little depends on
+//! them. `cargo bench … -- code_fix fsm` times these tasks alone.
 
 #![allow(clippy::print_stdout)] // its output is the table
 
@@ -91,18 +92,22 @@ fn main() {
     }
     let output = python.map(|p| p.wait_with_output().expect("python3 ends"));
     let text = output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
-    let in_python = |cell: &str| {
-        let line = text.lines().find(|line| line.starts_with(cell))?;
-        line.rsplit(' ').next()?.parse::<f64>().ok()
+    let in_python = |cell: &str| -> Vec<f64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(cell));
+        line.into_iter().flat_map(str::split_whitespace).filter_map(|rate| rate.parse().ok()).collect()
     };
     println!(
-        "| task | length | made /s | verified /s | published formula /s | in Python /s | verified ÷ Python |"
+        "| task | length | made /s | verified /s | published formula /s | in Python /s | verified ÷ that | public code /s | verified ÷ \
+         that |"
     );
-    println!("|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|");
     for (id, length, made, verified, published) in cells {
-        let python = in_python(&format!("{id} {length} "));
-        let (rate, ratio) = python
-            .map_or(("–".into(), "–".into()), |r| (format!("{r:.0}"), format!("{:.1}", verified / r)));
-        println!("| {id} | {length} | {made:.0} | {verified:.0} | {published:.0} | {rate} | {ratio} |");
+        let rates = in_python(&format!("{id} {length} "));
+        let peer = |i: usize| match rates.get(i) {
+            Some(rate) => format!("{rate:.0} | {:.1}", verified / rate),
+            None => "– | –".into(),
+        };
+        let [formula, public] = [peer(0), peer(1)];
+        println!("| {id} | {length} | {made:.0} | {verified:.0} | {published:.0} | {formula} | {public} |");
     }
 }
