@@ -36,6 +36,7 @@ mod config;
 mod correction;
 mod error;
 mod evaluate;
+mod head;
 mod in_place;
 #[cfg(any(test, feature = "cuda"))]
 pub mod kernels;
@@ -65,8 +66,9 @@ pub use config::{LossConfig, NonFinitePolicy, Opsm, PRESETS};
 pub use correction::{Base, Control, Correction, Level, Rejection};
 pub use error::{Error, Result};
 pub use evaluate::{LossOutput, PolicyLoss};
+pub use head::{LinearHead, LinearScores, LogitMask, Products};
 pub use in_place::LogitsOutput;
-pub use linear::{LinearHead, LinearOutput, LogitMask, Products};
+pub use linear::LinearOutput;
 pub use metrics::Metrics;
 pub use objective::{Objective, TruncationTarget};
 pub use penalty::{EntropyAggregation, EntropyBonus, KlKind, KlPenalty};

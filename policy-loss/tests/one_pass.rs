@@ -253,6 +253,15 @@ fn a_vocabulary_of_several_tiles_with_a_mask_is_the_loss_of_all_logits() {
             }
             assert!((found.loss.loss - want.loss.loss).abs() < 1e-9);
             assert_eq!((&found.logp, &found.entropy), (&want.logp, &want.entropy), "chunk {chunk}");
+            // The same in two passes: scores first, then the gradient of a loss of them.
+            let (products, mut again) = (Loops::default(), vec![0.0; dw.len()]);
+            let scores = head.scores(&products).unwrap();
+            assert_eq!((&scores.logp, &scores.entropy), (&want.logp, &want.entropy), "chunk {chunk}");
+            let upstream = |t: usize| [found.loss.grad_logp[t], found.loss.grad_entropy[t]];
+            let grad = head.gradients(&products, &scores, upstream, &mut again).unwrap();
+            close("grad_hidden", &grad, found.grad_hidden.iter().copied().map(f64::from));
+            close("grad_weight", &again, dw.iter().copied().map(f64::from));
+            assert_eq!(products.flops.get(), 8 * targets.len() * VOCABULARY * SIZE);
             for t in 0..targets.len() {
                 for k in 0..SIZE {
                     let dy = |v: usize| f64::from(logits[t * VOCABULARY + v]);
@@ -340,6 +349,18 @@ fn what_does_not_fit_is_named() {
     assert!(refuse(&head, &batch, 4).contains("grad_weight has 4 elements, expected 145"));
     assert!(refuse(&head, &TokenBatch { mask: None, ..batch }, n).contains("a target is 4294967295"));
     assert!(refuse(&head, &TokenBatch { logp_old: None, ..batch }, n).contains("needs logp_old"));
+    let scores = |head: LinearHead<'_>| head.scores(&Loops::default()).map_err(|e| e.to_string());
+    assert!(scores(head).unwrap_err().contains("a target is 4294967295"));
+    assert_eq!(scores(case.head(0)).unwrap_err(), "head.chunk is 0, expected at least one row");
+    let whole = LinearHead { targets: &[1; 16], ..head };
+    let (found, other) =
+        (scores(whole).unwrap(), LinearHead { targets: &[1], hidden: &case.hidden[..SIZE], ..head });
+    let refuse = |head: LinearHead<'_>, weights: usize| {
+        let found = head.gradients(&Loops::default(), &found, |_| [1.0, 0.0], &mut vec![0.0; weights]);
+        found.unwrap_err().to_string()
+    };
+    assert!(refuse(whole, 4).contains("grad_weight has 4 elements, expected 145"));
+    assert_eq!(refuse(other, n), "scores has 16 elements, expected 1");
     let mut logits = vec![0.5f32; 16 * 29];
     let mut refuse = |targets: &[u32], n: usize, temperature, batch: &TokenBatch<'_, f32>| {
         let found =

@@ -48,16 +48,6 @@ multiversion! {
         logits::row_stats(row, inv_temperature, exp)
     }
 
-    /// [`Partial::with`] with an exponential that vectorises.
-    pub fn with_columns(partial: Partial, columns: &[f32], inv_temperature: f32) -> Partial {
-        partial.with(columns, inv_temperature, exp)
-    }
-
-    /// [`policy_loss::logits::columns_grad`] with an exponential that vectorises.
-    pub fn columns_grad(columns: &mut [f32], target: Option<usize>, stats: &RowStats, upstream: [f32; 2]) {
-        logits::columns_grad(columns, target, stats, upstream, exp);
-    }
-
     /// [`row_stats`] of a row, with those of each of its blocks of [`BLOCK`] columns.
     pub fn block_stats(row: &[f32], inv_temperature: f32, blocks: &mut [Partial]) -> RowStats {
         let mut all = Partial::NONE;
@@ -150,8 +140,8 @@ mod tests {
             assert!((a.entropy - b.entropy).abs() < 1e-6, "length {n}: {} and {}", a.entropy, b.entropy);
             for d_entropy in [0.0, 0.5] {
                 let (mut dz, mut want) = (with.clone(), without.clone());
-                columns_grad(&mut dz, Some(0), &a, [1.0, d_entropy]);
-                columns_grad(&mut want, Some(0), &b, [1.0, d_entropy]);
+                logits::columns_grad(&mut dz, Some(0), &a, [1.0, d_entropy], exp);
+                logits::columns_grad(&mut want, Some(0), &b, [1.0, d_entropy], exp);
                 let mut want = want.into_iter();
                 for (i, d) in dz.into_iter().enumerate() {
                     let want = if masked(i) { 0.0 } else { want.next().unwrap() };
