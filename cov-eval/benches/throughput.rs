@@ -1,7 +1,8 @@
 //! Instances made and answers verified in a second of processor time, on one thread; and the published formulas in Python on
 //! the same answers, as a ratio in the same run (`published.py`; `PYTHON` names another interpreter than `python3`, and `LONGWEAVE`
 //! a checkout of the public code, which is timed, too). Time that other programs have is not counted, so that little depends on
-//! them. `cargo bench … -- code_fix fsm` times these tasks alone.
+//! them. Then what a batch of rewards takes, in time on the clock with all threads and in memory. `cargo bench … -- code_fix fsm` times
+//! these tasks alone.
 
 #![allow(clippy::print_stdout)] // its output is the table
 
@@ -9,7 +10,9 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use cov_eval::{InstanceKey, Intake, Split, TaskConfig, TaskId, compat, task};
+use cov_eval::{
+    Completion, Instance, InstanceKey, Intake, RewardModel, Split, TaskConfig, TaskId, compat, task,
+};
 
 const INSTANCES: usize = 32;
 /// Seconds of a measurement.
@@ -41,7 +44,30 @@ fn rate(things: usize, mut run: impl FnMut(usize)) -> f64 {
     }
 }
 
+/// Answers in a batch of rewards.
+const BATCH: usize = 1024;
+
+/// A row on a batch of rewards: its text, seconds, and the most memory that the process held meanwhile.
+fn batch(id: TaskId, instances: &[Instance], answers: &[String]) -> String {
+    let answers: Vec<Completion> =
+        answers.iter().cycle().take(BATCH).map(|answer| Completion::from(answer.as_str())).collect();
+    let items: Vec<_> = instances.iter().cycle().zip(&answers).collect();
+    let bytes: usize = answers.iter().map(|answer| answer.text.len()).sum();
+    // The peak begins anew (proc_pid_clear_refs(5)).
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+    let begin = Instant::now();
+    assert!(RewardModel::default().reward_batch(&items).iter().all(|reward| reward.value == 1.0));
+    let seconds = begin.elapsed().as_secs_f64();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse::<f64>().ok());
+    let peak = peak.map_or("–".into(), |kib| format!("{:.0}", kib / 1024.0));
+    format!("| {id} | {:.1} | {seconds:.2} | {peak} |", bytes as f64 / 1e6)
+}
+
 fn main() {
+    let mut batches = Vec::new();
     let mut python = Command::new(std::env::var("PYTHON").unwrap_or_else(|_| "python3".into()))
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/published.py"))
         .stdin(Stdio::piped())
@@ -88,6 +114,9 @@ fn main() {
                 }
             }
             cells.push((id, length, made, verified, published));
+            if length == 8192 {
+                batches.push(batch(id, &instances, &answers));
+            }
         }
     }
     let output = python.map(|p| p.wait_with_output().expect("python3 ends"));
@@ -110,4 +139,6 @@ fn main() {
         let [formula, public] = [peer(0), peer(1)];
         println!("| {id} | {length} | {made:.0} | {verified:.0} | {published:.0} | {formula} | {public} |");
     }
+    println!("\n| rewards of {BATCH} answers of 8192 tokens | MB | s | peak MiB |\n|---|---|---|---|");
+    batches.iter().for_each(|row| println!("{row}"));
 }
