@@ -102,7 +102,7 @@ fn common(a: &[u8], b: &[u8]) -> usize {
 fn trace(targets: &FsmTargets, visible: &str) -> Trace {
     let written = targets.written();
     let mut trace = Trace { rows: Vec::with_capacity(visible.len() / 16), noise: 0 };
-    // Right rows mostly stand there as we would write them, and need not be taken apart.
+    // A right row mostly stands there as we would write it, and need not be taken apart: most often, all do.
     let same = common(visible.as_bytes(), written.text.as_bytes());
     let ends = |end: usize| visible.as_bytes().get(end).is_none_or(|&b| b == b'\n');
     let is_whole = |(_, row): &&(_, Range<usize>)| row.end < same || (row.end == same && ends(same));
@@ -114,15 +114,17 @@ fn trace(targets: &FsmTargets, visible: &str) -> Trace {
     let read = reader(visible);
     for (start, line) in lines(rest) {
         let step = trace.rows.len();
-        let right = match read(line) {
-            Line::Row(row) => {
-                (written.rows.get(step)).is_some_and(|(f, _)| targets.is_row(&row, step + 1, *f))
-            }
-            Line::Nothing => continue,
-            Line::Noise => {
-                trace.noise += 1;
-                continue;
-            }
+        let expected = written.rows.get(step);
+        let right = match expected.is_some_and(|(_, row)| line == &written.text[row.clone()]) {
+            true => true,
+            false => match read(line) {
+                Line::Row(row) => expected.is_some_and(|(f, _)| targets.is_row(&row, step + 1, *f)),
+                Line::Nothing => continue,
+                Line::Noise => {
+                    trace.noise += 1;
+                    continue;
+                }
+            },
         };
         let start = begin + start;
         trace.rows.push((right, start as u32..(start + line.len()) as u32));
