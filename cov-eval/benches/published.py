@@ -113,8 +113,8 @@ def public_scorers(checkout):
     sys.path.insert(0, checkout)
     tasks = types.ModuleType("core.tasks")
     tasks.__path__ = [f"{checkout}/core/tasks"]
-    client = types.ModuleType("core.serve.unified_api", "")
-    seed = types.ModuleType("core.seed", "")
+    client = types.ModuleType("core.serve.unified_api")
+    seed = types.ModuleType("core.seed")
     client.unified_call = seed.generate_seed_from_id = None
     sys.modules.update({m.__name__: m for m in (tasks, client, seed)})
     from core.simulation.state_machine import StateMachine
@@ -161,10 +161,9 @@ def public_scorers(checkout):
     return {"fsm": fsm, "kv_dict": kv_dict, "para_order": para_order, "code_fix": code_fix}
 
 
-def rate(scores):
-    """Calls a second of processor time, as in throughput.rs."""
-    # A perfect repair lacks a line end there, which costs: 0.9934.
-    assert all(score() > 0.993 for score in scores)
+def rate(scores, perfect):
+    """Calls a second of processor time, as in throughput.rs; each gives `perfect` at least."""
+    assert all(score() >= perfect for score in scores)
     start, calls = time.process_time(), 0
     while time.process_time() - start < 1.0:
         for score in scores:
@@ -190,9 +189,11 @@ def main():
         formula, theirs = formulas.get(task), public.get(task)
         if formula is None:
             continue
-        own = rate([lambda row=row: formula(*row) for row in rows])
+        # A perfect repair lacks a line end there, which costs: 0.9934.
+        perfect = 0.993 if task == "code_fix" else 1 - 1e-9
+        own = rate([lambda row=row: formula(*row) for row in rows], perfect)
         with contextlib.redirect_stdout(io.StringIO()):
-            their = rate([theirs(*row) for row in rows]) if theirs else "-"
+            their = rate([theirs(*row) for row in rows], perfect) if theirs else "-"
         print(cell, own, their)
 
 

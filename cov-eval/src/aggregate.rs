@@ -86,7 +86,7 @@ pub(crate) fn verify<'a>(
     let found = analyse(&answer.visible);
     result.flags = result.flags.union(found.flags);
     result.flags.set(FlagSet::REFUSAL, text::is_refusal(&answer.visible));
-    let echo = !found.may_echo && instance.prompt_runs().is_copied_in(&answer.visible, all_words);
+    let echo = !found.may_echo && instance.prompt_runs().is_copied_in(all_words);
     result.flags.set(FlagSet::ECHO, echo);
     result.gate = match found.gate {
         Gate::Open if result.flags.intersects(FlagSet::HARD) => Gate::HardFlag,

@@ -217,7 +217,7 @@ mod tests {
         let text = fill(&["A start.".into(), "A middle.".into()], 24_000, &mut rng);
         let found = words(&text).len();
         assert!((23_980..24_020).contains(&found), "{found}");
-        let distinct = crate::text::distinct_share(&text, &crate::words::words(&text), 4);
+        let distinct = crate::text::distinct_share(&text, &crate::words(&text), 4);
         assert!(distinct > 0.8, "{distinct}");
         assert!(text.chars().all(|c| c.is_ascii_alphabetic() || " ,.\n".contains(c)));
     }

@@ -136,8 +136,8 @@ impl Source {
     }
 
     /// Whether more than 60 % of the runs of a text are in this one too.
-    pub(crate) fn is_copied_in(&self, text: &str, mut words: Words<'_>) -> bool {
-        let total = words.count().saturating_sub(RUN - 1);
+    pub(crate) fn is_copied_in(&self, mut words: Words<'_>) -> bool {
+        let (text, total) = (words.text(), words.count().saturating_sub(RUN - 1));
         // Runs that are looked at, and those of them that are the text's own.
         let (mut seen, mut own) = (0, 0);
         // Where in the run before a word of its own was, or else that run's polynomial: all but its last word are known then.
@@ -199,7 +199,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn copied_in(source: &Source, text: &str) -> bool {
-        source.is_copied_in(text, Words::of(text))
+        source.is_copied_in(Words::of(text))
     }
 
     #[test]

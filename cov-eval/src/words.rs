@@ -15,7 +15,7 @@ pub fn words(text: &str) -> Vec<Range<usize>> {
 
 /// [`words`] of a text, counted at once, and found as far as they are wanted.
 pub(crate) struct Words<'a> {
-    text: &'a [u8],
+    text: &'a str,
     count: usize,
     found: Vec<Range<usize>>,
     /// Which bytes are letters or digits: 64 in a number, with one that is none at the end. None of a text that is not ASCII,
@@ -30,11 +30,9 @@ impl<'a> Words<'a> {
     pub(crate) fn of(text: &'a str) -> Self {
         if !text.is_ascii() {
             let found = any_words(text);
-            let (text, count) = (text.as_bytes(), found.len());
-            return Self { text, count, found, marks: Vec::new(), block: 0, left: 0 };
+            return Self { text, count: found.len(), found, marks: Vec::new(), block: 0, left: 0 };
         }
-        let text = text.as_bytes();
-        let (blocks, rest) = text.as_chunks();
+        let (blocks, rest) = text.as_bytes().as_chunks();
         let mut last = [0; 64];
         last[..rest.len()].copy_from_slice(rest);
         let mut marks = Vec::with_capacity(blocks.len() + 1);
@@ -48,13 +46,17 @@ impl<'a> Words<'a> {
             let mut near = starts & follow(mark, before, 2);
             while near != 0 {
                 let at = 64 * i + near.trailing_zeros() as usize - 1;
-                count -= usize::from(joins(text, at));
+                count -= usize::from(joins(text.as_bytes(), at));
                 near &= near - 1;
             }
             before = mark;
         }
         let left = edges(marks[0], 0);
         Self { text, count, found: Vec::new(), marks, block: 0, left }
+    }
+
+    pub(crate) fn text(&self) -> &'a str {
+        self.text
     }
 
     /// How many there are.
@@ -64,11 +66,13 @@ impl<'a> Words<'a> {
 
     /// The first `n` or more of them.
     pub(crate) fn find(&mut self, n: usize) -> &[Range<usize>] {
-        while self.found.len() < n.min(self.count) {
-            let (Some(start), Some(mut end)) = (self.edge(), self.edge()) else { break };
-            while joins(self.text, end) {
-                self.edge();
-                end = self.edge().unwrap_or(self.text.len());
+        while self.found.len() < n
+            && let (Some(start), Some(mut end)) = (self.edge(), self.edge())
+        {
+            while joins(self.text.as_bytes(), end)
+                && let (Some(_), Some(next)) = (self.edge(), self.edge())
+            {
+                end = next;
             }
             self.found.push(start..end);
         }

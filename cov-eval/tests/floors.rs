@@ -1,5 +1,5 @@
-//! Instances made and answers verified in a second on one thread: half of a floor at least. Optimised builds are five to fifty times
-//! above the floors (`cargo bench -p cov-eval`), so that this notices what grew by orders, not by percents.
+//! Instances made and answers verified in a second on one thread: half of a floor at least. Optimised builds are five times
+//! above the floors and more (`cargo bench -p cov-eval`), so that this notices what grew by orders, not by percents.
 
 #![allow(clippy::unwrap_used)]
 

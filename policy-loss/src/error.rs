@@ -41,6 +41,16 @@ pub enum Error {
         /// The length that fits the others.
         expected: usize,
     },
+    /// A token to be scored that is none.
+    #[error("token {token}: target {target} is outside the vocabulary of {vocabulary}")]
+    Target {
+        /// Which token.
+        token: usize,
+        /// Its target.
+        target: u32,
+        /// Tokens of the vocabulary.
+        vocabulary: usize,
+    },
     /// Row offsets that do not rise from 0 to the number of tokens.
     #[error("offsets must rise from 0 to the number of tokens ({tokens})")]
     Offsets {

@@ -81,7 +81,7 @@ impl LinearHead<'_> {
     /// # Errors
     /// When slices do not fit, the temperature is not positive, the chunk is 0, or a target is outside the vocabulary.
     pub fn scores(&self, products: &impl Products) -> Result<LinearScores> {
-        self.check(None, self.weight.len())?;
+        self.check(None)?;
         let (mut logp, mut entropy) = (Vec::with_capacity(self.targets.len()), Vec::new());
         let stats = self.rows(products).scores(&mut Vec::new(), |_, own, of_row| {
             logp.push(own);
@@ -102,7 +102,8 @@ impl LinearHead<'_> {
         upstream: impl Fn(usize) -> [f32; 2] + Sync,
         grad_weight: &mut [f32],
     ) -> Result<Vec<f32>> {
-        self.check(None, grad_weight.len())?;
+        self.check(None)?;
+        self.check_gradient(grad_weight)?;
         fits("scores", scores.stats.len(), self.targets.len())?;
         Ok(self.rows(products).gradients(&mut Vec::new(), &scores.stats, upstream, grad_weight))
     }
@@ -117,7 +118,7 @@ impl LinearHead<'_> {
     }
 
     /// Whether everything fits, with the targets that a mask leaves.
-    pub(crate) fn check(&self, mask: Option<&[bool]>, grad_weight: usize) -> Result<()> {
+    pub(crate) fn check(&self, mask: Option<&[bool]>) -> Result<()> {
         let parameter = |name, value, expected| Err(Error::Parameter { name, value, expected });
         if self.size == 0 {
             return parameter("head.size", 0.0, "at least 1");
@@ -127,8 +128,12 @@ impl LinearHead<'_> {
         }
         fits("head.weight", self.weight.len(), self.vocabulary() * self.size)?;
         fits("head.hidden", self.hidden.len(), self.targets.len() * self.size)?;
-        fits("grad_weight", grad_weight, self.weight.len())?;
         check_scoring(self.targets, mask, self.vocabulary(), self.temperature)
+    }
+
+    /// Whether a gradient has the size of the weight.
+    pub(crate) fn check_gradient(&self, grad_weight: &[f32]) -> Result<()> {
+        fits("grad_weight", grad_weight.len(), self.weight.len())
     }
 }
 
@@ -141,7 +146,7 @@ fn fits(what: &'static str, found: usize, expected: usize) -> Result<()> {
 
 /// Columns of a tile.
 const COLUMNS: usize = 2 * BLOCK;
-/// Most rows of a tile of logits that are computed twice.
+/// Most rows of a tile of logits that do not fit into a chunk, unless a chunk has more.
 const ROWS: usize = 1024;
 
 /// Rows of a head.

@@ -97,10 +97,7 @@ pub(crate) fn check_scoring(
     }
     let outside = |t: &usize| mask.is_none_or(|m| m[*t]) && targets[*t] as usize >= vocabulary;
     match (0..targets.len()).find(outside) {
-        Some(t) => {
-            let value = f64::from(targets[t]);
-            Err(Error::Parameter { name: "a target", value, expected: "a token of the vocabulary" })
-        }
+        Some(token) => Err(Error::Target { token, target: targets[token], vocabulary }),
         None => Ok(()),
     }
 }

@@ -48,7 +48,8 @@ impl PolicyLoss {
     ) -> Result<LinearOutput> {
         let tokens = head.targets.len();
         batch.check_tokens(tokens)?;
-        head.check(batch.mask, grad_weight.len())?;
+        head.check(batch.mask)?;
+        head.check_gradient(grad_weight)?;
         let mut out = LinearOutput {
             loss: LossOutput {
                 loss: 0.0,

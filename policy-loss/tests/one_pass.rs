@@ -347,10 +347,13 @@ fn what_does_not_fit_is_named() {
     assert!(refuse(&LinearHead { size: 3, ..head }, &batch, n).contains("head.weight has 145 elements"));
     assert!(refuse(&LinearHead { hidden: &[0.0], ..head }, &batch, n).contains("head.hidden has 1 elements"));
     assert!(refuse(&head, &batch, 4).contains("grad_weight has 4 elements, expected 145"));
-    assert!(refuse(&head, &TokenBatch { mask: None, ..batch }, n).contains("a target is 4294967295"));
+    assert!(
+        refuse(&head, &TokenBatch { mask: None, ..batch }, n)
+            .contains("token 4: target 4294967295 is outside the vocabulary of 29")
+    );
     assert!(refuse(&head, &TokenBatch { logp_old: None, ..batch }, n).contains("needs logp_old"));
     let scores = |head: LinearHead<'_>| head.scores(&Loops::default()).map_err(|e| e.to_string());
-    assert!(scores(head).unwrap_err().contains("a target is 4294967295"));
+    assert!(scores(head).unwrap_err().contains("token 4: target 4294967295 is outside"));
     assert_eq!(scores(case.head(0)).unwrap_err(), "head.chunk is 0, expected at least one row");
     let whole = LinearHead { targets: &[1; 16], ..head };
     let (found, other) =
@@ -372,7 +375,7 @@ fn what_does_not_fit_is_named() {
     assert!(refuse(targets, 0, 1.0, &batch).contains("logits has 0 elements, expected 16"));
     assert!(refuse(&targets[1..], 15 * 29, 1.0, &batch).contains("offsets must rise"));
     assert!(refuse(targets, 16 * 29, f64::NAN, &batch).contains("temperature is NaN"));
-    assert!(refuse(targets, 16 * 7, 1.0, &batch).contains("a target is"));
+    assert!(refuse(targets, 16 * 7, 1.0, &batch).contains("is outside the vocabulary of 7"));
     assert!(logits.iter().all(|z| *z == 0.5), "what is refused is left as it was");
     // The sequence is named by its place in the batch, though it is in a later part.
     let mut mu = case.mu.clone();

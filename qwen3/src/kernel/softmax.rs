@@ -138,16 +138,6 @@ mod tests {
             let (a, b) = (row_stats(&with, 1.25), row_stats(&without, 1.25));
             assert!((a.log_sum - b.log_sum).abs() < 1e-6);
             assert!((a.entropy - b.entropy).abs() < 1e-6, "length {n}: {} and {}", a.entropy, b.entropy);
-            for d_entropy in [0.0, 0.5] {
-                let (mut dz, mut want) = (with.clone(), without.clone());
-                logits::columns_grad(&mut dz, Some(0), &a, [1.0, d_entropy], exp);
-                logits::columns_grad(&mut want, Some(0), &b, [1.0, d_entropy], exp);
-                let mut want = want.into_iter();
-                for (i, d) in dz.into_iter().enumerate() {
-                    let want = if masked(i) { 0.0 } else { want.next().unwrap() };
-                    assert!((d - want).abs() < 1e-6, "length {n}, logit {i}: {d} and {want}");
-                }
-            }
         }
     }
 

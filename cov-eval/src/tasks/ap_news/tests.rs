@@ -71,7 +71,7 @@ fn forms_break_their_own_rules_only() {
                 let names = |text: &str| text.contains(&surname) && text.contains(noun);
                 assert!(names(&s.wrong) && names(&s.right), "{s:?}");
                 assert!(
-                    crate::words::words(&s.right).len() <= if s.styles.len() > 1 { 30 } else { 18 },
+                    crate::words(&s.right).len() <= if s.styles.len() > 1 { 30 } else { 18 },
                     "{}",
                     s.right
                 );
@@ -141,7 +141,7 @@ fn worked_example_of_misses() {
         })
         .unwrap();
     instance.budget.target_words = Some(400);
-    let count = crate::words::words(&article).len();
+    let count = crate::words(&article).len();
     let text = article + &" quiet".repeat(520 - count);
     let result = ApNews.verify(&instance, &Intake::from(text.as_str()));
     let value = |name: &str| {

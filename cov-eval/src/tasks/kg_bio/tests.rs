@@ -211,10 +211,10 @@ fn alone(instance: &Instance, count: usize) -> Vec<usize> {
 fn worked_example_of_lengths() {
     let mut instance = instance(1024, 1, 0);
     let of_length = |instance: &mut Instance, mut text: String, (num, den): (usize, usize)| {
-        while !crate::words::words(&text).len().is_multiple_of(num) {
+        while !crate::words(&text).len().is_multiple_of(num) {
             text.push_str(" Quietly.");
         }
-        instance.budget.target_words = Some((crate::words::words(&text).len() / num * den) as u32);
+        instance.budget.target_words = Some((crate::words(&text).len() / num * den) as u32);
         score(instance, &text)
     };
     // 20 facts at half length.

@@ -168,13 +168,12 @@ pub(super) fn tell(key: &InstanceKey, n: usize, words: usize) -> Vec<String> {
         } else {
             ending.push("With that the matter was closed, and nothing more was ever recorded.".into());
         }
-        let count =
-            |sentences: &[String]| sentences.iter().map(|s| crate::words::words(s).len()).sum::<usize>();
+        let count = |sentences: &[String]| sentences.iter().map(|s| crate::words(s).len()).sum::<usize>();
         written += count(&text) + count(&ending);
         let due = words * (i + 1) / n;
         while written + 7 < due {
             let filler = prose::sentence(&mut rng);
-            written += crate::words::words(&filler).len();
+            written += crate::words(&filler).len();
             text.push(filler);
         }
         text.extend(ending);

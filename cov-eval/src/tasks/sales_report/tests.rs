@@ -44,11 +44,11 @@ fn worked_example() {
     // All right at half of the 90 % where the length is enough.
     let mut short = instance.clone();
     short.budget.target_words = Some(10_000);
-    let words = crate::words::words(&report(&instance, |_, s| s)).len() as f64 / 10_000.0;
+    let words = crate::words(&report(&instance, |_, s| s)).len() as f64 / 10_000.0;
     assert!(words < 0.3);
     near(score(&short, &report(&instance, |_, s| s)), 0.5);
     // All right at half length.
-    short.budget.target_words = Some(2 * crate::words::words(&report(&instance, |_, s| s)).len() as u32);
+    short.budget.target_words = Some(2 * crate::words(&report(&instance, |_, s| s)).len() as u32);
     near(score(&short, &report(&instance, |_, s| s)), 0.8);
 }
 

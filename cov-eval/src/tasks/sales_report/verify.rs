@@ -100,7 +100,7 @@ fn judge(targets: &SalesTargets, evidence: &Evidence, all: &[Tagged]) -> Vec<Fou
         let span = Spans::from_iter([evidence.span(&(from..tagged.tag.end.max(from)))]);
         let text = &evidence.text[tagged.sentence.clone()];
         // Longer texts are no sentences; they are not looked at.
-        let fits = text.len() <= 4000 && WORDS.contains(&crate::words::words(text).len());
+        let fits = text.len() <= 4000 && WORDS.contains(&crate::words(text).len());
         if tagged.together > MOST_TAGS || !fits {
             return refuse(Reason::Format, span);
         }
